@@ -1,0 +1,1 @@
+"""The science and the data of MultiTRON Batch: usable in a notebook with torch and polars alone."""

@@ -1,0 +1,174 @@
+"""MultiTRON: a causal session transformer conditioned on the preference vector pi.
+
+Sources: Wilm, Normann, Stepprath, "Pareto Front Approximation for Multi-Objective Session-Based Recommender Systems"
+(RecSys 2024, arXiv 2407.16828), and its predecessor TRON (arXiv 2307.14906).
+
+Sessions are padded on the right. With causal attention no real step looks at padding behind it, so padding changes
+no state; callers group sessions by length to keep it small.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from multitron_core.config import ModelConfig, from_dict
+from multitron_core.errors import InputError
+
+
+class EncoderLayer(nn.Module):
+    """A pre-norm transformer encoder layer: attention and a ReLU feed-forward of the model's width."""
+
+    def __init__(self, dimension: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm1 = nn.LayerNorm(dimension)
+        self.attention_in = nn.Linear(dimension, 3 * dimension)
+        self.attention_out = nn.Linear(dimension, dimension)
+        self.norm2 = nn.LayerNorm(dimension)
+        self.feed_forward_in = nn.Linear(dimension, dimension)
+        self.feed_forward_out = nn.Linear(dimension, dimension)
+        nn.init.xavier_uniform_(self.attention_in.weight)
+        nn.init.zeros_(self.attention_in.bias)
+        nn.init.zeros_(self.attention_out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (sessions, steps, d) -> (sessions, steps, d)
+        query, key, value = map(self._split, self.attention_in(self.norm1(x)).chunk(3, dim=-1))
+        attended = F.scaled_dot_product_attention(
+            query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=True
+        )  # (sessions, heads, steps, d / heads)
+        return self._rest(x, attended)
+
+    def at(self, x: Tensor, last: Tensor) -> Tensor:
+        """The same layer for one step a session: only that query is computed, over all keys up to it.
+
+        Args:
+            x: float [sessions, steps, d], the layer's input.
+            last: int64 [sessions], the step of each session that is wanted.
+
+        Returns:
+            float [sessions, 1, d].
+        """
+        index = last[:, None, None].expand(-1, 1, x.shape[2])
+        x_last = x.gather(1, index)  # (sessions, 1, d)
+        normed = self.norm1(x)
+        d = x.shape[2]
+        weight, bias = self.attention_in.weight, self.attention_in.bias
+        query = F.linear(normed.gather(1, index), weight[:d], bias[:d])
+        key, value = F.linear(normed, weight[d:], bias[d:]).chunk(2, dim=-1)
+        mask = torch.arange(x.shape[1], device=x.device)[None, :] <= last[:, None]  # (sessions, steps)
+        attended = F.scaled_dot_product_attention(
+            self._split(query), self._split(key), self._split(value), attn_mask=mask[:, None, None, :]
+        )
+        return self._rest(x_last, attended)
+
+    def _split(self, x: Tensor) -> Tensor:  # (sessions, steps, d) -> (sessions, heads, steps, d / heads)
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self._drop(self.attention_out(attended.transpose(1, 2).flatten(2)))
+        hidden = self._drop(F.relu(self.feed_forward_in(self.norm2(x))))
+        return x + self._drop(self.feed_forward_out(hidden))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+
+class MultiTRON(nn.Module):
+    """The model R(clicks, pi): a state a step, and a score for every item from a state.
+
+    Args:
+        config: the shape; weights are initialised from torch's global random state.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        d = config.dimension
+        self.item_embedding = nn.Embedding(config.items + 1, d, padding_idx=0)  # tied with the output layer
+        self.position_embedding = nn.Embedding(config.max_length, d)
+        self.linear = nn.Linear(d + len(config.objectives), d)
+        self.layers = nn.ModuleList(EncoderLayer(d, config.heads, config.dropout) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(d)
+        with torch.no_grad():
+            if config.initialisation == "xavier":
+                nn.init.xavier_uniform_(self.item_embedding.weight)
+                nn.init.xavier_uniform_(self.position_embedding.weight)
+            else:
+                self.item_embedding.weight.normal_(0.0, config.item_scale)
+                self.position_embedding.weight.normal_(0.0, config.position_scale)
+            self.item_embedding.weight[0].zero_()
+
+    def forward(self, items: Tensor, lengths: Tensor, pi: Tensor) -> Tensor:
+        """States after each click.
+
+        Args:
+            items: int64 [sessions, steps], 1-based indices, 0 behind a session's end; steps <= max_length.
+            lengths: int64 [sessions], clicks a session, >= 1.
+            pi: float [objectives] for all sessions, or [sessions, objectives].
+
+        Returns:
+            float [sessions, steps, d]; what stands behind a session's end has no meaning.
+        """
+        x = self._embed(items, lengths, pi)
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x)
+
+    def last_states(self, items: Tensor, lengths: Tensor, pi: Tensor) -> Tensor:
+        """The state after each session's last click, float [sessions, d]; arguments as in `forward`.
+
+        The last layer computes that one step alone.
+        """
+        x = self._embed(items, lengths, pi)
+        for layer in self.layers[:-1]:
+            x = layer(x)
+        last_layer = self.layers[-1]
+        assert isinstance(last_layer, EncoderLayer)  # ModuleList forgets the type
+        return self.norm(last_layer.at(x, lengths - 1)).squeeze(1)
+
+    def scores(self, states: Tensor) -> Tensor:
+        """Scores of every item, float [..., items]; the item of index i stands at i - 1."""
+        return F.linear(states, self.item_embedding.weight[1:])
+
+    def _embed(self, items: Tensor, lengths: Tensor, pi: Tensor) -> Tensor:
+        d = self.config.dimension
+        weight, bias = self.linear.weight, self.linear.bias
+        # Linear([E; pi]) in two parts: pi is the same for all steps of a session, so its part is computed once.
+        preference = F.linear(pi, weight[:, d:], bias)  # (d) or (sessions, d)
+        if preference.dim() == 2:
+            preference = preference[:, None, :]
+        x = F.linear(self.item_embedding(items), weight[:, :d]) + preference  # (sessions, steps, d)
+        steps = torch.arange(items.shape[1], device=items.device)
+        if self.config.positions == "end":  # the last click has the last position; behind the end anything will do
+            steps = (self.config.max_length - lengths[:, None] + steps[None, :]).clamp(max=self.config.max_length - 1)
+        x = x * math.sqrt(d / 2) + self.position_embedding(steps)
+        return F.dropout(x, self.config.dropout, self.training)
+
+
+def load_model(folder: Path | str, device: str | torch.device = "cpu") -> MultiTRON:
+    """The trained model of a model folder, in evaluation mode.
+
+    Args:
+        folder: what `training.train` wrote (`weights.safetensors`, `config.json`).
+        device: where the weights go.
+
+    Raises:
+        InputError: a file is missing, damaged, or does not fit the config.
+    """
+    folder = Path(folder)
+    try:
+        config = from_dict(ModelConfig, json.loads((folder / "config.json").read_text())["model"])
+        model = MultiTRON(config)
+        model.load_state_dict(load_file(folder / "weights.safetensors"))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(
+            "the model cannot be read", where=folder, found=str(error), mend="train it again or name another folder"
+        ) from error
+    return model.to(device).eval()
