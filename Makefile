@@ -1,0 +1,80 @@
+# Everything a person types twice. `make demo` needs only Python >= 3.11, git and make.
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
+	$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
+RUN := .venv/bin/python
+# The home of a shop: raw files, tables, models, Triton repository, Dagster instance.
+HOME_OF = var/$(if $(DATA),$(notdir $(abspath $(DATA))),demo)
+SHOP = $(if $(MULTITRON_HOME),$(MULTITRON_HOME),$(HOME_OF))
+TESTS ?= tests
+
+.PHONY: demo ui test test-fast lint format bench clean install lock
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    simulate a shop and take it the whole way, raw events to recommendation tables"
+	@echo "             DATA=<folder> FORMAT=diginetica|yoochoose|otto|table [SPLIT_DAYS=n] [PRESET=name]: the same on raw files"
+	@echo "make ui      the Dagster UI over what the demo made (same DATA=...)"
+	@echo "make test    every test            make test-fast   the tests that take seconds"
+	@echo "make lint    ruff and mypy         make format      let ruff mend"
+	@echo "make bench   every benchmark, small sizes"
+	@echo "make clean   remove the environment and everything that was made"
+
+install: .venv/installed .triton/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found as python3. Name one: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "Installing into .venv (once; a minute or two)"
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.triton/installed: requirements-triton.lock .venv/installed
+	@echo "Installing the Triton server into .triton (once)"
+	@mkdir -p .triton
+	@case "$$(uname -s)-$$(uname -m)" in \
+	  Linux-x86_64|Linux-aarch64) \
+	    $(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .triton --requirement requirements-triton.lock ;; \
+	  *) echo "No Triton binary for this machine: point MULTITRON_TRITON_URL at a server, or set MULTITRON_SCORER=in_process." ;; \
+	esac
+	@touch $@
+
+demo: install
+	@$(RUN) -m orchestration.demo --home "$(SHOP)" \
+	  $(if $(DATA),--data "$(DATA)") $(if $(FORMAT),--format "$(FORMAT)") $(if $(SPLIT_DAYS),--split-days "$(SPLIT_DAYS)") \
+	  $(if $(PRESET),--preset "$(PRESET)")
+
+ui: install
+	@$(RUN) -m orchestration.ui --home "$(SHOP)"
+
+test: install
+	$(RUN) -m pytest -n 2 --dist loadfile $(TESTS)
+
+test-fast: install
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
+
+lint: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: install
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: install
+	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(RUN) $$benchmark --small || exit 1; done
+
+# Writes requirements.lock from what pyproject.toml asks for, in an environment of its own. torch is pinned here:
+# its ranges are wide, its wheels are gigabytes.
+lock:
+	@rm -rf build/lock && $(PYTHON) -m venv build/lock
+	@build/lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev]'
+	@{ echo "# Every version that the project is built and tested with; \`make lock\` writes this file."; \
+	   build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
+	@rm -rf build/lock
+
+clean:
+	rm -rf .venv .triton var build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

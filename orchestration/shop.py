@@ -1,0 +1,212 @@
+"""A shop: its home folder and its settings, `<home>/shop.toml`.
+
+The home holds everything of one shop, each in a folder of its own, so that two shops never meet:
+
+    shop.toml   raw/   lake/   sessions/   models/   triton/   dagster/
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from multitron_core.errors import InputError
+from multitron_core.preference import DEFAULT_GRID, pi_grid
+
+HOME_VARIABLE = "MULTITRON_HOME"
+URL_VARIABLE = "MULTITRON_TRITON_URL"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Section):
+    """Where the raw events are and how they are written."""
+
+    path: str  # a folder, file, glob or URL; relative paths are relative to the home
+    format: Literal["diginetica", "yoochoose", "otto", "table"]
+    files: str | None = None  # files of one day, for example "events-{date}.csv.gz"; none: every file has every day
+    columns: dict[str, Any] = Field(default_factory=dict)  # the `table` format's column mapping
+    max_reject_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+
+class Calendar(_Section):
+    """The days that have partitions."""
+
+    first_day: dt.date
+    last_day: dt.date | None = None  # none: the calendar grows with time
+    timezone: str = "UTC"  # of the schedules; days of events are UTC days
+
+
+class Sessions(_Section):
+    """How events become sessions."""
+
+    split_days: Annotated[int, Field(ge=1)] | None = None  # none: the format's own rule
+    state_days: Annotated[int, Field(ge=1)] = 30  # sessions of the last so many days are scored
+
+
+class Model(_Section):
+    """What is trained."""
+
+    preset: str = "demo"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    training: dict[str, Any] = Field(default_factory=dict)  # settings of TrainingConfig that differ from the preset's
+
+
+class Scoring(_Section):
+    """Which preferences are scored, and how long the lists are."""
+
+    pi: Annotated[tuple[str, ...], AfterValidator(pi_grid)] = DEFAULT_GRID
+    k: Annotated[int, Field(ge=1, le=200)] = 20
+
+
+class Triton(_Section):
+    """Who answers the scoring requests."""
+
+    urls: tuple[str, ...] = ()  # gRPC host:port of running servers; none: each step starts its own
+    scorer: Literal["triton", "in_process"] = "triton"
+
+
+class Settings(_Section):
+    """The settings of a shop, checked when they are loaded."""
+
+    source: Source
+    calendar: Calendar
+    sessions: Sessions = Sessions()
+    model: Model = Model()
+    scoring: Scoring = Scoring()
+    triton: Triton = Triton()
+
+
+class Shop(BaseModel):
+    """A home folder with its settings."""
+
+    model_config = ConfigDict(frozen=True)
+
+    home: Path
+    settings: Settings
+
+    @property
+    def source_path(self) -> str:
+        """The raw events' path; a relative one is taken from the home."""
+        path = self.settings.source.path
+        return path if "://" in path or Path(path).is_absolute() else str(self.home / path)
+
+    @property
+    def lake(self) -> str:
+        """The root of the Delta tables."""
+        return str(self.home / "lake")
+
+    @property
+    def training_sessions(self) -> Path:
+        """The encoded sessions that training reads."""
+        return self.home / "sessions" / "training"
+
+    def scoring_sessions(self, day: dt.date) -> Path:
+        """The encoded sessions that a night scores."""
+        return self.home / "sessions" / "scoring" / day.isoformat()
+
+    @property
+    def models(self) -> Path:
+        """The trained models, a folder each."""
+        return self.home / "models"
+
+    @property
+    def triton_repository(self) -> Path:
+        """The Triton model repository."""
+        return self.home / "triton"
+
+    @property
+    def dagster_home(self) -> Path:
+        """The Dagster instance of this shop."""
+        return self.home / "dagster"
+
+    @property
+    def triton_urls(self) -> tuple[str, ...]:
+        """Servers to use; the environment goes before the file, so that one command can bring its own server."""
+        from_environment = os.environ.get(URL_VARIABLE, "")
+        return tuple(url for url in from_environment.split(",") if url) or self.settings.triton.urls
+
+
+def load_shop(home: Path | str | None = None) -> Shop:
+    """The shop of a home folder.
+
+    Args:
+        home: the folder; none takes the environment variable MULTITRON_HOME, or `var/demo`.
+
+    Raises:
+        InputError: no shop.toml there, not TOML, an unknown setting or a value out of range.
+    """
+    folder = Path(home or os.environ.get(HOME_VARIABLE) or "var/demo").resolve()
+    path = folder / "shop.toml"
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(
+            "no shop here",
+            where=path,
+            mend=f"run `make demo`, or write a shop.toml and set {HOME_VARIABLE} to its folder",
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError("shop.toml is not TOML", where=path, found=str(error), mend="mend that line") from error
+    try:
+        return Shop(home=folder, settings=Settings.model_validate(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        setting = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"shop.toml: {first['msg']}", where=f"{path}, {setting}", found=first.get("input"), mend="mend that setting"
+        ) from error
+
+
+def write_shop(home: Path | str, settings: Settings) -> Path:
+    """Write `settings` as a commented shop.toml, atomically.
+
+    Returns:
+        The path of the file.
+    """
+    path = Path(home) / "shop.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".toml.new")
+    beside.write_text(_as_toml(settings))
+    os.replace(beside, path)
+    return path
+
+
+_EXPLANATIONS = {
+    "source": "Where the raw events are and how they are written.",
+    "calendar": "The days that have partitions; without last_day the calendar grows with time.",
+    "sessions": "split_days: the test days of training. state_days: sessions of the last so many days are scored.",
+    "model": "The preset, and what differs from it in [model.training].",
+    "scoring": "A partition a night for each pi (the weight on orders), and the length of the lists.",
+    "triton": "gRPC host:port of running servers; none: each step starts its own on loopback.",
+}
+
+
+def _as_toml(settings: Settings) -> str:
+    lines = ["# The settings of this shop. `make demo` wrote them once; change what you like."]
+    for section, values in settings.model_dump(exclude_none=True).items():
+        lines += ["", f"# {_EXPLANATIONS[section]}", f"[{section}]"]
+        tables = {name: value for name, value in values.items() if isinstance(value, dict)}
+        lines += [f"{name} = {_value(value)}" for name, value in values.items() if name not in tables]
+        for name, table in tables.items():
+            if table:
+                lines += ["", f"[{section}.{name}]", *[f"{key} = {_value(value)}" for key, value in table.items()]]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return json.dumps(value)  # TOML's strings, numbers and booleans are JSON's
