@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -167,7 +168,7 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> MultiT
         config = from_dict(ModelConfig, json.loads((folder / "config.json").read_text())["model"])
         model = MultiTRON(config)
         model.load_state_dict(load_file(folder / "weights.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
             "the model cannot be read", where=folder, found=str(error), mend="train it again or name another folder"
         ) from error

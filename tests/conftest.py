@@ -1,0 +1,22 @@
+"""Shared fixtures: where the real data is, and how many threads a test may take."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# Two test processes share two cores; more threads than cores make both slower.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real data (MULTITRON_DATA, by default ../shared/data beside the checkout)."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("MULTITRON_DATA") or beside)
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set MULTITRON_DATA to its folder")
+    return folder

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from multitron_core.config import ModelConfig, from_dict, to_json
+from multitron_core.errors import InputError
+
+
+def test_a_config_comes_back_from_json() -> None:
+    config = ModelConfig(items=7, dimension=8, heads=2, objectives=("click", "cart", "order"))
+    assert from_dict(ModelConfig, json.loads(to_json(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"items": 0}, "items"),
+        ({"items": 1, "dimension": 9, "heads": 2}, "heads"),
+        ({"items": 1, "dropout": 1.5}, "dropout"),
+        ({"items": 1, "positions": "middle"}, "positions"),
+        ({"items": 1, "objectives": ["click"]}, "objectives"),
+        ({"items": 1, "dimensions": 8}, "dimensions"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: dict, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        from_dict(ModelConfig, settings)
