@@ -1,0 +1,141 @@
+"""One streamed, atomic commit to a Delta table: frames in, a new version or nothing.
+
+Memory stays flat: a batch is encoded as it comes. An exception of the stream aborts the commit and reaches the
+caller as it was raised.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import polars as pl
+from arro3.core import RecordBatch, RecordBatchReader, Schema, Table
+from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError
+
+from multitron_core.errors import UnavailableError
+
+# Small row groups make point reads cheap: a session's rows lie in one row group of 128 k rows.
+WRITER_PROPERTIES = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=131_072)
+COMMIT_RETRIES = 50  # against writers of other partitions, which cost a re-read of the log each
+ATTEMPTS = 5  # whole writes, against writers of the same partition
+
+
+def replace(
+    open_table: Callable[[], DeltaTable],
+    frames: Callable[[], Iterable[pl.DataFrame]],
+    schema: pl.Schema,
+    *,
+    repeatable: bool,
+    **options: Any,
+) -> DeltaTable:
+    """`write_stream`, written again when another writer has replaced the same rows meanwhile.
+
+    Args:
+        open_table: gives the table at its newest version.
+        frames: gives the stream, from its beginning at each call.
+        schema: see `write_stream`.
+        repeatable: whether `frames` can be called a second time.
+        options: see `write_stream`.
+
+    Returns:
+        The table at the version committed.
+
+    Raises:
+        UnavailableError: the other writer's rows stand, and the stream cannot be repeated (any more).
+        Whatever `frames` raises; the table is then as it was.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        table = open_table()
+        try:
+            write_stream(table, frames(), schema, **options)
+            return table
+        except CommitFailedError as error:
+            if attempt == ATTEMPTS or not repeatable:
+                raise UnavailableError(
+                    "another writer replaced the same rows at the same time",
+                    where=table.table_uri,
+                    found=options.get("predicate"),
+                    mend="its rows stand; run this again if they are not the wanted ones",
+                ) from error
+            time.sleep(random.uniform(0.05, 0.1) * 2**attempt)
+    raise AssertionError("unreachable: the loop returns or raises")
+
+
+def arrow_schema(schema: pl.Schema) -> Schema:
+    """A polars schema in Arrow's terms."""
+    return Table.from_arrow(pl.DataFrame(schema=schema)).schema
+
+
+def write_stream(
+    table: DeltaTable,
+    frames: Iterable[pl.DataFrame],
+    schema: pl.Schema,
+    *,
+    predicate: str | None,
+    metadata: dict[str, Any],
+    merge_schema: bool = False,
+) -> None:
+    """Replace the rows that match `predicate` by `frames`, in one commit; rows keep their order.
+
+    Args:
+        table: opened at the version that the predicate is judged against.
+        frames: frames of `schema`, read once.
+        schema: columns and types of every frame.
+        predicate: SQL over partition columns; None replaces the whole table, its schema included.
+        metadata: goes into the commit's `commitInfo`.
+        merge_schema: add columns that the table does not have.
+
+    `table` then stands at the version committed.
+
+    Raises:
+        deltalake.exceptions.CommitFailedError: another writer has replaced the same rows meanwhile.
+        Whatever `frames` raises; the table is then as it was.
+    """
+    failures: list[BaseException] = []
+    caller = threading.get_native_id()
+    cpus = _cpus(caller)
+
+    def stream() -> Iterator[RecordBatch]:
+        try:
+            _allow(caller, cpus)  # the plan is made by now
+            for frame in frames:
+                yield from Table.from_arrow(frame.rechunk()).to_batches()
+        except BaseException as error:
+            failures.append(error)  # delta-rs would hand on its text only
+            raise
+
+    # delta-rs plans as many parallel tasks as the calling thread may use CPUs, and their batches reach the file out
+    # of order. Planned for one CPU, the order is kept and so are tight row groups; the work itself uses all CPUs.
+    # Where threads cannot be pinned (macOS) batches may change places; every reader here sorts what it returns.
+    _allow(caller, {min(cpus)} if cpus else cpus)
+    try:
+        write_deltalake(
+            table,
+            RecordBatchReader.from_batches(arrow_schema(schema), stream()),
+            mode="overwrite",
+            predicate=predicate,
+            schema_mode=("merge" if merge_schema else None) if predicate else "overwrite",
+            writer_properties=WRITER_PROPERTIES,
+            commit_properties=CommitProperties(custom_metadata=metadata, max_commit_retries=COMMIT_RETRIES),
+        )
+    except Exception:
+        if failures:
+            raise failures[0] from None
+        raise
+    finally:
+        _allow(caller, cpus)
+
+
+def _cpus(thread: int) -> set[int]:
+    return set(os.sched_getaffinity(thread)) if hasattr(os, "sched_getaffinity") else set()
+
+
+def _allow(thread: int, cpus: set[int]) -> None:
+    if cpus:
+        os.sched_setaffinity(thread, cpus)

@@ -1,0 +1,443 @@
+"""The Delta tables of a shop: written a partition at a time, whole or not at all, and read back by name.
+
+lake = Lake("home/lake")
+lake.create(pl.Int64)                                    # serially, before anybody writes
+lake.replace_partition(date(2026, 1, 31), "0.50", batches, model_version="7", k=20)
+lake.read_recommendations("0.50")
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+import polars as pl
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from multitron_core import delta_stream
+from multitron_core.errors import InputError
+from multitron_core.preference import pi_key, pi_vector
+from multitron_core.ranked_lists import checked_lists
+from multitron_core.table_contracts import CONTRACT_VERSION, TableContract, contracts
+from multitron_core.vocabulary import Vocabulary
+
+_TABLE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_KEY_TEXT = re.compile(r"[\w.:+-]+", re.ASCII)  # what may stand in a predicate: no quotes, no spaces
+
+
+@dataclass(frozen=True)
+class PartitionCommit:
+    """What one `replace_partition` wrote."""
+
+    table: str
+    run_date: date
+    pi: str
+    rows: int
+    sessions: int  # lists, whatever the table's lists belong to
+    delta_version: int
+    files: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RowsCommit:
+    """What one `replace_rows` wrote."""
+
+    table: str
+    rows: int
+    delta_version: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Lake:
+    """A folder or an object store prefix with a Delta table a name.
+
+    Args:
+        root: a path, or an address such as `s3://bucket/prefix`.
+        storage_options: credentials and settings of the object store, as deltalake takes them.
+    """
+
+    root: str | Path
+    storage_options: dict[str, str] | None = None
+
+    def uri(self, table: str) -> str:
+        """Where a table is.
+
+        Raises:
+            InputError: not a table name (lower case letters, digits, underscores).
+        """
+        if not _TABLE_NAME.fullmatch(table):
+            raise InputError("not a table name", found=table, mend="use lower case letters, digits and underscores")
+        root = str(self.root)
+        return f"{root.rstrip('/')}/{table}" if "://" in root else str(Path(root).absolute() / table)
+
+    def exists(self, table: str) -> bool:
+        """Whether the table has been created."""
+        return DeltaTable.is_deltatable(self.uri(table), self.storage_options)
+
+    def version(self, table: str) -> int:
+        """The newest Delta version of a table."""
+        return self.open(table).version()
+
+    def open(self, table: str, version: int | None = None) -> DeltaTable:
+        """The table at its newest or a given version.
+
+        Raises:
+            InputError: no such table, or no such version any more.
+        """
+        uri = self.uri(table)
+        try:
+            return DeltaTable(uri, version=version, storage_options=self.storage_options)
+        except TableNotFoundError as error:
+            raise InputError("there is no such table", where=uri, mend="create it with Lake.create") from error
+        except DeltaError as error:
+            if version is None:
+                raise
+            raise InputError(
+                "the table's version cannot be read",
+                where=uri,
+                found=version,
+                mend="read the newest version; old ones end with the retention",
+            ) from error
+
+    def create(self, item_type: pl.DataType | type[pl.DataType]) -> None:
+        """Create the tables under contract that are not there yet; harmless when run again or twice at once.
+
+        Creation is a serial step because two first writers of a Delta table can both believe to be the first.
+
+        Args:
+            item_type: `pl.Int64` or `pl.String`, the type of the shop's item ids.
+
+        Raises:
+            InputError: a table is there with another contract, for example another item type.
+        """
+        for contract in contracts(item_type).values():
+            if not self.exists(contract.name):
+                try:
+                    self._create(contract)
+                except DeltaError:
+                    if not self.exists(contract.name):  # else somebody else was faster, and made the same
+                        raise
+            self._check_contract(contract)
+
+    def _create(self, contract: TableContract) -> None:
+        uri = self.uri(contract.name)
+        if "://" not in uri:
+            Path(uri).mkdir(parents=True, exist_ok=True)
+        DeltaTable.create(
+            uri,
+            contract.delta_schema(),
+            mode="error",
+            partition_by=list(contract.partition_by),
+            name=contract.name,
+            description=contract.description,
+            configuration={"multitron.contract": CONTRACT_VERSION},
+            raise_if_key_not_exists=False,
+            storage_options=self.storage_options,
+        )
+
+    def _check_contract(self, contract: TableContract) -> None:
+        table = self.open(contract.name)
+        found = (
+            table.schema().to_json(),
+            tuple(table.metadata().partition_columns),
+            table.metadata().configuration.get("multitron.contract"),
+        )
+        if found != (contract.delta_schema().to_json(), contract.partition_by, CONTRACT_VERSION):
+            columns = {field.name: str(field.type) for field in table.schema().fields}
+            raise InputError(
+                "the table has another contract",
+                where=self.uri(contract.name),
+                found={"contract": found[2], "partitions": found[1], "columns": columns},
+                mend=f"expected contract {CONTRACT_VERSION} with {dict(contract.polars_schema())}; "
+                "use another lake or migrate the table",
+            )
+
+    def _contract(self, name: str, table: DeltaTable) -> TableContract:
+        """The contract of an open table, whose own schema says the item type."""
+        types = {field.name: str(getattr(field.type, "type", field.type)) for field in table.schema().fields}
+        known = contracts(pl.String if types.get("item_id") == "string" else pl.Int64)
+        if name not in known:
+            raise InputError("not a table under contract", found=name, mend=f"use one of {', '.join(known)}")
+        return known[name]
+
+    def replace_partition(
+        self,
+        run_date: date,
+        pi: str,
+        batches: Iterable[pl.DataFrame],
+        *,
+        model_version: str,
+        k: int,
+        table: str = "recommendations",
+        items: Vocabulary | pl.Series | Iterable[int] | Iterable[str] | None = None,
+        expected_lists: int | None = None,
+    ) -> PartitionCommit:
+        """Replace the partition (run_date, pi) by one streamed commit: all rows, checked, or none.
+
+        Another writer of the same partition is never mixed with this one: the later commit is refused by Delta and
+        written again when `batches` can be read again (a list, not a generator), else reported.
+
+        Args:
+            run_date: the night's date (UTC).
+            pi: the preference's key, "0.00" to "1.00".
+            batches: frames `session_id`, `rank` (from 1), `item_id`, `score`, sorted by session_id, then rank; see
+                `ranked_lists.checked_lists` for what is checked.
+            model_version: the version that gave the scores.
+            k: items a list.
+            table: another table of ranked lists, with its own key in place of `session_id`.
+            items: the items that may occur, for example the model's vocabulary; None leaves them unchecked.
+            expected_lists: how many lists must come, when the caller knows.
+
+        Raises:
+            InputError: a row breaks the contract; the table is as it was.
+            UnavailableError: another writer replaced the same partition meanwhile; its rows stand.
+        """
+        run_date, pi = _checked_date(run_date), pi_key(pi)
+        if not isinstance(model_version, str) or not model_version:
+            raise InputError("a model version must be a text", found=model_version, mend="name the deployed version")
+        contract = self._contract(table, self.open(table))
+        if contract.list_key is None:
+            raise InputError("not a table of ranked lists", found=table, mend="use replace_rows")
+        schema = contract.polars_schema()
+        pi_click, pi_order = pi_vector(pi)
+        rows = 0
+
+        def frames() -> Iterator[pl.DataFrame]:
+            nonlocal rows
+            rows = 0
+            for frame in checked_lists(
+                batches,
+                key=contract.list_key or "",
+                key_type=schema[contract.list_key or ""],
+                item_type=schema["item_id"],
+                k=k,
+                items=items,
+                expected_lists=expected_lists,
+            ):
+                rows += len(frame)
+                yield frame.with_columns(
+                    pi=pl.lit(pi),
+                    pi_click=pl.lit(pi_click),
+                    pi_order=pl.lit(pi_order),
+                    model_version=pl.lit(model_version),
+                    run_date=pl.lit(run_date),
+                ).select(schema.names())
+
+        start = time.monotonic()
+        written = delta_stream.replace(
+            lambda: self.open(table),
+            frames,
+            schema,
+            repeatable=iter(batches) is not batches,  # a generator is spent
+            predicate=f"run_date = '{run_date.isoformat()}' AND pi = '{pi}'",
+            metadata={"run_date": run_date.isoformat(), "pi": pi, "model_version": model_version, "k": k},
+        )
+        files = _files(written).filter(run_date=run_date, pi=pi)
+        return PartitionCommit(
+            table=table,
+            run_date=run_date,
+            pi=pi,
+            rows=rows,
+            sessions=rows // k,
+            delta_version=written.version(),
+            files=len(files),
+            bytes=int(files["bytes"].sum()),
+            seconds=time.monotonic() - start,
+        )
+
+    def replace_rows(
+        self, table: str, rows: pl.DataFrame | pl.LazyFrame, *, key: Mapping[str, date | str] | None = None
+    ) -> RowsCommit:
+        """Replace the rows of a table that carry `key` by `rows`, in one commit; made for statistics, metrics, fronts.
+
+        The first call creates the table, partitioned by the key's columns; later calls may bring new columns.
+
+        Args:
+            table: the table's name.
+            rows: a frame; a lazy one is streamed. Columns of the key may be left out, they are filled in.
+            key: partition columns and values, in order; None replaces the whole table.
+
+        Raises:
+            InputError: a key that contradicts the rows, a column of a type that Delta readers do not share.
+            UnavailableError: another writer replaced the same rows meanwhile; its rows stand.
+        """
+        key = dict(key or {})
+        for name, value in key.items():
+            if isinstance(value, str) and not _KEY_TEXT.fullmatch(value):
+                raise InputError(
+                    "not a key value", where=name, found=value, mend="use letters, digits and the signs _ . : + -"
+                )
+            if not isinstance(value, str):
+                _checked_date(value)
+        schema = _portable(rows.collect_schema(), key)
+        count = 0
+
+        def frames() -> Iterator[pl.DataFrame]:
+            nonlocal count
+            count = 0
+            for frame in rows.collect_batches(maintain_order=True) if isinstance(rows, pl.LazyFrame) else [rows]:
+                for name, value in key.items():
+                    other = frame.filter(pl.col(name) != value) if name in frame.columns else frame.clear()
+                    if len(other):
+                        raise InputError(
+                            "a row contradicts its key",
+                            where=f"{table}.{name}",
+                            found=other[name][0],
+                            mend=f"expected {value}",
+                        )
+                count += len(frame)
+                yield frame.with_columns(**{name: pl.lit(value) for name, value in key.items()}).select(
+                    pl.col(name).cast(kind) for name, kind in schema.items()
+                )
+
+        start = time.monotonic()
+        if not self.exists(table):
+            self._create_plain(table, schema, list(key))
+        written = delta_stream.replace(
+            lambda: self.open(table),
+            frames,
+            schema,
+            repeatable=True,
+            predicate=" AND ".join(f"{name} = '{value}'" for name, value in key.items()) or None,
+            metadata={name: str(value) for name, value in key.items()},
+            merge_schema=True,
+        )
+        return RowsCommit(table, count, written.version(), time.monotonic() - start)
+
+    def _create_plain(self, table: str, schema: pl.Schema, partition_by: list[str]) -> None:
+        """Create a table from the schema of its first rows."""
+        uri = self.uri(table)
+        if "://" not in uri:
+            Path(uri).mkdir(parents=True, exist_ok=True)
+        try:
+            DeltaTable.create(
+                uri,
+                delta_stream.arrow_schema(schema),
+                mode="error",
+                partition_by=partition_by,
+                name=table,
+                storage_options=self.storage_options,
+            )
+        except DeltaError:
+            if not self.exists(table):  # else somebody else was faster
+                raise
+
+    def partitions(self, table: str = "recommendations") -> pl.DataFrame:
+        """The partitions that exist, from the table's log alone, newest first.
+
+        Returns:
+            Columns `run_date`, `pi`, `rows`, `files`, `bytes`, `model_version`.
+        """
+        return (
+            _files(self.open(table))
+            .group_by("run_date", "pi")
+            .agg(
+                pl.col("rows").sum(),
+                pl.len().cast(pl.Int64).alias("files"),
+                pl.col("bytes").sum(),
+                pl.col("model_version").max(),
+            )
+            .sort(["run_date", "pi"], descending=[True, False])
+        )
+
+    def read_recommendations(
+        self, pi: str, run_date: date | str = "latest", *, session_ids: Iterable[str] | None = None
+    ) -> pl.DataFrame:
+        """The recommendations of one preference and night, sorted by session, then rank.
+
+        Args:
+            pi: the preference's key.
+            run_date: a date, its ISO text, or "latest": the newest night that has this preference.
+            session_ids: only these sessions; a point read touches the files and row groups that may have them.
+
+        Returns:
+            The columns of the table `recommendations`; sessions without recommendations are simply not there.
+
+        Raises:
+            InputError: no such partition; names those that exist.
+        """
+        pi = pi_key(pi)
+        table = self.open("recommendations")
+        nights = _files(table).filter(pi=pi)["run_date"].unique().sort()
+        day = nights.max() if run_date == "latest" else _checked_date(run_date)
+        if day is None or day not in nights:
+            there = self.partitions()
+            raise InputError(
+                "there is no such partition",
+                where=table.table_uri,
+                found={"run_date": str(run_date), "pi": pi},
+                mend=f"for pi {pi} there are the nights {_named(nights)}; "
+                f"the preferences are {_named(there['pi'].unique().sort())}",
+            )
+        wanted = [pl.col("run_date") == day, pl.col("pi") == pi]
+        if session_ids is not None:
+            wanted.append(pl.col("session_id").is_in(pl.Series(list(session_ids), dtype=pl.String).implode()))
+        return pl.scan_delta(table).filter(*wanted).sort("session_id", "rank").collect()
+
+
+def _checked_date(value: date | str) -> date:
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError as error:
+            raise InputError("not a date", found=value, mend='use a date such as "2026-01-31"') from error
+    if not isinstance(value, date) or isinstance(value, datetime):
+        raise InputError("not a date", found=value, mend="use a datetime.date without a time")
+    return value
+
+
+def _files(table: DeltaTable) -> pl.DataFrame:
+    """The live files of a table of recommendations: `run_date`, `pi`, `rows`, `bytes`, `model_version`."""
+    files = pl.DataFrame(table.get_add_actions(flatten=True))
+    schema = {"run_date": pl.Date, "pi": pl.String, "rows": pl.Int64, "bytes": pl.Int64, "model_version": pl.String}
+    if files.is_empty():
+        return pl.DataFrame(schema=schema)
+    return files.select(
+        run_date="partition.run_date",
+        pi="partition.pi",
+        rows="num_records",
+        bytes="size_bytes",
+        model_version="max.model_version",
+    ).cast(schema)  # type: ignore[arg-type]
+
+
+def _named(values: pl.Series) -> str:
+    shown = [str(value) for value in values.tail(10)]
+    return ", ".join(shown) if shown else "none"
+
+
+def _portable(schema: pl.Schema, key: Mapping[str, date | str]) -> pl.Schema:
+    """The schema that is written: the key's columns first, unsigned integers as the next wider signed ones.
+
+    Raises:
+        InputError: a type that some reader of the tables does not know.
+    """
+    wider: dict[type[pl.DataType], pl.DataType] = {
+        pl.UInt8: pl.Int16(),
+        pl.UInt16: pl.Int32(),
+        pl.UInt32: pl.Int64(),
+        pl.UInt64: pl.Int64(),
+    }
+    columns: dict[str, pl.DataType] = {
+        name: pl.String() if isinstance(v, str) else pl.Date() for name, v in key.items()
+    }
+    for name, kind in schema.items():
+        refused = isinstance(kind, pl.Categorical | pl.Enum | pl.Null | pl.Duration | pl.Time | pl.Object)
+        if refused or (isinstance(kind, pl.Datetime) and kind.time_zone != "UTC"):
+            raise InputError(
+                "a column's type is not one that every reader of the tables knows",
+                where=name,
+                found=str(kind),
+                mend="cast it: times to Datetime in UTC, categories to String, nulls to their type",
+            )
+        if name not in columns:
+            columns[name] = wider.get(type(kind), kind)
+    return pl.Schema(columns)

@@ -1,0 +1,123 @@
+"""What the tables promise their readers: columns, types, comments, partitions.
+
+The policy. Within a contract version columns are never renamed, removed, retyped or made nullable, partitions stay as
+they are, and what a column means does not change. Anything else (a new column at the end included) is announced by
+raising `CONTRACT_VERSION`, which every table carries as the property `multitron.contract`.
+
+Only NOT NULL and types are enforced by Delta itself: CHECK constraints would ask for writer version 3, while reader
+version 1 and writer version 2 are what every engine reads and writes. The rest (dense ranks, falling scores, known
+items) is checked on every row before the commit, see `ranked_lists`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+from deltalake import Field, Schema
+from deltalake.schema import PrimitiveType
+
+from multitron_core.errors import InputError
+
+CONTRACT_VERSION = "1"
+
+DELTA_TYPES: dict[str, pl.DataType] = {
+    "string": pl.String(),
+    "short": pl.Int16(),
+    "integer": pl.Int32(),
+    "long": pl.Int64(),
+    "float": pl.Float32(),
+    "double": pl.Float64(),
+    "date": pl.Date(),
+    "timestamp": pl.Datetime("us", "UTC"),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; never null."""
+
+    name: str
+    type: str  # a key of DELTA_TYPES
+    comment: str
+
+
+@dataclass(frozen=True)
+class TableContract:
+    """What one table promises.
+
+    Args:
+        name: the table's name, which is its folder under the lake's root.
+        description: what a row is, one or two sentences.
+        columns: in the order in which the table has them.
+        partition_by: the columns that name a partition.
+        list_key: the column that names a ranked list (`session_id`), or None for a table without ranked lists.
+    """
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    partition_by: tuple[str, ...]
+    list_key: str | None = None
+
+    def delta_schema(self) -> Schema:
+        """The schema as Delta has it: NOT NULL throughout, with comments."""
+        return Schema(
+            [
+                Field(column.name, PrimitiveType(column.type), nullable=False, metadata={"comment": column.comment})
+                for column in self.columns
+            ]
+        )
+
+    def polars_schema(self) -> pl.Schema:
+        """The schema as polars reads it."""
+        return pl.Schema({column.name: DELTA_TYPES[column.type] for column in self.columns})
+
+
+def delta_item_type(item_type: pl.DataType | type[pl.DataType]) -> str:
+    """ "long" or "string" for `Int64` or `String` item ids.
+
+    Raises:
+        InputError: any other type.
+    """
+    if item_type == pl.Int64:
+        return "long"
+    if item_type == pl.String:
+        return "string"
+    raise InputError("item ids must be Int64 or String", found=str(item_type), mend="cast the item ids first")
+
+
+def recommendations(item_type: pl.DataType | type[pl.DataType]) -> TableContract:
+    """The contract of `recommendations`: the best items of each session, per night and preference."""
+    return TableContract(
+        "recommendations",
+        "The k best items of each session, one item a row, per night (run_date) and preference (pi). Within a file "
+        "rows are sorted by session_id, then rank. A partition (run_date, pi) is always whole.",
+        (
+            Column("session_id", "string", "The session that the items are for, by the shop's own id."),
+            *_tail(item_type),
+        ),
+        ("run_date", "pi"),
+        list_key="session_id",
+    )
+
+
+def _tail(item_type: pl.DataType | type[pl.DataType]) -> tuple[Column, ...]:
+    """The columns that every table of ranked lists ends with."""
+    return (
+        Column("rank", "short", "Place in the list: 1 is the best, without gaps."),
+        Column("item_id", delta_item_type(item_type), "The recommended item, by the shop's own id."),
+        Column("score", "float", "The model's score; falls with rank, comparable within one list only."),
+        Column(
+            "pi", "string", 'The preference: weight on orders with two decimals, "0.00" (clicks) to "1.00" (orders).'
+        ),
+        Column("pi_click", "double", "Weight on clicks, 1 - pi_order."),
+        Column("pi_order", "double", "Weight on orders: pi as a number."),
+        Column("model_version", "string", "The deployed model version that gave the scores."),
+        Column("run_date", "date", "The night's date (UTC)."),
+    )
+
+
+def contracts(item_type: pl.DataType | type[pl.DataType]) -> dict[str, TableContract]:
+    """Every table under contract, by name, for a shop whose item ids are `Int64` or `String`."""
+    return {contract.name: contract for contract in (recommendations(item_type),)}
