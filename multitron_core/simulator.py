@@ -8,6 +8,7 @@ its own, seeded with (seed, day, block): the same arguments give the same bytes.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gzip
 import json
 import os
@@ -22,7 +23,7 @@ import numpy as np
 import polars as pl
 
 from multitron_core.errors import InputError
-from multitron_core.truth import Habits, Truth, make_items, parameters_json
+from multitron_core.truth import Habits, Truth, make_items
 
 __all__ = ["Habits", "Simulation", "Truth", "simulate"]
 
@@ -86,7 +87,7 @@ def simulate(
     Raises:
         InputError: an argument out of range, an unknown format, or a folder that holds something else.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     habits = habits or Habits()
     if format not in _FORMATS:
         raise InputError("unknown format", where="format", found=format, mend=f"use one of {', '.join(_FORMATS)}")
@@ -94,22 +95,28 @@ def simulate(
     for name, value, least in (("days", days, least_days), ("sessions", sessions, days), ("seed", seed, 0)):
         if value < least:
             raise InputError("an argument is out of range", where=name, found=value, mend=f"use {least} or more")
-    asked = {"version": 1, "sessions": sessions, "items": items, "days": days, "first_day": first_day.isoformat()}
+    asked: dict[str, object] = {
+        "version": 1,
+        "sessions": sessions,
+        "items": items,
+        "days": days,
+        "first_day": first_day.isoformat(),
+    }
     asked |= {"format": format, "seed": seed}
-    if _keeps(folder, parameters_json(asked, habits), replace=replace):
+    asked["habits"] = dataclasses.asdict(habits)
+    if _keeps(folder, asked, replace=replace):
         return _open(folder)
 
     truth = Truth(make_items(items, habits, seed=seed), habits)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
+    for left in (partial, old):  # by a simulation that was killed
+        shutil.rmtree(left, ignore_errors=True)
     (partial / "truth").mkdir(parents=True)
     truth.items.write_parquet(partial / "truth" / "items.parquet")
-    (partial / "truth" / "parameters.json").write_text(parameters_json(asked, habits))
+    (partial / "truth" / "parameters.json").write_text(json.dumps(asked, indent=2) + "\n")
     counts = _write(partial, truth, format, sessions=sessions, days=days, first_day=first_day, seed=seed)
     (partial / "truth" / "counts.json").write_text(json.dumps(counts) + "\n")
     if folder.exists():  # a simulation, or an empty folder: `_keeps` refused everything else
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
         os.replace(folder, old)
         os.replace(partial, folder)
         shutil.rmtree(old)
@@ -118,23 +125,24 @@ def simulate(
     return _open(folder)
 
 
-def _keeps(folder: Path, parameters: str, *, replace: bool) -> bool:
-    """Whether `folder` already holds this very simulation; refuses what must not be overwritten."""
+def _keeps(folder: Path, asked: dict[str, object], *, replace: bool) -> bool:
+    """Whether `folder` already holds the simulation asked for; refuses what must not be overwritten."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    here = folder / "truth" / "parameters.json"
-    if not here.is_file():
+    parameters = folder / "truth" / "parameters.json"
+    if not parameters.is_file():
         raise InputError(
             "the folder holds something that is no simulation", where=folder, mend="choose another folder or empty it"
         )
-    if here.read_text() == parameters:
+    found = json.loads(parameters.read_text())
+    if found == asked:
         return True
     if not replace:
         raise InputError(
-            "the folder holds another simulation",
-            where=here,
-            found=here.read_text(),
-            mend="choose another folder, use the same arguments, or replace it (replace=True)",
+            "the folder holds a simulation with other arguments",
+            where=folder,
+            found={name: found.get(name) for name in asked if found.get(name) != asked[name]},
+            mend="use these arguments, choose another folder, or replace what is there (replace=True)",
         )
     return False
 

@@ -16,7 +16,6 @@ rule, so its probabilities are those of an observer who knows the shop and has s
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,11 +36,11 @@ class Habits:
     category_size: int = 64  # items that lie on one ring
     popularity_exponent: float = 0.55  # Zipf: popularity of rank r is r^-exponent
     step: float = 0.12  # how far ahead the next click is, as a part of the ring
-    width: float = 0.10  # standard deviation around that point, as a part of the ring
+    width: float = 0.14  # standard deviation around that point, as a part of the ring
     return_share: float = 0.10
     switch_share: float = 0.15
     appeal_spread: float = 0.6  # standard deviation of the logarithm of click appeal
-    propensity_spread: float = 1.0  # standard deviation of the logarithm of order propensity
+    propensity_spread: float = 1.3  # standard deviation of the logarithm of order propensity
     disagreement: float = 0.8  # minus the correlation of the two logarithms
     order_rate: float = 0.04  # order propensity of an average click
     cart_rate: float = 0.08  # carts of items that are not ordered, an item of a session
@@ -127,8 +126,8 @@ class Truth:
         truth = Path(folder) / "truth"
         try:
             items = pl.read_parquet(truth / "items.parquet")
-            parameters = json.loads((truth / "parameters.json").read_text())
-            return cls(items, from_dict(Habits, parameters["habits"]))
+            habits = json.loads((truth / "parameters.json").read_text())["habits"]
+            return cls(items, from_dict(Habits, habits))
         except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
             raise InputError(
                 "the truth of a simulation cannot be read", where=truth, found=str(error), mend="simulate again"
@@ -294,8 +293,3 @@ class Truth:
         inside = np.arange(clicks.shape[1]) < lengths[:, None]
         clicks[inside] = self._rows(np.concatenate([np.asarray(session, dtype=np.int64) for session in sessions]))
         return clicks, lengths
-
-
-def parameters_json(parameters: dict[str, object], habits: Habits) -> str:
-    """`parameters.json` of a simulation: what was asked for, and the habits."""
-    return json.dumps({**parameters, "habits": dataclasses.asdict(habits)}, indent=2) + "\n"
