@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from multitron_core.errors import InputError
+from multitron_core.preference import pi_grid
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,71 @@ class ModelConfig:
 
 
 Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained. The defaults are ours; where the paper does otherwise, the comment says so."""
+
+    epochs: int = 20
+    batch_sessions: int = 256
+    learning_rate: float = 1e-3  # official 1e-4, which is still at the start after three epochs
+    warmup_steps: int = 0  # steps over which the learning rate rises from 0
+    schedule: Literal["constant", "cosine"] = "constant"  # "cosine" falls to 0 at the last step
+    optimiser: Literal["adam", "lazy_adam"] = "adam"  # lazy: only item embeddings that the batch touched move
+    gradient_clip: float = 0.0  # largest norm of the whole gradient; 0 does not clip
+    session_order: Literal["shuffled", "chronological"] = "shuffled"  # official chronological
+    seed: int = 1
+
+    beta: tuple[float, ...] = (0.5, 0.5)  # pi ~ Dirichlet(beta), an entry an objective
+    pi_per: Literal["session", "batch"] = "session"  # official batch
+    order_loss: Literal["bce", "ordered_softmax"] = "bce"  # "ordered_softmax" ranks what is ordered, bce calibrates it
+    scalarisation: Literal["linear", "chebyshev"] = "linear"
+    regulariser: Literal["non_uniformity", "cosine", "none"] = "non_uniformity"
+    regularisation: float = 0.2  # lambda of equation 4
+    regulariser_form: Literal["paper", "released"] = "paper"  # the released code computes another divergence
+    regulariser_g: Literal["identity", "softmax"] = "identity"  # g of equation 3
+
+    uniform_negatives: int = 16_384  # shared by the batch
+    in_batch_negatives: int = 32  # a session, from the other sessions of the batch
+    kept_negatives: int = 100  # the highest logits among them; only these reach the loss
+    collisions: Literal["masked", "official"] = "masked"  # official: the target may be among its own negatives
+
+    validation_share: float = 0.02  # of the training sessions, the most recent ones; 0 trains on all
+    validation_pi: tuple[str, ...] = ("0.00", "0.50", "1.00")
+    keep: Literal["best", "last"] = "best"  # which epoch's weights are written, by the validation loss
+    patience: int = 0  # epochs without a better validation loss before training stops; 0 never stops early
+
+    checkpoint_steps: int = 500
+    loss_limit: float = 1_000.0  # a batch loss above this counts as exploded
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on CUDA that has it
+    negative_search: Literal["auto", "float32", "bfloat16"] = "auto"  # of finding the kept negatives, not of their loss
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "epochs", "batch_sessions", "kept_negatives", "checkpoint_steps")
+        _at_least(self, 0, "warmup_steps", "seed", "uniform_negatives", "in_batch_negatives", "patience")
+        _at_least(self, 0.0, "gradient_clip", "regularisation", "loss_limit")
+        if not 0.0 < self.learning_rate < float("inf"):
+            _refuse(self, "learning_rate", "use a positive number, for example 1e-3")
+        if not 0.0 <= self.validation_share < 1.0:
+            _refuse(self, "validation_share", "use a share of at least 0 and less than 1")
+        if len(self.beta) < 2 or not all(0.0 < value < float("inf") for value in self.beta):
+            _refuse(self, "beta", "use a positive number for each objective, for example (0.5, 0.5)")
+        if self.validation_share > 0.0:
+            pi_grid(self.validation_pi)
+        _one_of(self, "schedule", ("constant", "cosine"))
+        _one_of(self, "optimiser", ("adam", "lazy_adam"))
+        _one_of(self, "session_order", ("shuffled", "chronological"))
+        _one_of(self, "pi_per", ("session", "batch"))
+        _one_of(self, "order_loss", ("bce", "ordered_softmax"))
+        _one_of(self, "scalarisation", ("linear", "chebyshev"))
+        _one_of(self, "regulariser", ("non_uniformity", "cosine", "none"))
+        _one_of(self, "regulariser_form", ("paper", "released"))
+        _one_of(self, "regulariser_g", ("identity", "softmax"))
+        _one_of(self, "collisions", ("masked", "official"))
+        _one_of(self, "keep", ("best", "last"))
+        _one_of(self, "precision", ("auto", "float32", "bfloat16"))
+        _one_of(self, "negative_search", ("auto", "float32", "bfloat16"))
 
 
 def to_json(config: Any) -> str:

@@ -1,0 +1,115 @@
+"""Negatives: which items a step's target is told apart from.
+
+By the MultiTRON and TRON papers (arXiv 2407.16828, 2307.14906): many uniform items shared by the batch, drawn with
+replacement from those that no session of the batch has among its inputs, and for each session inputs of OTHER
+sessions, drawn without replacement.
+
+All of them are columns of one table of distinct items: a copy count a column stands for an item that was drawn several
+times. One matrix product scores the table, and an item's embedding is read and its gradient written once a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from multitron_core.batches import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Negatives:
+    """The distinct items of a step: first those of the batch, then those that were only drawn uniformly.
+
+    Args:
+        batch_items: int64 [b], inputs and targets of the batch, distinct and rising.
+        uniform_items: int64 [u], drawn items that are not of the batch, distinct and rising.
+        batch_copies: int32 [sessions, b], how often each session drew each item of the batch.
+        uniform_copies: int64 [u], how often each was drawn, the same for all sessions.
+        inputs: int64 [steps], the column of each step's input, in [0, b).
+        targets: int64 [steps], the column of each step's target, in [0, b).
+    """
+
+    batch_items: np.ndarray
+    uniform_items: np.ndarray
+    batch_copies: np.ndarray
+    uniform_copies: np.ndarray
+    inputs: np.ndarray
+    targets: np.ndarray
+
+
+def draw_uniform(excluded: np.ndarray, items: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Items drawn uniformly with replacement from those that are not excluded.
+
+    Args:
+        excluded: int64, distinct and rising, in [1, items].
+        items: size of the catalogue.
+        draws: how many.
+        rng: the source of randomness.
+
+    Returns:
+        int64 [draws]; [0] where every item is excluded.
+    """
+    allowed = items - len(excluded)
+    if allowed <= 0:
+        return np.empty(0, dtype=np.int64)
+    rank = rng.integers(0, allowed, draws)
+    # The r-th allowed item lies behind as many excluded ones as have at most r allowed items before them.
+    allowed_before = excluded - 1 - np.arange(len(excluded))
+    return rank + 1 + np.searchsorted(allowed_before, rank, side="right")
+
+
+def draw_in_batch(lengths: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """For each session, steps of other sessions, drawn without replacement.
+
+    Floyd's algorithm (Bentley and Floyd, "A Sample of Brilliance", CACM 1987) for all sessions at once: every subset is
+    equally likely and the cost does not depend on the size of the batch.
+
+    Args:
+        lengths: int64 [sessions], steps a session.
+        draws: how many a session; where the others have fewer steps, all of theirs.
+        rng: the source of randomness.
+
+    Returns:
+        int64 [sessions, draws], flat steps of the batch; -1 where the others have no more.
+    """
+    starts = np.cumsum(lengths) - lengths
+    others = lengths.sum() - lengths  # (sessions)
+    chosen = np.full((len(lengths), draws), -1, dtype=np.int64)
+    for i in range(draws):
+        top = others - draws + i  # the largest index that this draw may give
+        drawn = rng.integers(0, np.maximum(top, 0) + 1)
+        taken = (chosen[:, :i] == drawn[:, None]).any(axis=1)
+        chosen[:, i] = np.where(top >= 0, np.where(taken, top, drawn), -1)
+    skip_own = np.where(chosen >= starts[:, None], lengths[:, None], 0)
+    return np.where(chosen >= 0, chosen + skip_own, -1)
+
+
+def draw_negatives(batch: Batch, items: int, uniform: int, in_batch: int, rng: np.random.Generator) -> Negatives:
+    """Draw the negatives of a batch.
+
+    Args:
+        batch: the batch.
+        items: size of the catalogue.
+        uniform: uniform draws, shared by the batch; none where the batch's inputs are the whole catalogue.
+        in_batch: draws a session from the inputs of the other sessions.
+        rng: the source of randomness.
+
+    Returns:
+        The negatives; `copies` sums to `uniform` + `in_batch` for each session wherever there is that much to draw.
+    """
+    batch_items, columns = np.unique(np.concatenate([batch.inputs, batch.targets]), return_inverse=True)
+    inputs, targets = np.split(columns, 2)
+    drawn = draw_uniform(np.unique(batch.inputs), items, uniform, rng)
+    uniform_items, uniform_copies = np.unique(drawn, return_counts=True)
+
+    copies = np.zeros((len(batch.lengths), len(batch_items)), dtype=np.int32)
+    steps = draw_in_batch(batch.lengths, in_batch, rng)
+    session, draw = np.nonzero(steps >= 0)
+    np.add.at(copies, (session, inputs[steps[session, draw]]), 1)
+
+    # Targets that are nobody's input may have been drawn uniformly: they keep the one column they have.
+    place = np.searchsorted(batch_items, uniform_items)
+    shared = batch_items[np.minimum(place, len(batch_items) - 1)] == uniform_items
+    copies[:, place[shared]] += uniform_copies[shared].astype(np.int32)
+    return Negatives(batch_items, uniform_items[~shared], copies, uniform_copies[~shared], inputs, targets)
