@@ -1,0 +1,177 @@
+"""Exact ranking metrics: over the full catalogue, corpus-level ratios, never sampled, never averaged over batches.
+
+Every click of a session that has a click before it is a step: the model reads the clicks before it and ranks the whole
+catalogue. All metrics are made of the ranks of the steps' targets, a table with a row a step, so that a baseline and a
+model are measured by the same lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from multitron_core.batches import Batch, make_batch, rectangles, training_rows
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.errors import InputError
+from multitron_core.model import MultiTRON
+
+_BLOCK_SCORES = 1 << 24  # scores held at a time; 64 MiB of float32 is near the cache and frees the machine's memory
+_RECTANGLE_OVERHEAD = 256  # cells that one more rectangle is worth on a CPU
+
+
+def evaluation_batches(dataset: EncodedSessions, max_length: int, *, batch_sessions: int = 256) -> list[Batch]:
+    """The steps to evaluate, in batches of consecutive sessions; sessions of one click have no step and are left out.
+
+    Args:
+        dataset: the sessions, in chronological order.
+        max_length: steps that count a session, its last ones.
+        batch_sessions: sessions that share their negatives in the sampled click loss; bounds memory.
+
+    Raises:
+        InputError: no session has two clicks.
+    """
+    rows = training_rows(dataset)
+    if not len(rows):
+        raise InputError(
+            "there is nothing to evaluate: no session has two clicks",
+            where="the sessions to evaluate on",
+            found={"sessions": len(dataset)},
+            mend="choose a time split that leaves sessions on the test side",
+        )
+    return [
+        make_batch(dataset, rows[first : first + batch_sessions], max_length)
+        for first in range(0, len(rows), batch_sessions)
+    ]
+
+
+def step_table(batches: list[Batch]) -> pl.DataFrame:
+    """What is known of each step before it is ranked, in the order of the batches.
+
+    Returns:
+        `session` Int64 (row of the dataset), `target` Int64 (1-based item index), `ordered` Boolean (the target is
+        ordered later), `last` Boolean (the session's last step).
+    """
+    return pl.concat(
+        pl.DataFrame(
+            {
+                "session": batch.sessions[batch.session_of_step],
+                "target": batch.targets,
+                "ordered": batch.ordered,
+                "last": np.diff(batch.session_of_step, append=-1) != 0,
+            }
+        )
+        for batch in batches
+    )
+
+
+@torch.inference_mode()
+def step_states(model: MultiTRON, batch: Batch, pi: Tensor) -> Tensor:
+    """The model's state at every step of a batch.
+
+    Args:
+        model: in evaluation mode.
+        batch: of at most the model's `max_length` steps a session.
+        pi: float [objectives].
+
+    Returns:
+        float [steps, d] on the model's device, in the batch's order.
+    """
+    weight = model.item_embedding.weight
+    pi = pi.to(device=weight.device, dtype=weight.dtype)
+    states = []
+    for part in rectangles(batch, _RECTANGLE_OVERHEAD):
+        items = np.where(part.source >= 0, batch.inputs[part.source], 0)
+        lengths = torch.from_numpy(batch.lengths[part.first : part.last]).to(weight.device)
+        padded = model(torch.from_numpy(items).to(weight.device), lengths, pi).flatten(0, 1)
+        states.append(padded[torch.from_numpy(part.cells).to(weight.device)])
+    return torch.cat(states)
+
+
+@torch.inference_mode()
+def score_blocks(states: Tensor, item_weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Scores of the whole catalogue, a block of steps at a time.
+
+    Args:
+        states: float [n, d].
+        item_weight: float [items, d].
+
+    Yields:
+        The block's place in `states` and its scores, float [steps, items], overwritten by the next block.
+    """
+    size = max(1, min(len(states), _BLOCK_SCORES // len(item_weight)))
+    buffer = states.new_empty(size, len(item_weight))
+    for start in range(0, len(states), size):
+        part = states[start : start + size]
+        yield slice(start, start + len(part)), torch.mm(part, item_weight.T, out=buffer[: len(part)])
+
+
+@torch.inference_mode()
+def target_ranks(scores: Tensor, targets: Tensor) -> Tensor:
+    """The exact rank of each target: 1 + the items that score higher + the equal ones with a smaller index.
+
+    Args:
+        scores: float [n, items]; the item of index i stands at i - 1.
+        targets: int64 [n], 1-based.
+
+    Returns:
+        int64 [n], from 1 to `items`.
+
+    Raises:
+        InputError: a target's score is not a number.
+    """
+    places = targets[:, None] - 1
+    target_scores = scores.gather(1, places)
+    if not torch.isfinite(target_scores).all():
+        raise InputError(
+            "a score is not finite", where="metrics.target_ranks", mend="the training has diverged: train again"
+        )
+    ranks = 1 + _count(scores > target_scores)
+    ties = _count(scores == target_scores)
+    for row in torch.nonzero(ties > 1).flatten().tolist():  # rare; one is the target itself
+        ranks[row] += int((scores[row, : int(places[row])] == target_scores[row]).sum())
+    return ranks
+
+
+def _count(mask: Tensor) -> Tensor:
+    """True values a row, int64 [n]."""
+    if mask.device.type != "cpu":
+        return mask.sum(dim=1)
+    # numpy counts bytes in vector registers; torch first widens each to an integer, at three times the price.
+    return torch.tensor([np.count_nonzero(row) for row in mask.numpy()], dtype=torch.int64)
+
+
+def ranking_metrics(steps: pl.DataFrame, *, k: int = 20) -> dict[str, float | None]:
+    """The metrics of a ranking, each a ratio of sums over all steps.
+
+    A hit is a step whose target is among the first k. Order density is the share of the hits whose target is ordered;
+    recall x density is reported to predict click-through and conversion (arXiv 2507.09566).
+
+    Args:
+        steps: a row a step: `rank` (integer, 1-based; anything above k is a miss), `ordered`, `last`.
+        k: the length of the list.
+
+    Returns:
+        `click_recall_k` and `click_mrr_k` over all steps, `last_click_recall_k` and `last_click_mrr_k` over each
+        session's last step, `order_recall_k` over the steps whose target is ordered, `order_density`,
+        `recall_x_density`. None stands for a ratio that has no denominator.
+    """
+    hit = pl.col("rank") <= k
+    reciprocal = pl.when(hit).then(1.0 / pl.col("rank")).otherwise(0.0)
+    ordered_hits = (hit & pl.col("ordered")).sum()
+    return steps.select(
+        hit.mean().alias(f"click_recall_{k}"),
+        reciprocal.mean().alias(f"click_mrr_{k}"),
+        hit.filter(pl.col("last")).mean().alias(f"last_click_recall_{k}"),
+        reciprocal.filter(pl.col("last")).mean().alias(f"last_click_mrr_{k}"),
+        _ratio(ordered_hits, pl.col("ordered").sum()).alias(f"order_recall_{k}"),
+        _ratio(ordered_hits, hit.sum()).alias("order_density"),
+        (hit.mean() * _ratio(ordered_hits, hit.sum())).alias("recall_x_density"),
+    ).row(0, named=True)
+
+
+def _ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
+    return pl.when(whole > 0).then(part / whole)
