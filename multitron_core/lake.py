@@ -10,24 +10,25 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from multitron_core import delta_stream
+from multitron_core import delta_stream, keyed_rows
 from multitron_core.errors import InputError
+from multitron_core.keyed_rows import Key, checked_date
 from multitron_core.preference import pi_key, pi_vector
 from multitron_core.ranked_lists import checked_lists
 from multitron_core.table_contracts import CONTRACT_VERSION, TableContract, contracts
 from multitron_core.vocabulary import Vocabulary
 
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_KEY_TEXT = re.compile(r"[\w.:+-]+", re.ASCII)  # what may stand in a predicate: no quotes, no spaces
 
 
 @dataclass(frozen=True)
@@ -120,28 +121,32 @@ class Lake:
         """
         for contract in contracts(item_type).values():
             if not self.exists(contract.name):
-                try:
-                    self._create(contract)
-                except DeltaError:
-                    if not self.exists(contract.name):  # else somebody else was faster, and made the same
-                        raise
+                self._create(
+                    contract.name,
+                    contract.delta_schema(),
+                    partition_by=list(contract.partition_by),
+                    description=contract.description,
+                    configuration={"multitron.contract": CONTRACT_VERSION},
+                )
             self._check_contract(contract)
 
-    def _create(self, contract: TableContract) -> None:
-        uri = self.uri(contract.name)
+    def _create(self, table: str, schema: Any, **options: Any) -> None:
+        """Create an empty table; somebody else may be faster."""
+        uri = self.uri(table)
         if "://" not in uri:
             Path(uri).mkdir(parents=True, exist_ok=True)
-        DeltaTable.create(
-            uri,
-            contract.delta_schema(),
-            mode="error",
-            partition_by=list(contract.partition_by),
-            name=contract.name,
-            description=contract.description,
-            configuration={"multitron.contract": CONTRACT_VERSION},
-            raise_if_key_not_exists=False,
-            storage_options=self.storage_options,
-        )
+        try:
+            DeltaTable.create(
+                uri,
+                schema,
+                name=table,
+                raise_if_key_not_exists=False,
+                storage_options=self.storage_options,
+                **options,
+            )
+        except DeltaError:
+            if not self.exists(table):
+                raise
 
     def _check_contract(self, contract: TableContract) -> None:
         table = self.open(contract.name)
@@ -200,7 +205,7 @@ class Lake:
             InputError: a row breaks the contract; the table is as it was.
             UnavailableError: another writer replaced the same partition meanwhile; its rows stand.
         """
-        run_date, pi = _checked_date(run_date), pi_key(pi)
+        run_date, pi = checked_date(run_date), pi_key(pi)
         if not isinstance(model_version, str) or not model_version:
             raise InputError("a model version must be a text", found=model_version, mend="name the deployed version")
         contract = self._contract(table, self.open(table))
@@ -253,9 +258,7 @@ class Lake:
             seconds=time.monotonic() - start,
         )
 
-    def replace_rows(
-        self, table: str, rows: pl.DataFrame | pl.LazyFrame, *, key: Mapping[str, date | str] | None = None
-    ) -> RowsCommit:
+    def replace_rows(self, table: str, rows: pl.DataFrame | pl.LazyFrame, *, key: Key | None = None) -> RowsCommit:
         """Replace the rows of a table that carry `key` by `rows`, in one commit; made for statistics, metrics, fronts.
 
         The first call creates the table, partitioned by the key's columns; later calls may bring new columns.
@@ -263,72 +266,40 @@ class Lake:
         Args:
             table: the table's name.
             rows: a frame; a lazy one is streamed. Columns of the key may be left out, they are filled in.
-            key: partition columns and values, in order; None replaces the whole table.
+            key: partition columns and their values, dates or short texts; None replaces the whole table.
 
         Raises:
-            InputError: a key that contradicts the rows, a column of a type that Delta readers do not share.
+            InputError: a key that contradicts the rows or the table, a type that Delta readers do not share, a column
+                that the table has with another type.
             UnavailableError: another writer replaced the same rows meanwhile; its rows stand.
         """
         key = dict(key or {})
-        for name, value in key.items():
-            if isinstance(value, str) and not _KEY_TEXT.fullmatch(value):
-                raise InputError(
-                    "not a key value", where=name, found=value, mend="use letters, digits and the signs _ . : + -"
-                )
-            if not isinstance(value, str):
-                _checked_date(value)
-        schema = _portable(rows.collect_schema(), key)
+        predicate = keyed_rows.predicate(key)
+        schema = keyed_rows.portable_schema(rows.collect_schema(), key)
+        if self.exists(table):
+            keyed_rows.check_fits(self.open(table), schema, key)
+        else:
+            self._create(table, delta_stream.arrow_schema(schema), partition_by=list(key))
         count = 0
 
         def frames() -> Iterator[pl.DataFrame]:
             nonlocal count
             count = 0
-            for frame in rows.collect_batches(maintain_order=True) if isinstance(rows, pl.LazyFrame) else [rows]:
-                for name, value in key.items():
-                    other = frame.filter(pl.col(name) != value) if name in frame.columns else frame.clear()
-                    if len(other):
-                        raise InputError(
-                            "a row contradicts its key",
-                            where=f"{table}.{name}",
-                            found=other[name][0],
-                            mend=f"expected {value}",
-                        )
+            for frame in keyed_rows.keyed_frames(rows, schema, key):
                 count += len(frame)
-                yield frame.with_columns(**{name: pl.lit(value) for name, value in key.items()}).select(
-                    pl.col(name).cast(kind) for name, kind in schema.items()
-                )
+                yield frame
 
         start = time.monotonic()
-        if not self.exists(table):
-            self._create_plain(table, schema, list(key))
         written = delta_stream.replace(
             lambda: self.open(table),
             frames,
             schema,
             repeatable=True,
-            predicate=" AND ".join(f"{name} = '{value}'" for name, value in key.items()) or None,
+            predicate=predicate,
             metadata={name: str(value) for name, value in key.items()},
             merge_schema=True,
         )
         return RowsCommit(table, count, written.version(), time.monotonic() - start)
-
-    def _create_plain(self, table: str, schema: pl.Schema, partition_by: list[str]) -> None:
-        """Create a table from the schema of its first rows."""
-        uri = self.uri(table)
-        if "://" not in uri:
-            Path(uri).mkdir(parents=True, exist_ok=True)
-        try:
-            DeltaTable.create(
-                uri,
-                delta_stream.arrow_schema(schema),
-                mode="error",
-                partition_by=partition_by,
-                name=table,
-                storage_options=self.storage_options,
-            )
-        except DeltaError:
-            if not self.exists(table):  # else somebody else was faster
-                raise
 
     def partitions(self, table: str = "recommendations") -> pl.DataFrame:
         """The partitions that exist, from the table's log alone, newest first.
@@ -367,7 +338,7 @@ class Lake:
         pi = pi_key(pi)
         table = self.open("recommendations")
         nights = _files(table).filter(pi=pi)["run_date"].unique().sort()
-        day = nights.max() if run_date == "latest" else _checked_date(run_date)
+        day = nights.max() if run_date == "latest" else checked_date(run_date)
         if day is None or day not in nights:
             there = self.partitions()
             raise InputError(
@@ -381,17 +352,6 @@ class Lake:
         if session_ids is not None:
             wanted.append(pl.col("session_id").is_in(pl.Series(list(session_ids), dtype=pl.String).implode()))
         return pl.scan_delta(table).filter(*wanted).sort("session_id", "rank").collect()
-
-
-def _checked_date(value: date | str) -> date:
-    if isinstance(value, str):
-        try:
-            return date.fromisoformat(value)
-        except ValueError as error:
-            raise InputError("not a date", found=value, mend='use a date such as "2026-01-31"') from error
-    if not isinstance(value, date) or isinstance(value, datetime):
-        raise InputError("not a date", found=value, mend="use a datetime.date without a time")
-    return value
 
 
 def _files(table: DeltaTable) -> pl.DataFrame:
@@ -412,32 +372,3 @@ def _files(table: DeltaTable) -> pl.DataFrame:
 def _named(values: pl.Series) -> str:
     shown = [str(value) for value in values.tail(10)]
     return ", ".join(shown) if shown else "none"
-
-
-def _portable(schema: pl.Schema, key: Mapping[str, date | str]) -> pl.Schema:
-    """The schema that is written: the key's columns first, unsigned integers as the next wider signed ones.
-
-    Raises:
-        InputError: a type that some reader of the tables does not know.
-    """
-    wider: dict[type[pl.DataType], pl.DataType] = {
-        pl.UInt8: pl.Int16(),
-        pl.UInt16: pl.Int32(),
-        pl.UInt32: pl.Int64(),
-        pl.UInt64: pl.Int64(),
-    }
-    columns: dict[str, pl.DataType] = {
-        name: pl.String() if isinstance(v, str) else pl.Date() for name, v in key.items()
-    }
-    for name, kind in schema.items():
-        refused = isinstance(kind, pl.Categorical | pl.Enum | pl.Null | pl.Duration | pl.Time | pl.Object)
-        if refused or (isinstance(kind, pl.Datetime) and kind.time_zone != "UTC"):
-            raise InputError(
-                "a column's type is not one that every reader of the tables knows",
-                where=name,
-                found=str(kind),
-                mend="cast it: times to Datetime in UTC, categories to String, nulls to their type",
-            )
-        if name not in columns:
-            columns[name] = wider.get(type(kind), kind)
-    return pl.Schema(columns)
