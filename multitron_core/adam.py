@@ -25,7 +25,7 @@ class Adam:
         lazy: move only the rows that have a gradient.
     """
 
-    def __init__(self, model: nn.Module, embedding: nn.Parameter, *, lazy: bool) -> None:
+    def __init__(self, model: nn.Module, embedding: Tensor, *, lazy: bool) -> None:
         self.embedding, self.lazy = embedding, lazy
         self.names = {id(parameter): name for name, parameter in model.named_parameters()}
         self.parameters = list(model.parameters())

@@ -69,11 +69,16 @@ def training_rows(data: EncodedSessions) -> np.ndarray:
     return np.flatnonzero(data.lengths >= 2)
 
 
+def random_of(seed: int, epoch: int, number: int) -> np.random.Generator:
+    """The randomness of one batch, at any time; `number` -1 is the epoch's own, `epoch` -1 validation's."""
+    return np.random.default_rng([seed, epoch + 1, number + 1])
+
+
 def epoch_order(rows: np.ndarray, session_order: str, seed: int, epoch: int) -> np.ndarray:
     """The order in which an epoch reads the rows: "shuffled" by seed and epoch, or "chronological", as they stand."""
     if session_order == "chronological":
         return rows
-    return np.random.default_rng([seed, epoch]).permutation(rows)
+    return random_of(seed, epoch, -1).permutation(rows)
 
 
 def make_batch(data: EncodedSessions, rows: np.ndarray, max_length: int) -> Batch:

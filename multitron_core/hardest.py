@@ -150,14 +150,14 @@ def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     n, c = logits.shape
     chunks = c // _CHUNK
     if logits.device.type != "cpu" or chunks < 2 * k or k == 0 or n == 0:
-        return tuple(logits.topk(k, dim=1))
+        return _plain(logits, k)
     maxima = logits[:, : chunks * _CHUNK].view(n, _CHUNK, chunks).amax(dim=1).float().numpy()
     threshold = torch.from_numpy(np.partition(maxima, chunks - k, axis=1)[:, chunks - k]).to(logits.dtype)
     passed = np.flatnonzero((logits >= threshold[:, None]).numpy())
     counts = np.bincount(passed // c, minlength=n)
     width = int(counts.max())
     if width > 8 * k or counts.min() < k:  # many equal values, few finite ones, or NaN
-        return tuple(logits.topk(k, dim=1))
+        return _plain(logits, k)
     row = np.repeat(np.arange(n), counts)
     cells = torch.from_numpy(row * width + np.arange(len(passed)) - np.repeat(np.cumsum(counts) - counts, counts))
     values = logits.new_full((n * width,), -torch.inf)
@@ -166,3 +166,8 @@ def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     columns[cells] = torch.from_numpy(passed - row * c)
     best, order = values.view(n, width).topk(k, dim=1)
     return best, columns.view(n, width).gather(1, order)
+
+
+def _plain(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    values, columns = logits.topk(k, dim=1)
+    return values, columns

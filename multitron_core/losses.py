@@ -147,5 +147,5 @@ def scalarisation(config: TrainingConfig) -> Elementwise:
 
 def regulariser(config: TrainingConfig) -> Elementwise:
     """The regulariser that the config names, without its weight lambda."""
-    form = partial(non_uniformity, form=config.regulariser_form, g=config.regulariser_g)
-    return {"non_uniformity": form, "cosine": cosine, "none": nothing}[config.regulariser]
+    uniform: Elementwise = partial(non_uniformity, form=config.regulariser_form, g=config.regulariser_g)
+    return {"non_uniformity": uniform, "cosine": cosine, "none": nothing}[config.regulariser]

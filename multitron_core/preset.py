@@ -26,7 +26,7 @@ class Preset:
     """
 
     name: str
-    training: TrainingConfig = TrainingConfig()
+    training: TrainingConfig = field(default_factory=TrainingConfig)
     model: Mapping[str, Any] = field(default_factory=dict)
 
     def model_config(self, items: int) -> ModelConfig:
@@ -47,9 +47,7 @@ def demo() -> Preset:
     """A shop of some 20 thousand sessions and 2 thousand items, in less than a minute on two cores."""
     return Preset(
         "demo",
-        TrainingConfig(
-            epochs=5, batch_sessions=128, learning_rate=2e-3, uniform_negatives=512, in_batch_negatives=16
-        ),
+        TrainingConfig(epochs=5, batch_sessions=128, learning_rate=2e-3, uniform_negatives=512, in_batch_negatives=16),
         {"dimension": 64, "layers": 2, "item_scale": 0.05},
     )
 
@@ -95,9 +93,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
 }
 
 
-def named(
-    name: str, *, model: Mapping[str, Any] | None = None, training: Mapping[str, Any] | None = None
-) -> Preset:
+def named(name: str, *, model: Mapping[str, Any] | None = None, training: Mapping[str, Any] | None = None) -> Preset:
     """A preset by its name, with some settings changed.
 
     Raises:

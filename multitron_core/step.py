@@ -22,8 +22,10 @@ from multitron_core.losses import click_loss, order_loss, ordered_softmax_loss
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import Negatives
 
-CELLS_PER_RECTANGLE = {"cpu": 128, "cuda": 1 << 20}
-"""What one more rectangle costs, in padded cells: launching its kernels. By measurement on a CPU; a GPU takes one."""
+
+def rectangle_overhead(device: torch.device) -> int:
+    """What one more rectangle costs, in padded cells: launching its kernels. A GPU takes one rectangle."""
+    return 128 if device.type == "cpu" else 1 << 30
 
 
 class Rows(NamedTuple):

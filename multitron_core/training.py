@@ -1,0 +1,463 @@
+"""Training: from prepared sessions and a preset to a model folder, resumable to the bit.
+
+    python -m multitron_core.training --sessions <prepared> --preset diginetica --out <folder>
+    torchrun --nproc-per-node 2 -m multitron_core.training ...
+
+A run keeps `<out>.checkpoint` beside its folder until it is finished; the folder itself appears last and whole. All
+randomness of a batch (order, negatives, pi, dropout) is a function of (seed, epoch, number), so a checkpoint holds
+weights, the optimiser's means and the place, and no random state.
+
+Several processes each compute a share of every batch's sessions against the whole batch's negatives and add their
+gradients: they give the losses and weights of one process, within float tolerance, at dropout 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from multitron_core.adam import Adam
+from multitron_core.ahead import ahead
+from multitron_core.batches import epoch_order, make_batch, random_of, training_rows
+from multitron_core.checkpoint import load_checkpoint, save_checkpoint
+from multitron_core.config import ModelConfig
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.errors import InputError
+from multitron_core.losses import regulariser, scalarisation
+from multitron_core.model import MultiTRON
+from multitron_core.negatives import draw_negatives
+from multitron_core.preset import Preset
+from multitron_core.step import Work, losses_of, prepare, rectangle_overhead, to_device
+from multitron_core.validation import validate
+from multitron_core.vocabulary import Vocabulary
+
+SUMS = ("loss", "click_loss", "order_loss", "regulariser")
+"""What is summed over the steps of an epoch; their means are columns `train_...` of the metrics."""
+
+
+class TrainingData(Protocol):
+    """What training reads of `sessions.PreparedSessions`."""
+
+    @property
+    def train(self) -> EncodedSessions: ...
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+
+@dataclass
+class Progress:
+    """How far a training is; `batch` is the next one of `epoch`."""
+
+    epoch: int = 0
+    batch: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0] * len(SUMS))
+    steps: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_loss: float = math.inf
+
+
+def train(
+    dataset: TrainingData,
+    config: Preset,
+    out_dir: Path | str,
+    resume: bool = True,
+    *,
+    device: str = "auto",
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train a model.
+
+    Args:
+        dataset: `train` (sessions in chronological order) and `vocabulary`, as `sessions.prepare_sessions` gives.
+        config: a preset, see `preset.named`.
+        out_dir: the model folder: `weights.safetensors`, `config.json`, `vocabulary.parquet`, `metrics.parquet`.
+        resume: go on from what an interrupted run left, and return a finished folder as it is, where they are of the
+            same config and data. False starts anew and replaces both.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        on_epoch: called with each epoch's row of the metrics, also with those of before a resume.
+        progress: show a bar on standard error.
+
+    Returns:
+        `out_dir`. A killed and resumed run ends with the weights of an uninterrupted one: on a CPU, bit by bit, with
+        the same number of threads.
+
+    Raises:
+        InputError: no session to train on, a folder or checkpoint of another config or data, a loss that is not finite
+            or above `loss_limit` (the last good checkpoint stays), or too little memory.
+    """
+    out_dir = Path(out_dir)
+    checkpoint = out_dir.with_name(out_dir.name + ".checkpoint")
+    if len(dataset.vocabulary) < 1:
+        raise InputError("the vocabulary is empty", where="training.train", mend="prepare sessions that have items")
+    identity = fingerprint(dataset, config)
+    leader = _rank() == 0
+    if not resume and leader:
+        checkpoint.unlink(missing_ok=True)
+    _barrier()
+    if resume and (out_dir / "config.json").exists():
+        _refuse_another(json.loads((out_dir / "config.json").read_text()).get("fingerprint"), identity, out_dir)
+        return out_dir
+    run = _Run(dataset, config, identity, checkpoint, torch.device(_device(device)))
+    # The run seeds torch's global state before each step; the caller's own state comes back afterwards.
+    with torch.random.fork_rng():
+        try:
+            weights = run.weights(on_epoch, progress=progress and leader)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            raise InputError(
+                "out of memory",
+                where=f"epoch {run.progress.epoch}, batch {run.progress.batch} on {run.device}",
+                found={"batch_sessions": run.config.batch_sessions, "uniform_negatives": run.config.uniform_negatives},
+                mend="lower batch_sessions, then uniform_negatives; the checkpoint before stays",
+            ) from error
+    if leader:
+        _write_folder(out_dir, weights, run)
+        checkpoint.unlink(missing_ok=True)
+    _barrier()
+    return out_dir
+
+
+def fingerprint(dataset: TrainingData, config: Preset) -> str:
+    """What a training depends on, as a short hash: config, vocabulary and training sessions (without their ids)."""
+    digest = hashlib.sha256(dataset.vocabulary.hash.encode())
+    digest.update(json.dumps([dict(config.model), dataclasses.asdict(config.training)], sort_keys=True).encode())
+    data = dataset.train
+    for array, dtype in ((data.offsets, np.int64), (data.items, np.int32), (data.ordered, np.bool_)):
+        for start in range(0, len(array), 1 << 24):  # memory-mapped arrays are read piece by piece
+            digest.update(np.ascontiguousarray(array[start : start + (1 << 24)], dtype=dtype).tobytes())
+    return digest.hexdigest()[:16]
+
+
+class _Run:
+    """One training: its model, optimiser and place. A class because a step changes all three."""
+
+    def __init__(
+        self, dataset: TrainingData, preset: Preset, identity: str, checkpoint: Path, device: torch.device
+    ) -> None:
+        self.dataset, self.preset, self.identity, self.checkpoint, self.device = (
+            dataset,
+            preset,
+            identity,
+            checkpoint,
+            device,
+        )
+        self.data, self.config = dataset.train, preset.training
+        self.model_config: ModelConfig = preset.model_config(len(dataset.vocabulary))
+        k = len(self.model_config.objectives)
+        if not k == len(self.config.beta) == 2:
+            raise InputError(
+                "click and order are the objectives that the data has labels for",
+                where="training.train",
+                found={"objectives": self.model_config.objectives, "beta": self.config.beta},
+                mend="use objectives ('click', 'order') and two numbers in beta",
+            )
+        self.rows, self.held_out = split_rows(self.data, self.config.validation_share)
+        self.order_rate = order_rate(self.data, self.rows, self.model_config.max_length)
+        if self.config.order_loss == "ordered_softmax" and self.order_rate == 0.0:
+            raise InputError(
+                "no training session has an ordered target",
+                where="TrainingConfig.order_loss",
+                found=self.config.order_loss,
+                mend="use order_loss='bce', or training data with orders",
+            )
+        self.batches = math.ceil(len(self.rows) / self.config.batch_sessions)
+        self.autocast = torch.bfloat16 if _bfloat16(self.config.precision, device) else None
+        self.search = torch.bfloat16 if _bfloat16(self.config.negative_search, device) else torch.float32
+        self.progress = Progress()
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            self.model = MultiTRON(self.model_config).to(device)
+        self.adam = Adam(self.model, self.model.item_embedding.weight, lazy=self.config.optimiser == "lazy_adam")
+        self.best: dict[str, Tensor] = {}
+
+    def weights(self, on_epoch: Callable[[dict[str, float]], None] | None, *, progress: bool) -> dict[str, Tensor]:
+        """Train from where the run stands to its end; the weights of the epoch to keep."""
+        if self.checkpoint.exists():
+            self._load()
+        for row in self.progress.history:
+            if on_epoch:
+                on_epoch(row)
+        while not self._finished():
+            self._epoch(progress)
+            if on_epoch:
+                on_epoch(self.progress.history[-1])
+        if self.config.keep == "best" and self.best:
+            return self.best
+        return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+
+    def _finished(self) -> bool:
+        p = self.progress
+        if p.epoch >= self.config.epochs:
+            return True
+        waited = p.epoch - 1 - p.best_epoch
+        return 0 < self.config.patience <= waited and p.best_epoch >= 0
+
+    def _epoch(self, progress: bool) -> None:
+        p = self.progress
+        with tqdm(
+            total=self.batches,
+            initial=p.batch,
+            desc=f"epoch {p.epoch + 1}/{self.config.epochs}",
+            unit="step",
+            disable=not progress,
+            mininterval=0.5,
+            file=sys.stderr,
+        ) as bar:
+            works = ahead(self._works(p.epoch, p.batch))
+            for work in works:
+                began = time.perf_counter()
+                sums = self._step(to_device(work, self.device))
+                p.sums = [total + value for total, value in zip(p.sums, sums, strict=True)]
+                p.steps += work.whole_steps
+                p.batch += 1
+                p.seconds += time.perf_counter() - began
+                bar.update()
+                bar.set_postfix(click=f"{p.sums[1] / p.steps:.3f}", order=f"{p.sums[2] / p.steps:.3f}", refresh=False)
+                if p.batch % self.config.checkpoint_steps == 0 and p.batch < self.batches:
+                    self._save()
+        row: dict[str, float] = {"epoch": p.epoch + 1}
+        row |= {f"train_{name}": total / p.steps for name, total in zip(SUMS, p.sums, strict=True)}
+        row |= {"seconds": p.seconds, "sessions_per_second": len(self.rows) / p.seconds}
+        if len(self.held_out):
+            row |= validate(self.model, self.data, self.held_out, self.config, self.order_rate, self.search)
+            if row["validation_loss"] < p.best_loss:
+                p.best_epoch, p.best_loss = p.epoch, row["validation_loss"]
+                self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        self.progress = Progress(
+            epoch=p.epoch + 1, history=[*p.history, row], best_epoch=p.best_epoch, best_loss=p.best_loss
+        )
+        self._save()
+
+    def _works(self, epoch: int, first: int) -> Iterator[Work]:
+        """The batches of an epoch from `first` on, with their negatives and preferences."""
+        config, size = self.config, self.config.batch_sessions
+        order = epoch_order(self.rows, config.session_order, config.seed, epoch)
+        for number in range(first, self.batches):
+            random = random_of(config.seed, epoch, number)
+            batch = make_batch(self.data, order[number * size : (number + 1) * size], self.model_config.max_length)
+            negatives = draw_negatives(
+                batch, self.model_config.items, config.uniform_negatives, config.in_batch_negatives, random
+            )
+            pi = random.dirichlet(config.beta, size=len(batch.lengths) if config.pi_per == "session" else None)
+            yield prepare(batch, negatives, pi, overhead=rectangle_overhead(self.device), rank=_rank(), world=_world())
+
+    def _step(self, work: Work) -> list[float]:
+        """One step of the optimiser; sums over the batch's steps of what `SUMS` names."""
+        p, embedding = self.progress, self.model.item_embedding.weight
+        self.model.train()
+        seed = np.random.SeedSequence([self.config.seed, p.epoch + 1, p.batch + 1, _rank() + 1])
+        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+        batch_rows = embedding.detach()[work.batch_items].requires_grad_()
+        uniform_rows = embedding.detach()[work.uniform_items].requires_grad_()
+        if len(work.batch.lengths):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast is not None):
+                losses = losses_of(
+                    self.model, batch_rows, uniform_rows, work, self.config, self.order_rate, self.search
+                )
+            pi = work.pi[work.negatives.session_of_step]
+            penalty = regulariser(self.config)(losses, pi)
+            total = scalarisation(self.config)(losses, pi) + self.config.regularisation * penalty
+            (total.sum() / work.whole_steps).backward()
+            sums = torch.stack([total.sum(), *losses.sum(dim=0), penalty.sum()]).detach().double()
+        else:  # the last batch of an epoch may have fewer sessions than there are processes
+            sums = torch.zeros(len(SUMS), dtype=torch.float64, device=self.device)
+        others = [parameter for parameter in self.model.parameters() if parameter is not embedding]
+        tensors: list[Tensor] = [*others, batch_rows, uniform_rows]
+        gradients = [tensor.grad if tensor.grad is not None else torch.zeros_like(tensor) for tensor in tensors]
+        if _world() > 1:
+            for tensor in [*gradients, sums]:
+                dist.all_reduce(tensor)
+        values: list[float] = sums.tolist()
+        self._check_loss(values[0] / work.whole_steps, work)
+        for parameter, gradient in zip(others, gradients, strict=False):
+            parameter.grad = gradient
+        if self.config.gradient_clip:
+            norm = torch.nn.utils.get_total_norm(gradients)
+            torch._foreach_mul_(gradients, (self.config.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
+        self.adam.step(
+            torch.cat([work.batch_items, work.uniform_items]), torch.cat(gradients[-2:]), self._learning_rate()
+        )
+        return values
+
+    def _learning_rate(self) -> float:
+        config, step = self.config, self.adam.steps
+        rate = config.learning_rate * min(1.0, (step + 1) / (config.warmup_steps + 1))
+        if config.schedule == "cosine":
+            rate *= 0.5 * (1.0 + math.cos(math.pi * step / (config.epochs * self.batches)))
+        return rate
+
+    def _check_loss(self, loss: float, work: Work) -> None:
+        if loss <= self.config.loss_limit:  # False for NaN too
+            return
+        ids = self.data.session_ids.gather(work.batch.sessions).to_list()
+        raise InputError(
+            "the loss has exploded" if math.isfinite(loss) else "the loss is not finite",
+            where=f"epoch {self.progress.epoch}, batch {self.progress.batch}, sessions {', '.join(map(str, ids[:8]))}"
+            + (f" and {len(ids) - 8} more" if len(ids) > 8 else ""),
+            found=loss,
+            mend="lower learning_rate, or raise loss_limit if the loss is meant to be so large; the checkpoint before "
+            f"is {self.checkpoint}",
+        )
+
+    def _save(self) -> None:
+        if _rank():
+            return
+        state = self.model.state_dict()
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
+            raise InputError(
+                "a weight is not finite",
+                where=f"epoch {self.progress.epoch}, before batch {self.progress.batch}",
+                mend=f"lower learning_rate; the checkpoint before is {self.checkpoint}",
+            )
+        tensors = {f"model.{name}": tensor for name, tensor in state.items()}
+        tensors |= {f"adam.{name}": tensor for name, tensor in self.adam.state().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        save_checkpoint(
+            self.checkpoint, tensors, {"fingerprint": self.identity, "progress": dataclasses.asdict(self.progress)}
+        )
+
+    def _load(self) -> None:
+        tensors, state = load_checkpoint(self.checkpoint)
+        _refuse_another(state.get("fingerprint"), self.identity, self.checkpoint)
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+        self.model.load_state_dict(under("model."))
+        self.adam.load(under("adam."))
+        self.best = under("best.")
+        self.progress = Progress(**state["progress"])
+
+
+def split_rows(data: EncodedSessions, validation_share: float) -> tuple[np.ndarray, np.ndarray]:
+    """The sessions to train on and those held out: the most recent share, none where it rounds to none.
+
+    Args:
+        data: sessions in chronological order.
+        validation_share: in [0, 1).
+
+    Returns:
+        int64 rows of both, sessions of one click left out.
+
+    Raises:
+        InputError: nothing is left to train on.
+    """
+    rows = training_rows(data)
+    cut = len(rows) - int(len(rows) * validation_share)
+    if not cut:
+        raise InputError(
+            "there is no session to train on",
+            where="training.train",
+            found={"sessions": len(data), "of two clicks or more": len(rows)},
+            mend="prepare the sessions with a split that leaves training sessions of two clicks or more",
+        )
+    return rows[:cut], rows[cut:]
+
+
+def order_rate(data: EncodedSessions, rows: np.ndarray, max_length: int) -> float:
+    """Share of the rows' targets that are ordered later."""
+    ordered = steps = 0
+    for first in range(0, len(rows), 1 << 16):
+        batch = make_batch(data, rows[first : first + (1 << 16)], max_length)
+        ordered, steps = ordered + int(batch.ordered.sum()), steps + len(batch.ordered)
+    return ordered / steps
+
+
+def _write_folder(out_dir: Path, weights: dict[str, Tensor], run: _Run) -> None:
+    """The model folder, whole or not at all."""
+    writing = out_dir.with_name(out_dir.name + ".writing")
+    shutil.rmtree(writing, ignore_errors=True)
+    writing.mkdir(parents=True)
+    digest = hashlib.sha256(run.identity.encode())
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].contiguous().numpy().tobytes())
+    kept = run.progress.best_epoch + 1 if run.config.keep == "best" and run.best else run.progress.epoch
+    described = {
+        "preset": run.preset.name,
+        "model": dataclasses.asdict(run.model_config),
+        "training": dataclasses.asdict(run.config),
+        "vocabulary_hash": run.dataset.vocabulary.hash,
+        "fingerprint": run.identity,
+        "version": digest.hexdigest()[:12],
+        "epoch": kept,
+        "order_rate": run.order_rate,
+    }
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, writing / "weights.safetensors")
+    (writing / "config.json").write_text(json.dumps(described, indent=2))
+    run.dataset.vocabulary.save(writing / "vocabulary.parquet")
+    pl.DataFrame(run.progress.history).write_parquet(writing / "metrics.parquet")
+    if out_dir.exists():  # a folder cannot be renamed onto another
+        old = out_dir.with_name(out_dir.name + ".replaced")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(out_dir, old)
+        os.replace(writing, out_dir)
+        shutil.rmtree(old)
+    else:
+        os.replace(writing, out_dir)
+
+
+def _refuse_another(found: Any, identity: str, where: Path) -> None:
+    if found != identity:
+        raise InputError(
+            "this is a training of another config or other data",
+            where=where,
+            found={"fingerprint": found, "wanted": identity},
+            mend="name another folder, or train with resume=False, which replaces it",
+        )
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("there is no CUDA device", where="device", found=device, mend="use 'cpu' or 'auto'")
+    if device != "cpu" and not device.startswith("cuda"):
+        raise InputError("unknown device", where="device", found=device, mend="use 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    return device
+
+
+def _bfloat16(setting: str, device: torch.device) -> bool:
+    if setting == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return setting == "bfloat16"
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
