@@ -1,0 +1,309 @@
+"""Ingestion, measured: raw files to encoded sessions on disk; beside it, if asked, the official preparation.
+
+    python benchmarks/ingestion.py --official <checkout of otto-de/MultiTRON> --sizes 1 2 4 --json ingestion.json
+
+The raw files are simulated: Yoochoose's format with 4 million clicks, OTTO's with as many gigabytes as `--sizes` says.
+Each preparation is a process of its own that is timed from start to end, imports and the writing of its result
+included; its peak memory is what the operating system reports for it. The official code runs on the same files in the
+same run, in UTC (its split depends on the time zone), and what the two made is then compared session by session: the
+same sessions in the same order, the same items in the same index order, the same labels, the same counts.
+
+The two do not do the same work. The official filter for OTTO only drops the carts and rewrites the text; ours also
+checks every line, labels the clicks and encodes the sessions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Nothing heavy is imported up here: a child process starts as a copy of this one, and its peak memory would count it.
+
+ROOT = Path(__file__).resolve().parents[1]
+OFFICIAL_NAMES = {
+    "yoochoose": ("yoochoose-clicks.dat", "yoochoose-buys.dat"),
+    "otto": ("otto-recsys-train.jsonl", "otto-recsys-test.jsonl"),
+}
+
+
+class Measured(NamedTuple):
+    """One preparation of one data set."""
+
+    seconds: float
+    peak_mb: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--formats", nargs="+", choices=sorted(OFFICIAL_NAMES), default=["yoochoose", "otto"])
+    parser.add_argument("--clicks", type=float, default=4e6, help="clicks of the Yoochoose files")
+    parser.add_argument("--sizes", nargs="+", type=float, default=[1.0], metavar="GB", help="sizes of the OTTO files")
+    parser.add_argument("--official", type=Path, metavar="CHECKOUT", help="a checkout of otto-de/MultiTRON to compare")
+    parser.add_argument("--data", type=Path, help="where the raw files are made and kept (default: a temporary folder)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--small", action="store_true", help="a tenth of a minute: 0.2 million clicks, 0.05 GB")
+    options = parser.parse_args()
+    if options.small:
+        options.clicks, options.sizes = 2e5, [0.05]
+    if options.official and not (options.official / "src" / "preprocessing.py").is_file():
+        parser.error(f"--official {options.official}: no src/preprocessing.py there; check out otto-de/MultiTRON")
+
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="ingestion-") as temporary:
+        data = options.data or Path(temporary)
+        data.mkdir(parents=True, exist_ok=True)
+        for format in options.formats:
+            for size in options.sizes if format == "otto" else [options.clicks / 1e6]:
+                rows.append(measure(format, size, data, Path(temporary), options.official))
+    print_table(rows)
+    line = straight_line([row for row in rows if row["format"] == "otto"])
+    if line:
+        print(
+            f"\nOTTO, time against size: {line['seconds_per_gb']:.2f} s a GB, {line['seconds_at_zero']:.2f} s at 0, "
+            f"largest distance from the line {line['largest_residual_share']:.1%} of the time"
+        )
+    if options.json:
+        options.json.write_text(json.dumps({"rows": rows, "otto_line": line}, indent=2) + "\n")
+    if any(row.get("different") for row in rows):
+        sys.exit("ours and the official preparation differ, see above")
+
+
+def measure(format: str, size: float, data: Path, temporary: Path, official: Path | None) -> dict[str, Any]:
+    """Simulate one data set, prepare it, and compare with the official preparation if there is one."""
+    raw = data / f"{format}-{size:g}"
+    progress(f"{format} {size:g}: raw files in {raw}")
+    counts = in_a_process(simulate_raw, format, size, raw)
+    files = [raw / name for name in OFFICIAL_NAMES[format]]
+    for file in files:  # both preparations find the files in the page cache, as far as they fit
+        warm(file)
+    gigabytes = sum(file.stat().st_size for file in files) / 1e9
+    events = counts["clicks"] + counts["carts"] + counts["orders"]
+    row: dict[str, Any] = {"format": format, "gb": gigabytes, "clicks": counts["clicks"], "events": events}
+
+    progress(f"{format} {size:g}: our preparation of {gigabytes:.2f} GB, {events:,} events")
+    ours = temporary / "ours"
+    command = [sys.executable, "-m", "multitron_core.sessions", "--format", format, "--data", str(raw)]
+    row["ours"] = timed([*command, "--out", str(ours)], cwd=ROOT)._asdict()
+    if official:
+        progress(f"{format} {size:g}: the official preparation")
+        theirs = temporary / "official"
+        (theirs / format).mkdir(parents=True)
+        for file in files:
+            (theirs / format / file.name).symlink_to(file.resolve())
+        command = [sys.executable, "-m", "src.preprocessing", "--dataset", format, "--data_dir", str(theirs)]
+        row["official"] = timed(command, cwd=official, environment={"TZ": "UTC"})._asdict()
+        progress(f"{format} {size:g}: comparing what the two made")
+        row["different"] = in_a_process(differences, format, raw, ours, theirs / format)
+        for difference in row["different"]:
+            print(f"DIFFERENT {format} {size:g}: {difference}")
+        shutil.rmtree(theirs)
+    shutil.rmtree(ours)
+    return row
+
+
+def simulate_raw(format: str, size: float, folder: Path) -> dict[str, int]:
+    """Raw files of the wanted size: million clicks for Yoochoose, gigabytes for OTTO."""
+    from multitron_core.simulator import Habits, simulate
+
+    if format == "yoochoose":  # sessions of 5 clicks, less what the cut at 40 takes
+        done = simulate(folder, format=format, sessions=round(size * 200_800), items=40_000, days=30)
+    else:  # OTTO's sessions are longer: about 17 events each
+        habits = Habits(mean_clicks=15.0, max_clicks=200)
+        done = simulate(folder, format=format, sessions=round(size * 1_190_000), items=100_000, days=30, habits=habits)
+    return done.counts
+
+
+def timed(command: list[str], *, cwd: Path, environment: dict[str, str] | None = None) -> Measured:
+    """Run a command; its wall time and the peak of its resident memory."""
+    with tempfile.TemporaryFile() as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=cwd, env={**os.environ, **(environment or {})}, stdout=output, stderr=subprocess.STDOUT
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            output.seek(0)
+            sys.exit(f"{' '.join(command)} failed:\n{output.read().decode(errors='replace')[-4000:]}")
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
+    return Measured(seconds, usage.ru_maxrss * unit / 1e6)
+
+
+def in_a_process(function: Any, *arguments: Any) -> Any:
+    """Call in a fresh interpreter, so that this process stays small (see the note on imports above)."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def warm(file: Path) -> None:
+    with file.open("rb") as handle:
+        while handle.read(1 << 24):
+            pass
+
+
+def differences(format: str, raw: Path, ours: Path, theirs: Path) -> list[str]:
+    """What the two preparations disagree about; an empty list when nothing."""
+    import numpy as np
+
+    from multitron_core.sessions import PreparedSessions
+
+    prepared = PreparedSessions.load(ours)
+    stats = json.loads((theirs / f"{format}_stats.json").read_text())
+    found = same(f"{format} items", len(prepared.vocabulary), stats["num_items"])
+    for part, sessions in (("train", prepared.train), ("test", prepared.test)):
+        start, orders = 0, 0
+        for chunk in official_chunks(theirs / f"{format}_{part}.jsonl"):
+            if format == "otto":  # the official filter keeps every session, and its items are raw ids plus 1
+                chunk = chunk._replace(items=chunk.items - 1).at_least_two_clicks()
+            end = start + len(chunk.session_ids)
+            offsets = np.asarray(sessions.offsets[start : end + 1])
+            items = np.asarray(sessions.items[offsets[0] : offsets[-1]])
+            if format == "otto":
+                items = prepared.vocabulary.decode(items).to_numpy()
+            where = f"{part}, sessions {start:,} to {end:,}"
+            found += same(f"{where}: ids", sessions.session_ids[start:end].to_numpy(), chunk.session_ids)
+            found += same(f"{where}: clicks a session", np.diff(offsets), chunk.lengths)
+            found += same(f"{where}: items", items, chunk.items)
+            found += same(f"{where}: labels", sessions.ordered[offsets[0] : offsets[-1]], chunk.ordered)
+            start, orders = end, orders + int(chunk.orders.sum())
+            if len(found) > 8:
+                return found
+        found += same(f"{part} sessions", len(sessions), start)
+        found += same(f"{part} clicks", prepared.statistics[part]["clicks"], len(sessions.items))
+        found += same(f"{part} orders", prepared.statistics[part]["orders"], orders)
+        if format != "otto":  # there the official figures count sessions of one click too
+            figures = {name: stats[part][f"num_{name}"] for name in ("sessions", "click_events", "order_events")}
+            ours_figures = {"sessions": len(sessions), "click_events": len(sessions.items), "order_events": orders}
+            found += same(f"{part} figures", ours_figures, figures)
+    if format == "yoochoose":
+        found += items_come_from_the_raw_file(raw / "yoochoose-clicks.dat", prepared)
+    return found
+
+
+def same(what: str, ours: Any, official: Any) -> list[str]:
+    """A line that names the first difference, or nothing."""
+    import numpy as np
+
+    if isinstance(official, np.ndarray):
+        if len(ours) != len(official):
+            return [f"{what}: {len(ours):,} in ours, {len(official):,} in the official"]
+        unequal = np.flatnonzero(np.asarray(ours) != official)
+        if not len(unequal):
+            return []
+        return [f"{what}: {len(unequal):,} differ, first at {unequal[0]}: {ours[unequal[0]]}, {official[unequal[0]]}"]
+    return [] if ours == official else [f"{what}: ours {ours}, official {official}"]
+
+
+class Chunk(NamedTuple):
+    """Some sessions of the official result, as flat arrays; `ordered` is its rule for labels, read from its events."""
+
+    session_ids: Any  # str [sessions]
+    lengths: Any  # int64 [sessions], clicks
+    orders: Any  # int64 [sessions]
+    items: Any  # int64 [clicks]
+    ordered: Any  # bool [clicks]
+
+    def at_least_two_clicks(self) -> Chunk:
+        """The sessions that training and testing can use."""
+        import numpy as np
+
+        long = self.lengths >= 2
+        clicks = np.repeat(long, self.lengths)
+        return Chunk(
+            self.session_ids[long], self.lengths[long], self.orders[long], self.items[clicks], self.ordered[clicks]
+        )
+
+
+def official_chunks(path: Path, lines: int = 200_000) -> Iterator[Chunk]:
+    """The official result, read some sessions at a time."""
+    import numpy as np
+    import polars as pl
+
+    event = pl.Struct({"aid": pl.Int64, "type": pl.String})
+    with path.open("rb") as handle:
+        while batch := b"".join(islice(handle, lines)):
+            sessions = pl.read_ndjson(batch, schema={"session": pl.String, "events": pl.List(event)}).with_row_index(
+                "row"
+            )
+            events = sessions.select("row", "events").explode("events").unnest("events").with_row_index("place")
+            clicks = events.filter(pl.col("type") == "clicks")
+            orders = events.filter(pl.col("type") == "orders")
+            last = orders.group_by("row", "aid").agg(pl.col("place").max().alias("last_order"))
+            labelled = clicks.join(last, on=["row", "aid"], how="left", maintain_order="left")
+            yield Chunk(
+                sessions["session"].to_numpy(),
+                np.bincount(clicks["row"], minlength=len(sessions)),
+                np.bincount(orders["row"], minlength=len(sessions)),
+                labelled["aid"].to_numpy(),
+                labelled.select((pl.col("last_order") > pl.col("place")).fill_null(False)).to_series().to_numpy(),
+            )
+
+
+def items_come_from_the_raw_file(clicks: Path, prepared: Any) -> list[str]:
+    """Whether the vocabulary turns the indices of a session into items that this session clicked in the raw file.
+
+    The official result has no item ids, so indices alone cannot show that the vocabulary is in the right order.
+    """
+    import polars as pl
+
+    raw = pl.read_csv(clicks, has_header=False, columns=[0, 2], new_columns=["session_id", "item_id"])
+    raw = raw.select(pl.col("session_id").cast(pl.String), pl.col("item_id").cast(prepared.vocabulary.item_ids.dtype))
+    used = prepared.train.to_frame().select("session_id", "items").explode("items")
+    used = used.with_columns(prepared.vocabulary.decode(used["items"])).unique(["session_id", "item_id"])
+    strange = used.join(raw, on=["session_id", "item_id"], how="anti")
+    return (
+        [f"{len(strange):,} items were not clicked in their session: {strange.head(1).to_dicts()}"]
+        if len(strange)
+        else []
+    )
+
+
+def straight_line(rows: list[dict[str, Any]]) -> dict[str, float] | None:
+    """Least squares of our seconds over gigabytes; None for fewer than three sizes."""
+    if len(rows) < 3:
+        return None
+    x, y = [row["gb"] for row in rows], [row["ours"]["seconds"] for row in rows]
+    slope, intercept = statistics.linear_regression(x, y)
+    residuals = [abs(slope * gb + intercept - seconds) / seconds for gb, seconds in zip(x, y, strict=True)]
+    return {"seconds_per_gb": slope, "seconds_at_zero": intercept, "largest_residual_share": max(residuals)}
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """The measurements as a Markdown table."""
+    print("\n| format | GB | events | preparation | seconds | events/s | peak MB | speed | memory | same |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        for who in ("official", "ours"):
+            if who not in row:
+                continue
+            seconds, peak = row[who]["seconds"], row[who]["peak_mb"]
+            cells = [row["format"], f"{row['gb']:.2f}", f"{row['events']:,}", who]
+            cells += [f"{seconds:.1f}", f"{row['events'] / seconds:,.0f}", f"{peak:,.0f}"]
+            if who == "ours" and "official" in row:
+                cells += [f"{row['official']['seconds'] / seconds:.1f} x", f"{peak / row['official']['peak_mb']:.2f} x"]
+                cells += ["NO" if row["different"] else "yes"]
+            else:
+                cells += ["", "", ""]
+            print("| " + " | ".join(cells) + " |")
+
+
+def progress(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
