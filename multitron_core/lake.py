@@ -20,10 +20,11 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from multitron_core import delta_stream, keyed_rows
+from multitron_core import delta_stream, keyed_rows, partition_files, publication
 from multitron_core.errors import InputError
 from multitron_core.keyed_rows import Key, checked_date
 from multitron_core.preference import pi_key, pi_vector
+from multitron_core.publication import Publication
 from multitron_core.ranked_lists import checked_lists
 from multitron_core.table_contracts import CONTRACT_VERSION, TableContract, contracts
 from multitron_core.vocabulary import Vocabulary
@@ -206,8 +207,13 @@ class Lake:
             UnavailableError: another writer replaced the same partition meanwhile; its rows stand.
         """
         run_date, pi = checked_date(run_date), pi_key(pi)
-        if not isinstance(model_version, str) or not model_version:
-            raise InputError("a model version must be a text", found=model_version, mend="name the deployed version")
+        if not isinstance(model_version, str) or not 1 <= len(model_version.encode()) <= 64:
+            # Longer texts are cut in the file's statistics, from which the version is told.
+            raise InputError(
+                "a model version must be a text of 1 to 64 bytes",
+                found=model_version,
+                mend="name the deployed version",
+            )
         contract = self._contract(table, self.open(table))
         if contract.list_key is None:
             raise InputError("not a table of ranked lists", found=table, mend="use replace_rows")
@@ -241,11 +247,11 @@ class Lake:
             lambda: self.open(table),
             frames,
             schema,
-            repeatable=iter(batches) is not batches,  # a generator is spent
+            repeatable=not isinstance(batches, Iterator),  # a generator is spent
             predicate=f"run_date = '{run_date.isoformat()}' AND pi = '{pi}'",
             metadata={"run_date": run_date.isoformat(), "pi": pi, "model_version": model_version, "k": k},
         )
-        files = _files(written).filter(run_date=run_date, pi=pi)
+        files = partition_files.partition_files(written).filter(run_date=run_date, pi=pi)
         return PartitionCommit(
             table=table,
             run_date=run_date,
@@ -302,73 +308,73 @@ class Lake:
         return RowsCommit(table, count, written.version(), time.monotonic() - start)
 
     def partitions(self, table: str = "recommendations") -> pl.DataFrame:
-        """The partitions that exist, from the table's log alone, newest first.
+        """The partitions that exist, published or not, from the table's log alone, newest first.
 
         Returns:
             Columns `run_date`, `pi`, `rows`, `files`, `bytes`, `model_version`.
         """
-        return (
-            _files(self.open(table))
-            .group_by("run_date", "pi")
-            .agg(
-                pl.col("rows").sum(),
-                pl.len().cast(pl.Int64).alias("files"),
-                pl.col("bytes").sum(),
-                pl.col("model_version").max(),
-            )
-            .sort(["run_date", "pi"], descending=[True, False])
-        )
+        return partition_files.partitions(self.open(table))
+
+    def publish(
+        self, run_date: date | str, pi: str, *, table: str = "recommendations", delta_version: int | None = None
+    ) -> Publication:
+        """Release a partition to the readers; see `publication.publish`."""
+        return publication.publish(self, run_date, pi, table=table, delta_version=delta_version)
+
+    def publications(self, table: str | None = None) -> pl.DataFrame:
+        """What is published, of one table or of all, newest first; see `publication.publications`."""
+        return publication.publications(self, table)
 
     def read_recommendations(
-        self, pi: str, run_date: date | str = "latest", *, session_ids: Iterable[str] | None = None
+        self,
+        pi: str,
+        run_date: date | str = "latest",
+        *,
+        session_ids: Iterable[str] | None = None,
+        table: str = "recommendations",
+        unpublished: bool = False,
     ) -> pl.DataFrame:
         """The recommendations of one preference and night, sorted by session, then rank.
 
+        Only what is published is read, exactly as it was published. A table of which nothing has ever been published
+        makes no such promise: there, as with `unpublished`, the rows that stand now are read.
+
         Args:
             pi: the preference's key.
-            run_date: a date, its ISO text, or "latest": the newest night that has this preference.
+            run_date: a date, its ISO text, or "latest": the newest night published for this preference.
             session_ids: only these sessions; a point read touches the files and row groups that may have them.
+            table: another table of ranked lists; `session_ids` are then values of its own key.
+            unpublished: read the rows that stand now, published or not.
 
         Returns:
-            The columns of the table `recommendations`; sessions without recommendations are simply not there.
+            The columns of the table; sessions without recommendations are simply not there.
 
         Raises:
             InputError: no such partition; names those that exist.
         """
         pi = pi_key(pi)
-        table = self.open("recommendations")
-        nights = _files(table).filter(pi=pi)["run_date"].unique().sort()
-        day = nights.max() if run_date == "latest" else checked_date(run_date)
-        if day is None or day not in nights:
-            there = self.partitions()
+        asked = None if run_date == "latest" else checked_date(run_date)
+        found = None if unpublished else publication.published_night(self, table, pi, asked)
+        opened, night = found or self._newest_night(table, pi, asked)
+        contract = self._contract(table, opened)
+        key = contract.list_key or "run_date"
+        wanted = [pl.col("run_date") == night, pl.col("pi") == pi]
+        if session_ids is not None:
+            ids = pl.Series(list(session_ids), dtype=contract.polars_schema()[key])
+            wanted.append(pl.col(key).is_in(ids.implode()))
+        return pl.scan_delta(opened).filter(*wanted).sort(key, "rank").collect()
+
+    def _newest_night(self, table: str, pi: str, run_date: date | None) -> tuple[DeltaTable, date]:
+        """The table as it stands and the night to read, published or not."""
+        opened = self.open(table)
+        there = partition_files.partitions(opened)
+        nights = there.filter(pi=pi)["run_date"].to_list()
+        if not nights or (run_date is not None and run_date not in nights):
             raise InputError(
                 "there is no such partition",
-                where=table.table_uri,
-                found={"run_date": str(run_date), "pi": pi},
-                mend=f"for pi {pi} there are the nights {_named(nights)}; "
-                f"the preferences are {_named(there['pi'].unique().sort())}",
+                where=opened.table_uri,
+                found={"run_date": "latest" if run_date is None else run_date.isoformat(), "pi": pi},
+                mend=f"for pi {pi} there are the nights {', '.join(map(str, nights[:10])) or 'none'}; "
+                f"the preferences are {', '.join(there['pi'].unique().sort().to_list()) or 'none'}",
             )
-        wanted = [pl.col("run_date") == day, pl.col("pi") == pi]
-        if session_ids is not None:
-            wanted.append(pl.col("session_id").is_in(pl.Series(list(session_ids), dtype=pl.String).implode()))
-        return pl.scan_delta(table).filter(*wanted).sort("session_id", "rank").collect()
-
-
-def _files(table: DeltaTable) -> pl.DataFrame:
-    """The live files of a table of recommendations: `run_date`, `pi`, `rows`, `bytes`, `model_version`."""
-    files = pl.DataFrame(table.get_add_actions(flatten=True))
-    schema = {"run_date": pl.Date, "pi": pl.String, "rows": pl.Int64, "bytes": pl.Int64, "model_version": pl.String}
-    if files.is_empty():
-        return pl.DataFrame(schema=schema)
-    return files.select(
-        run_date="partition.run_date",
-        pi="partition.pi",
-        rows="num_records",
-        bytes="size_bytes",
-        model_version="max.model_version",
-    ).cast(schema)  # type: ignore[arg-type]
-
-
-def _named(values: pl.Series) -> str:
-    shown = [str(value) for value in values.tail(10)]
-    return ", ".join(shown) if shown else "none"
+        return opened, run_date or nights[0]

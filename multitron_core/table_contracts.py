@@ -102,6 +102,53 @@ def recommendations(item_type: pl.DataType | type[pl.DataType]) -> TableContract
     )
 
 
+def item_recommendations(item_type: pl.DataType | type[pl.DataType]) -> TableContract:
+    """The contract of `item_recommendations`: what to show beside each item, per night and preference."""
+    return TableContract(
+        "item_recommendations",
+        "The k best items beside each item, one a row, per night (run_date) and preference (pi): the item is scored as "
+        "a session of one click. Within a file rows are sorted by for_item_id, then rank.",
+        (
+            Column("for_item_id", delta_item_type(item_type), "The item on whose page the others are shown."),
+            *_tail(item_type),
+        ),
+        ("run_date", "pi"),
+        list_key="for_item_id",
+    )
+
+
+def fallback_recommendations(item_type: pl.DataType | type[pl.DataType]) -> TableContract:
+    """The contract of `fallback_recommendations`: what to show without a history, per night and preference."""
+    return TableContract(
+        "fallback_recommendations",
+        "The k best items for a visitor without history, one a row, per night (run_date) and preference (pi).",
+        (Column("audience", "string", 'Whom the list is for; "all" is everybody.'), *_tail(item_type)),
+        ("run_date", "pi"),
+        list_key="audience",
+    )
+
+
+def published() -> TableContract:
+    """The contract of `published`: what has been checked and released to the readers."""
+    return TableContract(
+        "published",
+        "One row for each partition (table_name, run_date, pi) that was written, checked and released. The latest row "
+        "of a preference names the night to read; delta_version is the version of the table to read it at.",
+        (
+            Column("run_date", "date", "The night's date (UTC)."),
+            Column("pi", "string", "The preference's key."),
+            Column("table_name", "string", "The table that the partition belongs to."),
+            Column("model_version", "string", "The deployed model version that gave the scores."),
+            Column("delta_version", "long", "The Delta version of the table at which the partition was checked."),
+            Column("rows", "long", "Rows of the partition."),
+            Column("lists", "long", "Ranked lists of the partition: its sessions, or items."),
+            Column("checksum", "string", "SHA-256 over names, sizes and rows of the partition's files."),
+            Column("published_at", "timestamp", "When the row was committed (UTC)."),
+        ),
+        ("run_date", "pi", "table_name"),
+    )
+
+
 def _tail(item_type: pl.DataType | type[pl.DataType]) -> tuple[Column, ...]:
     """The columns that every table of ranked lists ends with."""
     return (
@@ -120,4 +167,10 @@ def _tail(item_type: pl.DataType | type[pl.DataType]) -> tuple[Column, ...]:
 
 def contracts(item_type: pl.DataType | type[pl.DataType]) -> dict[str, TableContract]:
     """Every table under contract, by name, for a shop whose item ids are `Int64` or `String`."""
-    return {contract.name: contract for contract in (recommendations(item_type),)}
+    tables = (
+        recommendations(item_type),
+        item_recommendations(item_type),
+        fallback_recommendations(item_type),
+        published(),
+    )
+    return {table.name: table for table in tables}
