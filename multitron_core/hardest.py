@@ -50,17 +50,41 @@ def hardest_logits(
     """
     with torch.no_grad():
         values, columns = _search(states.detach(), table.detach(), negatives, kept, mask_targets, search)
-        b = negatives.batch_copies.shape[1]
-        of_batch = negatives.batch_copies[negatives.session_of_step[:, None], columns.clamp(max=b - 1)]
-        if len(negatives.uniform_copies):
-            of_uniform = negatives.uniform_copies[(columns - b).clamp(min=0)]
-            copies = torch.where(columns < b, of_batch, of_uniform)
-        else:
-            copies = of_batch
-        before = copies.cumsum(dim=1) - copies
-        log_copies = torch.minimum(copies, (kept - before).clamp(min=0)).log()  # (n, kept)
+        copies = log_copies(columns, negatives, kept)
     logits: Tensor = _Kept.apply(states, table, values, columns)
-    return logits + log_copies
+    return logits + copies
+
+
+def log_copies(columns: Tensor, negatives: NegativeTable, kept: int) -> Tensor:
+    """log of how often each kept column counts, float [n, columns kept]; -inf beyond the first `kept` draws.
+
+    Args:
+        columns: int64 [n, columns kept], the hardest first.
+        negatives: which columns each session drew, and how often.
+        kept: draws that count a step.
+    """
+    b = negatives.batch_copies.shape[1]
+    copies = negatives.batch_copies[negatives.session_of_step[:, None], columns.clamp(max=b - 1)]
+    if len(negatives.uniform_copies):
+        of_uniform = negatives.uniform_copies[(columns - b).clamp(min=0)]
+        copies = torch.where(columns < b, copies, of_uniform)
+    before = copies.cumsum(dim=1) - copies
+    return torch.minimum(copies, (kept - before).clamp(min=0)).log()
+
+
+def leave_out(logits: Tensor, negatives: NegativeTable, block: slice, mask_targets: bool) -> None:
+    """Put -inf, in place, where a session did not draw a column and, if asked, where a step's own target stands.
+
+    Args:
+        logits: float [steps of the block, b + u].
+        negatives: of the whole batch.
+        block: which steps of the batch the rows are.
+        mask_targets: leave a step's own target out of its negatives.
+    """
+    b = negatives.absent.shape[1]
+    logits[:, :b].masked_fill_(negatives.absent[negatives.session_of_step[block]], -torch.inf)
+    if mask_targets:
+        logits.scatter_(1, negatives.targets[block, None], -torch.inf)
 
 
 class _Kept(torch.autograd.Function):
@@ -99,17 +123,13 @@ def _search(
     # A coarser dtype ranks: a few more are taken than are kept, and the exact logits decide among them.
     exact = search == states.dtype
     wide = k if exact else min(k + k // 4, columns)
-    b = negatives.absent.shape[1]
     ranked_states, ranked_table = states.to(search), table.to(search).T
     rows = max(1, _BLOCK_CELLS // columns)
     values, found = [], []
     for first in range(0, n, rows):
         block = slice(first, min(first + rows, n))
         logits = ranked_states[block] @ ranked_table  # (rows, b + u)
-        session, target = negatives.session_of_step[block], negatives.targets[block]
-        logits[:, :b].masked_fill_(negatives.absent[session], -torch.inf)
-        if mask_targets:
-            logits.scatter_(1, target[:, None], -torch.inf)
+        leave_out(logits, negatives, block, mask_targets)
         block_values, block_columns = largest(logits, wide)
         if not exact:
             exact_values = _products(states[block], table, block_columns)
@@ -156,7 +176,7 @@ def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     passed = np.flatnonzero((logits >= threshold[:, None]).numpy())
     counts = np.bincount(passed // c, minlength=n)
     width = int(counts.max())
-    if width > 8 * k or counts.min() < k:  # many equal values, few finite ones, or NaN
+    if width > 8 * k or counts.min() < k:  # many equal values, or few finite ones
         return _plain(logits, k)
     row = np.repeat(np.arange(n), counts)
     cells = torch.from_numpy(row * width + np.arange(len(passed)) - np.repeat(np.cumsum(counts) - counts, counts))

@@ -1,0 +1,31 @@
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from multitron_core.ahead import ahead
+
+
+def test_items_come_in_order():
+    assert list(ahead(range(100))) == list(range(100))
+    assert list(ahead([])) == []
+
+
+def test_an_error_comes_at_its_place():
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("broken")
+
+    reader = ahead(items())
+    assert next(reader) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(reader)
+
+
+def test_a_reader_that_stops_ends_the_thread():
+    before = threading.active_count()
+    reader = ahead(iter(range(10**9)))
+    next(reader)
+    assert threading.active_count() == before + 1
+    reader.close()
+    assert threading.active_count() == before

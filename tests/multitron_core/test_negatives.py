@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from multitron_core.batches import Batch
+from multitron_core.negatives import draw_in_batch, draw_negatives, draw_uniform
+
+
+def batch_of(inputs: list[list[int]], last: list[int]) -> Batch:
+    """Sessions given by their inputs and their last click, sorted by length."""
+    flat = [item for session in inputs for item in session]
+    targets = [item for session, end in zip(inputs, last, strict=True) for item in [*session[1:], end]]
+    lengths = np.array([len(session) for session in inputs])
+    return Batch(np.arange(len(inputs)), lengths, np.array(flat), np.array(targets), np.zeros(len(flat), dtype=bool))
+
+
+def test_uniform_draws_reach_every_allowed_item_equally():
+    drawn = draw_uniform(np.array([1, 4, 5, 9]), 10, 60_000, np.random.default_rng(1))
+    items, counts = np.unique(drawn, return_counts=True)
+    assert items.tolist() == [2, 3, 6, 7, 8, 10]
+    assert counts.min() > 9_500  # 10,000 expected, standard deviation 91
+    assert counts.max() < 10_500
+
+
+def test_nothing_is_drawn_where_every_item_is_excluded():
+    assert len(draw_uniform(np.array([1, 2, 3]), 3, 100, np.random.default_rng(1))) == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 12), st.integers(0, 99))
+def test_in_batch_draws_are_distinct_steps_of_other_sessions(lengths, draws, seed):
+    sizes = np.array(lengths)
+    chosen = draw_in_batch(sizes, draws, np.random.default_rng(seed))
+    assert chosen.shape == (len(lengths), draws)
+    starts = np.cumsum(sizes) - sizes
+    for session, row in enumerate(chosen):
+        real = row[row >= 0]
+        assert len(real) == min(draws, sizes.sum() - sizes[session])
+        assert len(set(real.tolist())) == len(real)
+        own = (real >= starts[session]) & (real < starts[session] + sizes[session])
+        assert not own.any()
+        assert (real < sizes.sum()).all()
+
+
+def test_in_batch_draws_are_uniform_over_subsets():
+    # Session 0 has one step; the others have 4: the 6 pairs of them should come equally often.
+    rng = np.random.default_rng(1)
+    pairs = [tuple(sorted(draw_in_batch(np.array([1, 2, 2]), 2, rng)[0].tolist())) for _ in range(6_000)]
+    found, counts = np.unique(np.array(pairs), axis=0, return_counts=True)
+    assert len(found) == 6
+    assert counts.min() > 850  # 1,000 expected, standard deviation 29
+    assert counts.max() < 1_150
+
+
+def test_columns_are_distinct_and_copies_add_up():
+    batch = batch_of([[1, 2], [3, 1, 4], [2, 2, 5, 6]], last=[9, 2, 8])
+    found = draw_negatives(batch, 12, uniform=50, in_batch=3, rng=np.random.default_rng(1))
+    every = np.concatenate([found.batch_items, found.uniform_items])
+    assert len(set(every.tolist())) == len(every)
+    assert found.batch_items[found.inputs].tolist() == batch.inputs.tolist()
+    assert found.batch_items[found.targets].tolist() == batch.targets.tolist()
+    assert (found.batch_copies.sum(axis=1) + found.uniform_copies.sum() == 53).all()
+    # 8 and 9 are targets and nobody's input, so uniform draws may give them; 1 to 6 are inputs, so they may not.
+    shared = np.isin(found.batch_items, [8, 9])
+    assert (found.batch_copies[:, shared] > 0).all()
+    assert (found.batch_copies[:, ~shared].sum(axis=1) == 3).all()
+    assert not set(found.uniform_items.tolist()) & set(range(1, 7))
+
+
+def test_a_session_never_meets_its_own_inputs_unless_others_clicked_them():
+    batch = batch_of([[1, 2], [3, 4]], last=[5, 6])
+    found = draw_negatives(batch, 6, uniform=0, in_batch=32, rng=np.random.default_rng(1))
+    drawn = [found.batch_items[row > 0].tolist() for row in found.batch_copies]
+    assert drawn == [[3, 4], [1, 2]]
+
+
+def test_a_batch_of_one_session_has_uniform_negatives_only():
+    found = draw_negatives(batch_of([[1, 2]], last=[3]), 5, uniform=20, in_batch=32, rng=np.random.default_rng(1))
+    assert set(found.uniform_items.tolist()) == {4, 5}
+    assert found.batch_copies[:, :2].tolist() == [[0, 0]]
+    assert found.batch_copies.sum() + found.uniform_copies.sum() == 20
+
+
+@pytest.mark.parametrize("uniform", [0, 10])
+def test_a_catalogue_that_the_batch_exhausts_has_in_batch_negatives_only(uniform):
+    found = draw_negatives(batch_of([[1], [2, 1]], last=[2, 1]), 2, uniform, in_batch=8, rng=np.random.default_rng(1))
+    assert len(found.uniform_items) == 0
+    assert found.batch_copies.tolist() == [[1, 1], [1, 0]]

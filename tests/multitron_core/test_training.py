@@ -1,0 +1,313 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from multitron_core import preset, training
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.errors import InputError
+from multitron_core.model import load_model
+from multitron_core.preset import Preset
+from multitron_core.training import fingerprint, split_rows, train
+from multitron_core.vocabulary import Vocabulary
+
+ITEMS = 60
+
+
+@dataclass(frozen=True)
+class Shop:
+    train: EncodedSessions
+    vocabulary: Vocabulary
+
+
+def shop(sessions: int = 240, seed: int = 1, order_share: float = 0.2) -> Shop:
+    """Sessions that walk through a catalogue of six categories, ten items each."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 9, sessions)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    category = np.repeat(rng.integers(0, 6, sessions), lengths)
+    items = (category * 10 + rng.integers(1, 11, offsets[-1])).astype(np.int32)
+    ordered = rng.random(offsets[-1]) < order_share
+    vocabulary = Vocabulary(pl.Series(range(1000, 1000 + ITEMS), dtype=pl.Int64))
+    ids = pl.Series([f"session-{i}" for i in range(sessions)], dtype=pl.String)
+    return Shop(EncodedSessions(ids, offsets, items, ordered, vocabulary.hash), vocabulary)
+
+
+def small(**settings: object) -> Preset:
+    values = {
+        "epochs": 3,
+        "batch_sessions": 32,
+        "learning_rate": 5e-3,
+        "uniform_negatives": 64,
+        "in_batch_negatives": 4,
+        "kept_negatives": 20,
+        "validation_share": 0.1,
+        "checkpoint_steps": 2,
+    }
+    return preset.named("demo", model={"dimension": 16, "layers": 1}, training=values | settings)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "weights.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = weights(one), weights(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_model_folder_is_whole_and_learns(tmp_path):
+    rows: list[dict[str, float]] = []
+    data = shop(sessions=2000)
+    folder = train(data, small(epochs=6), tmp_path / "model", on_epoch=rows.append, progress=False)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "metrics.parquet",
+        "vocabulary.parquet",
+        "weights.safetensors",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["vocabulary_hash"] == data.vocabulary.hash == Vocabulary.load(folder / "vocabulary.parquet").hash
+    assert len(config["version"]) == 12
+    assert load_model(folder).config.items == ITEMS
+    metrics = pl.read_parquet(folder / "metrics.parquet")
+    assert metrics.to_dicts() == rows
+    assert metrics["epoch"].to_list() == [1, 2, 3, 4, 5, 6]
+    assert rows[-1]["train_click_loss"] < 0.9 * rows[0]["train_click_loss"]
+    # Ten of sixty items are of the session's category: knowing the category puts them all among the first 20.
+    assert rows[-1]["validation_click_recall_20_0.00"] > 0.9
+    # More weight on orders: the order loss falls, the click loss rises.
+    assert rows[-1]["validation_order_loss_1.00"] < rows[-1]["validation_order_loss_0.00"]
+    assert rows[-1]["validation_click_loss_1.00"] > rows[-1]["validation_click_loss_0.00"]
+    assert config["epoch"] == 1 + min(range(6), key=lambda epoch: rows[epoch]["validation_loss"])
+
+
+def test_the_seed_decides_everything_and_the_callers_randomness_stays(tmp_path):
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    for name, settings in {"a": {}, "b": {}, "c": {"seed": 2}}.items():
+        train(shop(), small(**settings), tmp_path / name, progress=False)
+    assert torch.equal(torch.rand(1), expected)
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert not same(tmp_path / "a", tmp_path / "c")
+    versions = [json.loads((tmp_path / name / "config.json").read_text())["version"] for name in "abc"]
+    assert versions[0] == versions[1] != versions[2]
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "lazy_adam"])
+@pytest.mark.parametrize("stop_at", [1, 4, 9, 14])
+def test_a_stopped_and_resumed_training_ends_with_the_same_weights(tmp_path, monkeypatch, optimiser, stop_at):
+    config = small(optimiser=optimiser, schedule="cosine", warmup_steps=3, gradient_clip=1.0)
+    whole: list[dict[str, float]] = []
+    train(shop(), config, tmp_path / "whole", on_epoch=whole.append, progress=False)
+
+    step, calls = training._Run._step, 0
+
+    def stopping(run: training._Run, work: training.Work) -> list[float]:
+        nonlocal calls
+        calls += 1
+        if calls == stop_at:
+            raise StoppedError
+        return step(run, work)
+
+    monkeypatch.setattr(training._Run, "_step", stopping)
+    with pytest.raises(StoppedError):
+        train(shop(), config, tmp_path / "resumed", progress=False)
+    assert not (tmp_path / "resumed").exists()
+    resumed: list[dict[str, float]] = []
+    train(shop(), config, tmp_path / "resumed", on_epoch=resumed.append, progress=False)
+    assert same(tmp_path / "whole", tmp_path / "resumed")
+    timeless = [
+        [{k: v for k, v in row.items() if k not in ("seconds", "sessions_per_second")} for row in rows]
+        for rows in (whole, resumed)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(
+            f"""
+            import importlib.util, sys
+            import torch
+            torch.set_num_threads(1)
+            spec = importlib.util.spec_from_file_location("example", {str(Path(__file__))!r})
+            example = importlib.util.module_from_spec(spec)
+            sys.modules["example"] = example
+            spec.loader.exec_module(example)
+            print("ready", flush=True)
+            config = example.small(epochs=6, batch_sessions=8, checkpoint_steps=3)
+            example.train(example.shop(), config, sys.argv[1], progress=False)
+            """
+        )
+    )
+    command = [sys.executable, str(program)]
+    began = time.perf_counter()
+    whole = subprocess.Popen([*command, str(tmp_path / "whole")], stdout=subprocess.PIPE, text=True)
+    assert whole.stdout is not None
+    assert whole.stdout.readline() == "ready\n"
+    start = time.perf_counter()
+    assert whole.wait() == 0
+    took, moments = time.perf_counter() - start, random.Random(1)
+    kills = 0
+    while not (tmp_path / "killed").exists():
+        assert time.perf_counter() - began < 300
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            # After ten kills it may run to its end.
+            process.wait(timeout=moments.uniform(0.0, 0.4 * took) if kills < 10 else None)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+        else:
+            assert process.returncode == 0
+    assert kills >= 3
+    assert same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_finished_folder_is_not_trained_again(tmp_path, monkeypatch):
+    folder = train(shop(), small(), tmp_path / "model", progress=False)
+
+    def never(run: training._Run, work: training.Work) -> list[float]:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(training._Run, "_step", never)
+    assert train(shop(), small(), folder, progress=False) == folder
+
+
+def test_a_folder_of_another_training_is_refused_and_replaced_on_demand(tmp_path):
+    folder = train(shop(), small(), tmp_path / "model", progress=False)
+    before = weights(folder)
+    with pytest.raises(InputError, match="resume=False"):
+        train(shop(), small(seed=2), folder, progress=False)
+    with pytest.raises(InputError, match="resume=False"):
+        train(shop(seed=2), small(), folder, progress=False)
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(folder).items())
+    train(shop(), small(seed=2), folder, resume=False, progress=False)
+    assert not all(torch.equal(before[name], tensor) for name, tensor in weights(folder).items())
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_exploding_loss_names_the_batch_and_leaves_the_checkpoint(tmp_path):
+    with pytest.raises(InputError) as caught:
+        train(shop(), small(learning_rate=1e6, loss_limit=50.0), tmp_path / "model", progress=False)
+    assert "epoch 0, batch" in str(caught.value)
+    assert "session-" in str(caught.value)
+    assert "learning_rate" in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path, monkeypatch):
+    losses_of, calls = training.losses_of, 0
+
+    def broken(*arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return losses_of(*arguments) * (torch.nan if calls == 6 else 1.0)
+
+    monkeypatch.setattr(training, "losses_of", broken)
+    with pytest.raises(InputError, match="not finite"):
+        train(shop(), small(), tmp_path / "model", progress=False)
+    monkeypatch.undo()
+    train(shop(), small(), tmp_path / "model", progress=False)
+    train(shop(), small(), tmp_path / "whole", progress=False)
+    assert same(tmp_path / "model", tmp_path / "whole")
+
+
+def test_out_of_memory_names_the_setting_to_lower(tmp_path, monkeypatch):
+    def too_much(*arguments: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "losses_of", too_much)
+    with pytest.raises(InputError, match="lower batch_sessions"):
+        train(shop(), small(), tmp_path / "model", progress=False)
+
+
+def test_early_stopping_keeps_the_best_epoch(tmp_path):
+    rows: list[dict[str, float]] = []
+    config = small(epochs=60, learning_rate=0.03, patience=2)
+    folder = train(shop(sessions=120), config, tmp_path / "model", on_epoch=rows.append, progress=False)
+    assert len(rows) < 60
+    best = min(range(len(rows)), key=lambda epoch: rows[epoch]["validation_loss"])
+    assert len(rows) == best + 3
+    assert json.loads((folder / "config.json").read_text())["epoch"] == best + 1
+
+
+def test_without_validation_the_last_epoch_is_kept(tmp_path):
+    folder = train(shop(), small(validation_share=0.0), tmp_path / "model", progress=False)
+    assert json.loads((folder / "config.json").read_text())["epoch"] == 3
+    assert "validation_loss" not in pl.read_parquet(folder / "metrics.parquet").columns
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"session_order": "chronological", "pi_per": "batch", "collisions": "official", "regulariser_form": "released"},
+        {"order_loss": "ordered_softmax", "regularisation": 0.0, "regulariser": "none"},
+        {"scalarisation": "chebyshev", "regulariser": "cosine", "precision": "bfloat16"},
+        {"negative_search": "bfloat16", "batch_sessions": 10_000, "learning_rate": 0.02},
+    ],
+)
+def test_every_recipe_trains(tmp_path, settings):
+    rows: list[dict[str, float]] = []
+    train(shop(sessions=400), small(**settings), tmp_path / "model", on_epoch=rows.append, progress=False)
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+
+
+def test_batches_of_one_session_train(tmp_path):
+    rows: list[dict[str, float]] = []
+    config = small(epochs=1, batch_sessions=1, validation_share=0.0)
+    train(shop(sessions=30), config, tmp_path / "model", on_epoch=rows.append, progress=False)
+    assert 0.0 < rows[0]["train_loss"] < 10.0
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path):
+    data = shop(order_share=0.0)
+    with pytest.raises(InputError, match="no training session has an ordered target"):
+        train(data, small(order_loss="ordered_softmax"), tmp_path / "model", progress=False)
+    with pytest.raises(InputError, match="unknown device"):
+        train(data, small(), tmp_path / "model", device="gpu", progress=False)
+    ones = EncodedSessions(
+        pl.Series(["a"]), np.array([0, 1]), np.array([1], np.int32), np.array([False]), data.vocabulary.hash
+    )
+    with pytest.raises(InputError, match="no session to train on"):
+        train(Shop(ones, data.vocabulary), small(), tmp_path / "model", progress=False)
+
+
+def test_the_most_recent_sessions_are_held_out():
+    data = shop()
+    rows, held_out = split_rows(data.train, 0.25)
+    assert len(held_out) == (len(rows) + len(held_out)) // 4
+    assert rows.max() < held_out.min()
+    assert split_rows(data.train, 1e-9)[1].tolist() == []
+
+
+def test_the_fingerprint_follows_config_and_data():
+    data = shop()
+    assert fingerprint(data, small()) == fingerprint(shop(), small())
+    others = {fingerprint(shop(seed=2), small()), fingerprint(data, small(seed=2)), fingerprint(data, preset.demo())}
+    assert fingerprint(data, small()) not in others
+    assert len(others) == 3
