@@ -16,13 +16,14 @@ from typing import Literal, Protocol
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
 from multitron_core.batches import Batch
 from multitron_core.beta_distribution import beta_quantile
 from multitron_core.config import TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
-from multitron_core.hardest import hardest_logits
+from multitron_core.hardest import largest, leave_out, log_copies
 from multitron_core.hypervolume import (
     FrontVolume,
     bootstrap_hypervolume,
@@ -223,24 +224,27 @@ def _measure(
     weight = model.item_embedding.weight
     targets = torch.from_numpy(batch.targets).to(weight.device)
     positive = (states * weight[targets]).sum(dim=1)
-    ranks, normaliser = torch.empty_like(targets), torch.empty_like(positive)
+    ranks, click = torch.empty_like(targets), torch.zeros_like(positive)
+    columns = [torch.cat([work.batch_items[1:], work.uniform_items]) - 1 for work in draws or []]
     for place, scores in score_blocks(states, weight[1:]):
         ranks[place] = target_ranks(scores, targets[place])
         if draws is None:
-            normaliser[place] = torch.logsumexp(scores, dim=1)
-    click = normaliser - positive if draws is None else torch.zeros_like(positive)
-    for work in draws or []:
-        negative = hardest_logits(
-            states,
-            torch.cat([weight[work.batch_items[1:]], weight[work.uniform_items]]),
-            work.negatives,
-            kept=config.kept_negatives,
-            mask_targets=config.collisions == "masked",
-            search=states.dtype,
-        )
-        click += click_loss(positive, negative) / len(draws)  # type: ignore[arg-type]
+            click[place] = torch.logsumexp(scores, dim=1) - positive[place]
+        for work, chosen in zip(draws or [], columns, strict=True):
+            click[place] += _sampled_click_loss(
+                positive[place], scores.index_select(1, chosen), work, place, config
+            ) / len(columns)
     order = order_loss(positive, torch.from_numpy(batch.ordered).to(weight.device))
     return ranks.cpu().numpy(), torch.stack([click, order], dim=1).float().cpu().numpy()
+
+
+def _sampled_click_loss(positive: Tensor, logits: Tensor, work: Work, place: slice, config: TrainingConfig) -> Tensor:
+    """The click loss of training, float [n], from logits [n, columns of the negatives] that are there already."""
+    table = work.negatives
+    leave_out(logits, table, place, config.collisions == "masked")
+    values, columns = largest(logits, min(config.kept_negatives, logits.shape[1]))
+    rows = table._replace(session_of_step=table.session_of_step[place])
+    return click_loss(positive, values + log_copies(columns, rows, config.kept_negatives))
 
 
 def front_table(measurement: FrontMeasurement, *, k: int = 20) -> pl.DataFrame:

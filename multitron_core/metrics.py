@@ -106,7 +106,12 @@ def score_blocks(states: Tensor, item_weight: Tensor) -> Iterator[tuple[slice, T
     buffer = states.new_empty(size, len(item_weight))
     for start in range(0, len(states), size):
         part = states[start : start + size]
-        yield slice(start, start + len(part)), torch.mm(part, item_weight.T, out=buffer[: len(part)])
+        scores = buffer[: len(part)]
+        if states.device.type == "cpu":  # numpy's BLAS is twice as fast as torch's on AMD, and no slower elsewhere
+            np.matmul(part.numpy(), item_weight.numpy().T, out=scores.numpy())
+        else:
+            torch.mm(part, item_weight.T, out=scores)
+        yield slice(start, start + len(part)), scores
 
 
 @torch.inference_mode()
@@ -129,19 +134,24 @@ def target_ranks(scores: Tensor, targets: Tensor) -> Tensor:
         raise InputError(
             "a score is not finite", where="metrics.target_ranks", mend="the training has diverged: train again"
         )
-    ranks = 1 + _count(scores > target_scores)
-    ties = _count(scores == target_scores)
+    if scores.device.type == "cpu":
+        ranks, ties = _cpu_ranks(scores.numpy(), target_scores.numpy()[:, 0])
+    else:
+        ranks = 1 + (scores > target_scores).sum(dim=1)
+        ties = (scores == target_scores).sum(dim=1)
     for row in torch.nonzero(ties > 1).flatten().tolist():  # rare; one is the target itself
         ranks[row] += int((scores[row, : int(places[row])] == target_scores[row]).sum())
     return ranks
 
 
-def _count(mask: Tensor) -> Tensor:
-    """True values a row, int64 [n]."""
-    if mask.device.type != "cpu":
-        return mask.sum(dim=1)
-    # numpy counts bytes in vector registers; torch first widens each to an integer, at three times the price.
-    return torch.tensor([np.count_nonzero(row) for row in mask.numpy()], dtype=torch.int64)
+def _cpu_ranks(scores: np.ndarray, target_scores: np.ndarray) -> tuple[Tensor, Tensor]:
+    """1 + the higher scores, and the equal ones, int64 [n]. Row by row, so that a row is still in the cache."""
+    higher, equal = np.empty(len(scores), dtype=np.int64), np.empty(len(scores), dtype=np.int64)
+    mask = np.empty(scores.shape[1], dtype=bool)
+    for i, (row, target_score) in enumerate(zip(scores, target_scores, strict=True)):
+        higher[i] = np.count_nonzero(np.greater(row, target_score, out=mask))
+        equal[i] = np.count_nonzero(np.equal(row, target_score, out=mask))
+    return torch.from_numpy(1 + higher), torch.from_numpy(equal)
 
 
 def ranking_metrics(steps: pl.DataFrame, *, k: int = 20) -> dict[str, float | None]:
