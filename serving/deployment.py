@@ -1,0 +1,216 @@
+"""Deploy a model so that it cannot be half deployed.
+
+The new version is exported beside the live one, loaded beside it, and asked golden questions: the lists of real
+sessions at several preferences, whose answers the in-process scorer gave. Only then `config.pbtxt` names it live.
+Until that one rename the old version answers; after it the old version stays loaded for clients that began with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tritonclient.grpc import model_config_pb2 as pb
+
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.errors import InputError
+from multitron_core.preference import DEFAULT_GRID, pi_vector
+from serving.export import export_version, verify_checksums
+from serving.golden import compare_lists, golden_requests
+from serving.in_process import InProcessScorer
+from serving.repository import (
+    DEFAULT_SETTINGS,
+    MODEL_NAME,
+    InstanceSettings,
+    ModelRepository,
+    live_model_of,
+    make_config,
+)
+from serving.request import LiveModel, Server
+
+logger = logging.getLogger(__name__)
+
+Gate = Callable[[Path, Path | None], None]
+"""Called with the candidate's version folder and the live one's; raises InputError to refuse the candidate."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a deployment or a rollback left live."""
+
+    model_name: str
+    version: int
+    model_version: str
+    vocabulary_hash: str
+    previous_version: int | None  # still loaded; what `rollback` goes back to
+    golden_lists: int  # lists that were compared
+    pruned: tuple[int, ...]  # versions that were removed
+
+
+def deploy(
+    model_dir: Path | str,
+    server: Server,
+    *,
+    golden_sessions: EncodedSessions | None = None,
+    golden_pi: Sequence[str] = DEFAULT_GRID,
+    golden_k: int = 20,
+    gates: Sequence[Gate] = (),
+    keep: int = 3,
+    settings: InstanceSettings = DEFAULT_SETTINGS,
+    model_name: str = MODEL_NAME,
+) -> Deployment:
+    """Export, load, verify and promote a model; whatever fails, what was live stays live.
+
+    Args:
+        model_dir: a model folder, written by training.
+        server: an entered `TritonServer` or `InProcessServer` with a repository.
+        golden_sessions: held-out sessions to compare lists of (256 of them are used); None makes random ones.
+        golden_pi: the preferences they are compared at.
+        golden_k: items a list.
+        gates: quality gates, called when the lists agree.
+        keep: versions to keep, the live one and the one before it always among them.
+        settings: how the server runs the version.
+        model_name: the model of the repository.
+
+    Raises:
+        InputError: the model folder is not whole, the server cannot load the version, a golden list differs, or a gate
+            refuses it. The candidate is unloaded and removed.
+        UnavailableError: the server does not answer.
+    """
+    repository = _repository(server, model_name)
+    with repository.locked():
+        config = repository.read_config()
+        live = live_model_of(config) if config else None
+        version = max(repository.versions(), default=0) + 1
+        folder = repository.version_folder(version)
+        try:
+            export_version(model_dir, folder)
+            verify_checksums(folder)
+            held = [version] + ([live.version] if live else [])
+            candidate = make_config(repository, live=live.version if live else version, held=held, settings=settings)
+            server.load(model_name, config=candidate)
+            lists = _compare_golden(model_dir, server, version, golden_sessions, golden_pi, golden_k, model_name)
+            for gate in gates:
+                gate(folder, repository.version_folder(live.version) if live else None)
+        except BaseException as error:  # an interrupt too must leave nothing half deployed
+            logger.error("version %d of %s is refused: %s", version, model_name, error)
+            _withdraw(repository, server, folder, live)
+            raise
+        repository.write_config(make_config(repository, live=version, held=held, settings=settings))
+        server.load(model_name)
+        return _report(repository, live.version if live else None, lists, repository.prune(keep))
+
+
+def rollback(version: int | None, server: Server, *, model_name: str = MODEL_NAME) -> Deployment:
+    """Make a kept version live again.
+
+    Args:
+        version: its number; None means the version that was live before the last deployment.
+        server: an entered `TritonServer` or `InProcessServer` with a repository.
+        model_name: the model of the repository.
+
+    Raises:
+        InputError: nothing is deployed, the version is not kept, or a file of it differs from its checksum.
+    """
+    repository = _repository(server, model_name)
+    with repository.locked():
+        config = repository.read_config()
+        if config is None:
+            raise InputError("nothing is deployed", where=repository.folder, mend="deploy a model first")
+        live = live_model_of(config)
+        if version is None:
+            others = [held for held in config.version_policy.specific.versions if held != live.version]
+            version = others[0] if others else None
+        if version is None or version not in repository.versions():
+            raise InputError(
+                "that version is not kept",
+                where=repository.folder,
+                found=version,
+                mend=f"name one of {repository.versions()}",
+            )
+        verify_checksums(repository.version_folder(version))
+        held = sorted({version, live.version})
+        changed = make_config(repository, live=version, held=held, settings=_settings_of(config))
+        # First beside the live version, so that a version that does not load changes nothing.
+        beside = make_config(repository, live=live.version, held=held, settings=_settings_of(config))
+        server.load(model_name, config=beside)
+        repository.write_config(changed)
+        server.load(model_name)
+        return _report(repository, live.version if live.version != version else None, 0, [])
+
+
+def _repository(server: Server, model_name: str) -> ModelRepository:
+    if server.repository is None:
+        raise InputError(
+            "a deployment needs the model repository that the server reads",
+            where=", ".join(server.urls),
+            mend="give repository= (the same folder as the server's) to TritonServer",
+        )
+    return ModelRepository(server.repository, model_name)
+
+
+def _compare_golden(
+    model_dir: Path | str,
+    server: Server,
+    version: int,
+    sessions: EncodedSessions | None,
+    pis: Sequence[str],
+    k: int,
+    model_name: str,
+) -> int:
+    """Ask both scorers the golden questions; returns the number of lists compared."""
+    expected_scorer, found_scorer = InProcessScorer(model_dir), server.scorer(model_name=model_name)
+    live = expected_scorer.live_model()
+    lists = 0
+    for pi in pis:
+        for request in golden_requests(live, sessions, np.array(pi_vector(pi), np.float32), min(k, live.items)):
+            expected = expected_scorer.top_k(request)
+            found = found_scorer.top_k(request, version=version)
+            difference = compare_lists(expected, found)
+            if difference:
+                raise InputError(
+                    "the loaded model does not give the lists of the model folder",
+                    where=f"{model_name} version {version}, pi {pi}",
+                    found=difference,
+                    mend="export again; if it happens again, the server's torch differs from this one",
+                )
+            lists += len(request.items)
+    return lists
+
+
+def _withdraw(repository: ModelRepository, server: Server, folder: Path, live: LiveModel | None) -> None:
+    """Take a refused candidate off the server and the disk; `config.pbtxt` was never touched."""
+    try:
+        if live is not None:
+            server.load(repository.model_name)
+        else:
+            server.unload(repository.model_name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settings_of(config: pb.ModelConfig) -> InstanceSettings:
+    group = config.instance_group[0]
+    parameters = config.parameters
+    return InstanceSettings(
+        instances=group.count,
+        on_gpu=group.kind == type(group).KIND_GPU,
+        threads_per_instance=int(parameters["threads_per_instance"].string_value),
+        score_memory_mib=int(parameters["score_memory_mib"].string_value),
+        max_batch_size=config.max_batch_size,
+        max_queue_delay_us=config.dynamic_batching.max_queue_delay_microseconds,
+    )
+
+
+def _report(repository: ModelRepository, previous: int | None, lists: int, pruned: list[int]) -> Deployment:
+    config = repository.read_config()
+    assert config is not None
+    live = live_model_of(config)
+    logger.info("version %d of %s is live (model %s)", live.version, live.model_name, live.model_version)
+    return Deployment(
+        live.model_name, live.version, live.model_version, live.vocabulary_hash, previous, lists, tuple(pruned)
+    )

@@ -1,0 +1,80 @@
+"""Golden requests: the questions that a loaded version must answer as the in-process scorer does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from multitron_core.encoded_sessions import EncodedSessions
+from serving.request import LiveModel, ScoringRequest
+
+GOLDEN_SESSIONS = 256
+TOLERANCE = 1e-4
+"""Difference of scores, relative to the largest, that two correct fp32 evaluations may show; lists whose items differ
+only where scores lie that close are equal."""
+
+
+def golden_requests(
+    model: LiveModel, sessions: EncodedSessions | None, pi: np.ndarray, k: int
+) -> Iterator[ScoringRequest]:
+    """Two requests: sessions of all lengths in one padded batch, and one session alone.
+
+    Args:
+        model: gives the number of items and the longest session.
+        sessions: held-out sessions; None makes random ones.
+        pi: float32 [objectives].
+        k: items a list.
+    """
+    generator = np.random.default_rng(0)
+    if sessions is None or not len(sessions):
+        lengths = generator.integers(1, model.max_length + 1, GOLDEN_SESSIONS)
+        clicks = [generator.integers(1, model.items + 1, length) for length in lengths]
+    else:
+        chosen = generator.choice(len(sessions), min(GOLDEN_SESSIONS, len(sessions)), replace=False)
+        part = sessions.select(np.sort(chosen))
+        clicks = [
+            part.items[begin:end][-model.max_length :]
+            for begin, end in zip(part.offsets[:-1], part.offsets[1:], strict=True)
+        ]
+        lengths = np.array([len(items) for items in clicks])
+    items = np.zeros((len(clicks), int(lengths.max())), np.int64)
+    for row, session in enumerate(clicks):
+        items[row, : len(session)] = session
+    preferences = np.tile(pi, (len(items), 1))
+    yield ScoringRequest(items, lengths.astype(np.int64), preferences, k)
+    first = int(lengths[0])
+    yield ScoringRequest(items[:1, :first], lengths[:1].astype(np.int64), preferences[:1], k)
+
+
+def compare_lists(
+    expected: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.ndarray], *, tolerance: float = TOLERANCE
+) -> str | None:
+    """What differs between two sets of lists, in words; None where nothing does.
+
+    Args:
+        expected, found: item indices int [sessions, k] and scores float [sessions, k], best first.
+        tolerance: of scores, relative to the largest absolute score expected (at least 1e-3).
+    """
+    (expected_index, expected_scores), (found_index, found_scores) = expected, found
+    if expected_index.shape != found_index.shape or expected_scores.shape != found_scores.shape:
+        return f"lists of shape {found_index.shape}, expected {expected_index.shape}"
+    if not np.isfinite(found_scores).all():
+        return "scores that are not finite numbers"
+    allowance = tolerance * max(float(np.abs(expected_scores).max()), 1e-3)
+    gap = np.abs(expected_scores - found_scores)
+    if gap.max() > allowance:
+        row, rank = np.unravel_index(int(gap.argmax()), gap.shape)
+        return (
+            f"session {row}, rank {rank + 1}: score {found_scores[row, rank]:.6g}, "
+            f"expected {expected_scores[row, rank]:.6g}"
+        )
+    for row, rank in np.argwhere(expected_index != found_index):
+        # Another item at this rank is right only where its own expected score lies as close as that.
+        place = np.flatnonzero(expected_index[row] == found_index[row, rank])
+        own = expected_scores[row, place[0]] if len(place) else expected_scores[row, -1]
+        if abs(float(own) - float(expected_scores[row, rank])) > allowance:
+            return (
+                f"session {row}, rank {rank + 1}: item {found_index[row, rank]}, expected {expected_index[row, rank]}"
+            )
+    return None

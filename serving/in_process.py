@@ -1,0 +1,199 @@
+"""Scoring without a Triton server: for golden answers and parity, and where the Triton binary does not run.
+
+`InProcessScorer` runs a model folder as it is, `InProcessServer` the deployed versions of a repository; both say in
+the log that no Triton server is used.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from tritonclient.grpc import model_config_pb2 as pb
+
+from multitron_core.errors import InputError, UnavailableError
+from multitron_core.model import load_model
+from serving.export import model_identity, verify_checksums
+from serving.program import ScoringProgram
+from serving.repository import MODEL_NAME, ModelRepository, live_model_of
+from serving.request import LiveModel, ScoringRequest, check_k
+
+logger = logging.getLogger(__name__)
+
+Program = Callable[[Tensor, Tensor, Tensor, int, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class InProcessScorer:
+    """Answers scoring requests with the model of a model folder, in this process.
+
+    Args:
+        model_dir: a model folder, written by training.
+        device: where the model runs.
+        score_memory_mib: bound of the scores that are held at a time.
+
+    Raises:
+        InputError: the model folder is not whole.
+    """
+
+    def __init__(self, model_dir: Path | str, *, device: str = "cpu", score_memory_mib: int = 256) -> None:
+        model = load_model(model_dir, device)
+        model_version, vocabulary_hash = model_identity(Path(model_dir))
+        self._live = LiveModel(
+            model_name="in-process",
+            version=0,
+            model_version=model_version,
+            vocabulary_hash=vocabulary_hash,
+            items=model.config.items,
+            max_length=model.config.max_length,
+        )
+        self._device, self._memory = torch.device(device), score_memory_mib
+        self._program = ScoringProgram(model).eval()
+        logger.warning("scoring in this process, without a Triton server: model folder %s", model_dir)
+
+    def live_model(self) -> LiveModel:
+        """The model of the folder; its version number is 0."""
+        return self._live
+
+    def top_k(self, request: ScoringRequest, *, version: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Item indices int32 [sessions, k] and scores float32 [sessions, k], best first.
+
+        Raises:
+            InputError: k lies outside the vocabulary.
+        """
+        block = self._program.block_items
+        return _answer(self._program, request, self._live.items, block, self._device, self._memory)
+
+
+class InProcessServer:
+    """Context manager with the interface of `TritonServer`: serves the deployed versions of a repository from here.
+
+    Args:
+        repository: the Triton model repository, a folder; made when it is missing.
+        score_memory_mib: bound of the scores that are held at a time.
+    """
+
+    def __init__(self, repository: Path | str, *, score_memory_mib: int = 256) -> None:
+        self.repository: Path | None = Path(repository).absolute()
+        self.urls = ("in-process",)
+        self._memory = score_memory_mib
+        self._configs: dict[str, pb.ModelConfig] = {}
+        self._programs: dict[tuple[str, int], tuple[Program, int, int]] = {}
+
+    def __enter__(self) -> InProcessServer:
+        assert self.repository is not None
+        self.repository.mkdir(parents=True, exist_ok=True)
+        logger.warning("scoring in this process, without a Triton server: repository %s", self.repository)
+        for config in sorted(self.repository.glob("*/config.pbtxt")):
+            self.load(config.parent.name)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._configs.clear()
+        self._programs.clear()
+
+    def load(self, model_name: str, *, config: pb.ModelConfig | None = None) -> None:
+        """Load the versions that the configuration names, default the repository's `config.pbtxt`; drop the others.
+
+        Raises:
+            InputError: a version cannot be read or differs from its checksums.
+        """
+        assert self.repository is not None
+        repository = ModelRepository(self.repository, model_name)
+        config = config or repository.read_config()
+        if config is None:
+            raise InputError("no model is deployed", where=repository.folder, mend="deploy one")
+        held = list(config.version_policy.specific.versions)
+        programs = {
+            (model_name, version): self._programs.get((model_name, version))
+            or _load_version(repository.version_folder(version))
+            for version in held
+        }
+        self.unload(model_name)
+        self._programs.update(programs)
+        self._configs[model_name] = config
+
+    def unload(self, model_name: str) -> None:
+        """Drop a model."""
+        self._configs.pop(model_name, None)
+        for key in [key for key in self._programs if key[0] == model_name]:
+            del self._programs[key]
+
+    def scorer(self, *, model_name: str = MODEL_NAME) -> _VersionScorer:
+        """Who answers scoring requests."""
+        return _VersionScorer(self, model_name)
+
+    def live_model(self, *, model_name: str = MODEL_NAME) -> LiveModel:
+        """Which model is live.
+
+        Raises:
+            InputError: no model is deployed.
+        """
+        if model_name not in self._configs:
+            raise InputError("no model is deployed", where=f"{model_name} in {self.repository}", mend="deploy one")
+        return live_model_of(self._configs[model_name])
+
+    def answer(self, model_name: str, request: ScoringRequest, version: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `Scorer.top_k`, of a model by name."""
+        try:
+            program, items, block = self._programs[model_name, version]
+        except KeyError as error:
+            raise UnavailableError(
+                "the deployed version is not served any more",
+                where=f"{model_name} version {version}",
+                mend="start the run again: it will use the version that is live then",
+            ) from error
+        return _answer(program, request, items, block, torch.device("cpu"), self._memory)
+
+
+class _VersionScorer:
+    """The scorer of one model of an `InProcessServer`."""
+
+    def __init__(self, server: InProcessServer, model_name: str) -> None:
+        self._server, self._model_name = server, model_name
+
+    def live_model(self) -> LiveModel:
+        return self._server.live_model(model_name=self._model_name)
+
+    def top_k(self, request: ScoringRequest, *, version: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._server.answer(self._model_name, request, version)
+
+
+def _load_version(folder: Path) -> tuple[Program, int, int]:
+    manifest = verify_checksums(folder)
+    module = torch.export.load(folder / "program.pt2").module()
+    weights = dict(sorted(load_file(folder / "weights.safetensors").items()))
+
+    def program(
+        items: Tensor, lengths: Tensor, pi: Tensor, k: int, excluded: Tensor, allowed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        index, scores = module(items, lengths, pi, k, excluded, allowed, weights)
+        return index, scores
+
+    return program, manifest.items, manifest.block_items
+
+
+@torch.inference_mode()
+def _answer(
+    program: Program, request: ScoringRequest, items: int, block_items: int, device: torch.device, memory_mib: int
+) -> tuple[np.ndarray, np.ndarray]:
+    check_k(request.k, items)
+    allowed = torch.zeros(items, device=device)
+    if request.assortment is not None:
+        allowed.masked_fill_(~torch.from_numpy(request.assortment).to(device), float("-inf"))
+    arrays = (request.items, request.lengths, request.pi, request.excluded_or_none())
+    clicks, lengths, pi, excluded = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
+    at_once = max(1, (memory_mib << 20) // (4 * min(block_items, items)))
+    parts = []
+    for start in range(0, len(clicks), at_once):
+        rows = slice(start, start + at_once)
+        index, scores = program(clicks[rows], lengths[rows], pi[rows], request.k, excluded[rows], allowed)
+        parts.append((index.cpu(), scores.cpu()))
+    return torch.cat([index for index, _ in parts]).numpy(), torch.cat([scores for _, scores in parts]).numpy()

@@ -1,0 +1,192 @@
+"""The Triton model repository of a shop: numbered version folders and the one `config.pbtxt` that says which is live.
+
+`config.pbtxt` is the only truth about what is live: its parameters name the live version, its version policy names the
+versions that the server holds (the live one and the one before it, so that a client that began with the old one can
+finish). It is replaced atomically; a server that restarts therefore comes up with what was live.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import text_format  # type: ignore[import-untyped]
+from tritonclient.grpc import model_config_pb2 as pb
+
+from multitron_core.errors import InputError
+from serving.export import Manifest, read_manifest
+from serving.request import LiveModel
+
+MODEL_NAME = "multitron"
+
+
+@dataclass(frozen=True)
+class InstanceSettings:
+    """How the server runs a version.
+
+    On a CPU one instance with all threads is the default: a second instance competes for the same cores.
+    """
+
+    instances: int = 1
+    on_gpu: bool = False
+    threads_per_instance: int = 0  # 0: torch's default, all cores
+    score_memory_mib: int = 256  # bound of the scores that an instance holds at a time
+    max_batch_size: int = 4096  # sessions a request, and sessions that the server puts together
+    max_queue_delay_us: int = 0  # how long a small request waits for others to join it
+
+
+DEFAULT_SETTINGS = InstanceSettings()
+
+
+@dataclass(frozen=True)
+class ModelRepository:
+    """The folder of one model in a Triton repository."""
+
+    root: Path
+    model_name: str = MODEL_NAME
+
+    @property
+    def folder(self) -> Path:
+        """Where the versions and `config.pbtxt` stand."""
+        return self.root / self.model_name
+
+    def versions(self) -> list[int]:
+        """The numbers of the whole versions, rising."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
+
+    def version_folder(self, version: int) -> Path:
+        """The folder of a version."""
+        return self.folder / str(version)
+
+    def read_config(self) -> pb.ModelConfig | None:
+        """What is deployed; None before the first deployment.
+
+        Raises:
+            InputError: a `config.pbtxt` that is not ours.
+        """
+        path = self.folder / "config.pbtxt"
+        if not path.exists():
+            return None
+        try:
+            config = text_format.Parse(path.read_text(), pb.ModelConfig())
+            live_model_of(config)
+        except (text_format.ParseError, UnicodeDecodeError, InputError) as error:
+            raise InputError(
+                "config.pbtxt cannot be read", where=path, found=str(error), mend="remove it and deploy again"
+            ) from error
+        return config
+
+    def write_config(self, config: pb.ModelConfig) -> None:
+        """Replace `config.pbtxt` atomically."""
+        path = self.folder / "config.pbtxt"
+        staged = path.with_name(f".config.pbtxt.{os.getpid()}")
+        staged.write_text(text_format.MessageToString(config))
+        os.replace(staged, path)
+
+    def prune(self, keep: int) -> list[int]:
+        """Remove the oldest versions beyond `keep`, never one that the config names; returns what was removed."""
+        config = self.read_config()
+        held = set(config.version_policy.specific.versions) if config else set()
+        removed = [version for version in self.versions()[:-keep] if version not in held]
+        for version in removed:
+            shutil.rmtree(self.version_folder(version))
+        return removed
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the repository against other deployments.
+
+        Raises:
+            InputError: another deployment holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    "another deployment is under way", where=self.folder, mend="wait until it has finished"
+                ) from error
+            for left_over in self.folder.glob(".staging-*"):  # of a deployment that was killed
+                shutil.rmtree(left_over)
+            yield
+
+
+def make_config(
+    repository: ModelRepository, *, live: int, held: list[int], settings: InstanceSettings
+) -> pb.ModelConfig:
+    """The configuration with which the server holds the versions `held` and `live` counts as deployed."""
+    manifest = read_manifest(repository.version_folder(live))
+    config = pb.ModelConfig(
+        name=repository.model_name,
+        backend="python",
+        default_model_filename="model.py",
+        max_batch_size=settings.max_batch_size,
+        input=[
+            pb.ModelInput(name="items", data_type=pb.TYPE_INT64, dims=[-1]),
+            pb.ModelInput(name="lengths", data_type=pb.TYPE_INT64, dims=[1]),
+            pb.ModelInput(name="pi", data_type=pb.TYPE_FP32, dims=[manifest.objectives]),
+            pb.ModelInput(name="k", data_type=pb.TYPE_INT32, dims=[1]),
+            pb.ModelInput(name="excluded", data_type=pb.TYPE_INT64, dims=[-1], optional=True),
+        ],
+        output=[
+            pb.ModelOutput(name="item_index", data_type=pb.TYPE_INT32, dims=[-1]),
+            pb.ModelOutput(name="score", data_type=pb.TYPE_FP32, dims=[-1]),
+        ],
+        instance_group=[
+            pb.ModelInstanceGroup(
+                count=settings.instances,
+                kind=pb.ModelInstanceGroup.KIND_GPU if settings.on_gpu else pb.ModelInstanceGroup.KIND_CPU,
+            )
+        ],
+        dynamic_batching=pb.ModelDynamicBatching(max_queue_delay_microseconds=settings.max_queue_delay_us),
+    )
+    config.version_policy.specific.versions.extend(sorted(held))
+    for name, value in {
+        "live_version": live,
+        "model_version": manifest.model_version,
+        "vocabulary_hash": manifest.vocabulary_hash,
+        "items": manifest.items,
+        "max_length": manifest.max_length,
+        "threads_per_instance": settings.threads_per_instance,
+        "score_memory_mib": settings.score_memory_mib,
+    }.items():
+        config.parameters[name].string_value = str(value)
+    return config
+
+
+def live_model_of(config: pb.ModelConfig) -> LiveModel:
+    """What a configuration says is live.
+
+    Raises:
+        InputError: a configuration that no deployment of ours wrote.
+    """
+    parameters = {name: value.string_value for name, value in config.parameters.items()}
+    try:
+        return LiveModel(
+            model_name=config.name,
+            version=int(parameters["live_version"]),
+            model_version=parameters["model_version"],
+            vocabulary_hash=parameters["vocabulary_hash"],
+            items=int(parameters["items"]),
+            max_length=int(parameters["max_length"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            "the model on the server was not deployed by this project",
+            where=config.name,
+            found=sorted(parameters),
+            mend="deploy a model, or name the model that was deployed",
+        ) from error
+
+
+def read_versions(repository: ModelRepository) -> dict[int, Manifest]:
+    """What each kept version is."""
+    return {version: read_manifest(repository.version_folder(version)) for version in repository.versions()}

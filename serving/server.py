@@ -1,0 +1,371 @@
+"""A Triton server: a real tritonserver process of our own on 127.0.0.1, or a handle on servers that run elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import tritonclient.grpc as triton
+from google.protobuf import json_format  # type: ignore[import-untyped]
+from tritonclient.grpc import model_config_pb2 as pb
+from tritonclient.utils import InferenceServerException
+
+from multitron_core.errors import InputError, UnavailableError
+from serving.repository import MODEL_NAME
+from serving.request import LiveModel
+from serving.triton_scorer import TritonScorer, is_unavailable
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+_SHARED_MEMORY = Path("/dev/shm")
+_REGION_PREFIX = "multitron_batch"
+_ATTEMPTS = 3  # a port that the system gave us can be taken before the server binds it
+_ELSEWHERE = "start a Triton server elsewhere and give its gRPC address as urls=, or score with the in-process scorer"
+
+
+class TritonServer:
+    """Context manager: an embedded server, or, with `urls`, a handle on servers that run already.
+
+    Args:
+        repository: the Triton model repository, a folder; made when it is missing. A remote server must see the same
+            folder for deployments; scoring alone does not need it.
+        urls: gRPC address `host:port`, or several that serve the same repository. None given: a server is started.
+        grpc_port, http_port, metrics_port: of the embedded server; 0 lets the system choose a free one.
+        log_file: where the embedded server writes; default: beside the repository, `<repository>.log`.
+        triton_home: folder into which the wheel `nvidia-pytriton` was installed with `pip install --no-deps --target`;
+            default: environment variable MULTITRON_TRITON_HOME, else `.triton` of the checkout or the current folder.
+        start_timeout: seconds until the server must be ready.
+        stop_timeout: seconds it has for requests in flight before it is killed.
+
+    Raises (on entering):
+        InputError: no Triton binary, or a given port is in use.
+        UnavailableError: the server does not start, or a remote one does not answer.
+    """
+
+    def __init__(
+        self,
+        repository: Path | str | None = None,
+        *,
+        urls: str | Sequence[str] = (),
+        grpc_port: int = 0,
+        http_port: int = 0,
+        metrics_port: int = 0,
+        log_file: Path | str | None = None,
+        triton_home: Path | str | None = None,
+        start_timeout: float = 60.0,
+        stop_timeout: float = 10.0,
+    ) -> None:
+        self.repository = Path(repository).absolute() if repository is not None else None
+        self.urls: tuple[str, ...] = (urls,) if isinstance(urls, str) else tuple(urls)
+        self.embedded = not self.urls
+        self.log_file: Path | None = None
+        if self.embedded:
+            if self.repository is None:
+                raise InputError("an embedded Triton server needs a model repository", mend="give repository=")
+            self.log_file = Path(log_file) if log_file else self.repository.with_name(self.repository.name + ".log")
+        self._ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
+        self._triton_home = triton_home
+        self._start_timeout, self._stop_timeout = start_timeout, stop_timeout
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run_dir: Path | None = None
+        self._regions = ""
+        self._clients: dict[str, triton.InferenceServerClient] = {}
+
+    def __enter__(self) -> TritonServer:
+        try:
+            if self.embedded:
+                self._start()
+            else:
+                for url in self.urls:
+                    self._wait_until_ready(url)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The gRPC address of the (first) server."""
+        return self.urls[0]
+
+    @property
+    def process_id(self) -> int | None:
+        """The embedded server's process; None for a remote server or one that is not running."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def client(self, url: str | None = None) -> triton.InferenceServerClient:
+        """The gRPC client of a server, default the first; one client serves all threads."""
+        url = url or self.url
+        if url not in self._clients:
+            self._clients[url] = triton.InferenceServerClient(url)
+        return self._clients[url]
+
+    def load(self, model_name: str, *, config: pb.ModelConfig | None = None) -> None:
+        """Load or reload a model on every server; versions that stay are served on while it happens.
+
+        Args:
+            model_name: a folder of the repository.
+            config: a model configuration in place of the repository's `config.pbtxt`.
+
+        Raises:
+            InputError: the server cannot load it; the message holds the server's.
+            UnavailableError: no answer.
+        """
+        given = None if config is None else json_format.MessageToJson(config, preserving_proto_field_name=True)
+        for url in self.urls:
+            try:
+                self.client(url).load_model(model_name, config=given)
+            except InferenceServerException as error:
+                if is_unavailable(error):
+                    raise UnavailableError("the Triton server does not answer", where=url, found=str(error)) from error
+                raise InputError(
+                    "the Triton server cannot load the model",
+                    where=f"{model_name} on {url}",
+                    found=error.message(),
+                    mend=f"see the server's log{f' {self.log_file}' if self.log_file else ''}",
+                ) from error
+
+    def unload(self, model_name: str) -> None:
+        """Drop a model from every server; requests under way are finished.
+
+        Raises:
+            UnavailableError: no answer.
+        """
+        for url in self.urls:
+            try:
+                self.client(url).unload_model(model_name)
+            except InferenceServerException as error:
+                raise UnavailableError("the Triton server does not answer", where=url, found=str(error)) from error
+
+    def scorer(self, *, model_name: str = MODEL_NAME) -> TritonScorer:
+        """Who answers scoring requests: the deployed model, over gRPC, on all servers in turn."""
+        return TritonScorer(self.urls, self.client, model_name=model_name)
+
+    def live_model(self, *, model_name: str = MODEL_NAME) -> LiveModel:
+        """The metadata call: which model is live.
+
+        Raises:
+            InputError: no model is deployed there, or not by this project.
+            UnavailableError: no answer.
+        """
+        return self.scorer(model_name=model_name).live_model()
+
+    def stop(self) -> None:
+        """Stop the embedded server, kindly and then not; close the connections. Harmless when it is not running."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(self._stop_timeout + 2.0)
+            except subprocess.TimeoutExpired:
+                logger.warning("tritonserver %d did not stop in time and is killed", self._process.pid)
+                self._process.kill()
+                self._process.wait()
+        self._process = None
+        if self._regions:
+            for region in _SHARED_MEMORY.glob(f"{self._regions}*"):
+                region.unlink(missing_ok=True)
+        if self._run_dir is not None:
+            shutil.rmtree(self._run_dir, ignore_errors=True)
+            self._run_dir = None
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines of the embedded server's log."""
+        if self.log_file is None or not self.log_file.exists():
+            return ""
+        return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
+
+    def _start(self) -> None:
+        assert self.repository is not None
+        home = find_triton_home(self._triton_home)
+        for name, port in self._ports.items():
+            if port and not _is_free(port):
+                raise InputError(
+                    f"the {name} port of the Triton server is in use",
+                    where=f"{LOOPBACK}:{port}",
+                    mend="stop what uses it, give another port, or leave it out and the system chooses a free one",
+                )
+        self.repository.mkdir(parents=True, exist_ok=True)
+        remove_dead_regions()
+        self._run_dir = Path(tempfile.mkdtemp(prefix="multitron-triton-"))
+        backends = _assemble_backend(home, self._run_dir)
+        for attempt in range(1, _ATTEMPTS + 1):
+            ports = {name: port or _free_port() for name, port in self._ports.items()}
+            self._regions = f"{_REGION_PREFIX}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
+            self._spawn(home, backends, ports)
+            self.urls = (f"{LOOPBACK}:{ports['grpc']}",)
+            try:
+                self._wait_until_ready(self.url)
+            except UnavailableError:
+                if attempt < _ATTEMPTS and "already in use" in self.log_tail(50):
+                    logger.info("a port was taken while tritonserver started; trying others")
+                    continue
+                raise
+            break
+        self._load_deployed()
+
+    def _spawn(self, home: Path, backends: Path, ports: dict[str, int]) -> None:
+        assert self.log_file is not None
+        command = [
+            str(home / "bin" / "tritonserver"),
+            f"--model-repository={self.repository}",
+            f"--backend-directory={backends}",
+            f"--backend-config=python,shm-region-prefix-name={self._regions}",
+            "--model-control-mode=explicit",
+            "--disable-auto-complete-config",
+            "--allow-sagemaker=false",
+            "--allow-vertex-ai=false",
+            "--allow-gpu-metrics=false",
+            f"--exit-timeout-secs={int(self._stop_timeout)}",
+        ]
+        for name, port in ports.items():
+            command += [f"--{name}-address={LOOPBACK}", f"--{name}-port={port}"]
+        # The backend runs the python3 that is first in PATH: this one, which has torch.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        tie = [sys.executable, "-I", "-S", str(Path(__file__).with_name("tied_process.py")), str(os.getpid())]
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        started = threading.Event()
+        failure: list[OSError] = []
+
+        def keep(log_file: Path) -> None:
+            # The kernel ties the server to the THREAD that starts it, so that thread must live as long as we do.
+            try:
+                with log_file.open("wb") as log:
+                    process = self._process = subprocess.Popen(
+                        tie + command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        env={**os.environ, "PATH": path},
+                        start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+                    )
+            except OSError as error:
+                failure.append(error)
+                return
+            finally:
+                started.set()
+            process.wait()
+
+        threading.Thread(target=keep, args=(self.log_file,), name="tritonserver", daemon=True).start()
+        started.wait()
+        if failure:
+            raise UnavailableError("tritonserver cannot be started", where=command[0], found=str(failure[0]))
+
+    def _wait_until_ready(self, url: str) -> None:
+        deadline = time.monotonic() + self._start_timeout
+        problem = "no answer yet"
+        while time.monotonic() < deadline:
+            if self._process is not None and self._process.poll() is not None:
+                raise UnavailableError(
+                    "tritonserver ended while it started",
+                    where=self.log_file,
+                    found=f"exit status {self._process.returncode}",
+                    mend=f"the end of its log says why:\n{self.log_tail()}",
+                )
+            try:
+                if self.client(url).is_server_live():
+                    return
+            except InferenceServerException as error:
+                problem = str(error)
+            time.sleep(0.05)
+        raise UnavailableError(
+            f"the Triton server is not ready after {self._start_timeout:g} s",
+            where=url,
+            found=problem,
+            mend=f"see its log:\n{self.log_tail()}" if self.embedded else "check the address and that the server runs",
+        )
+
+    def _load_deployed(self) -> None:
+        """Load what the repository says is deployed. A model that cannot be loaded leaves the server up for repairs."""
+        assert self.repository is not None
+        for config in sorted(self.repository.glob("*/config.pbtxt")):
+            try:
+                self.load(config.parent.name)
+            except InputError as error:
+                logger.error("the deployed model is not served: %s", error)
+
+
+def find_triton_home(given: Path | str | None = None) -> Path:
+    """The folder with `bin/tritonserver`, as `TritonServer` describes.
+
+    Raises:
+        InputError: it is not there; the message says what to do without it.
+    """
+    named = given or os.environ.get("MULTITRON_TRITON_HOME")
+    places = [Path(named)] if named else [Path(__file__).parents[1] / ".triton", Path.cwd() / ".triton"]
+    for place in places:
+        home = place.absolute() / "pytriton" / "tritonserver"
+        if (home / "bin" / "tritonserver").is_file():
+            return home
+    raise InputError(
+        "this machine has no Triton binary",
+        where=" or ".join(str(place) for place in places),
+        mend="install it (pip install --no-deps --target .triton nvidia-pytriton) and name the folder in "
+        f"MULTITRON_TRITON_HOME; or {_ELSEWHERE}",
+    )
+
+
+def remove_dead_regions() -> None:
+    """Remove shared-memory regions that servers of ended processes of ours left behind."""
+    for region in _SHARED_MEMORY.glob(f"{_REGION_PREFIX}_*"):
+        owner = region.name.removeprefix(f"{_REGION_PREFIX}_").split("_", 1)[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            region.unlink(missing_ok=True)
+
+
+def _assemble_backend(home: Path, run_dir: Path) -> Path:
+    """A backend directory in which the stub of this Python stands beside the backend, made of links."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = home / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.is_file():
+        have = sorted(path.name for path in (home / "python_backend_stubs").iterdir())
+        raise InputError(
+            "the Triton binary has no stub for this Python",
+            where=stub.parent.parent,
+            found=version,
+            mend=f"use a Python of {', '.join(have)}; or {_ELSEWHERE}",
+        )
+    backend = run_dir / "backends" / "python"
+    backend.mkdir(parents=True)
+    for file in (
+        home / "backends" / "python" / "libtriton_python.so",
+        home / "backends" / "python" / "triton_python_backend_utils.py",
+        stub,
+    ):
+        (backend / file.name).symlink_to(file)
+    return backend.parent
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,138 @@
+"""Scoring requests over gRPC, spread over several servers, repeated while a server is away."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from multitron_core.errors import InputError, UnavailableError
+from serving.repository import MODEL_NAME, live_model_of
+from serving.request import LiveModel, ScoringRequest
+
+logger = logging.getLogger(__name__)
+
+_TYPES = {np.dtype(np.int64): "INT64", np.dtype(np.int32): "INT32", np.dtype(np.float32): "FP32"}
+
+
+class TritonScorer:
+    """Answers scoring requests with a deployed model; safe to call from several threads.
+
+    Scoring changes nothing on the server, so a request that got no answer is sent again, to the next server.
+
+    Args:
+        urls: gRPC addresses that serve the same repository.
+        client: gives the client of an address.
+        model_name: the model of the repository.
+        timeout: seconds that one request may take.
+        patience: seconds for which an unavailable server is tried again.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        client: Callable[[str], triton.InferenceServerClient],
+        *,
+        model_name: str = MODEL_NAME,
+        timeout: float = 300.0,
+        patience: float = 20.0,
+    ) -> None:
+        self._urls, self._client, self._model_name = tuple(urls), client, model_name
+        self._timeout, self._patience = timeout, patience
+        self._turn = itertools.count()
+
+    def live_model(self) -> LiveModel:
+        """The model that counts as deployed, asked of the server.
+
+        Raises:
+            InputError: no model is deployed there.
+            UnavailableError: no answer.
+        """
+        url = self._urls[0]
+        try:
+            return live_model_of(self._client(url).get_model_config(self._model_name).config)
+        except InferenceServerException as error:
+            # Triton answers UNAVAILABLE for a model that it does not have, too.
+            if is_unavailable(error) and "unknown model" not in error.message():
+                raise UnavailableError("the Triton server does not answer", where=url, found=str(error)) from error
+            raise InputError(
+                "no model is deployed", where=f"{self._model_name} on {url}", found=error.message(), mend="deploy one"
+            ) from error
+
+    def top_k(self, request: ScoringRequest, *, version: int) -> tuple[np.ndarray, np.ndarray]:
+        """Item indices int32 [sessions, k] and scores float32 [sessions, k], best first.
+
+        Raises:
+            InputError: the server refuses the request.
+            UnavailableError: no answer within the patience, or the version has been replaced.
+        """
+        sessions = len(request.items)
+        inputs: dict[str, np.ndarray] = {
+            "items": np.ascontiguousarray(request.items, np.int64),
+            "lengths": np.ascontiguousarray(request.lengths, np.int64)[:, None],
+            "pi": np.ascontiguousarray(request.pi, np.float32),
+            "k": np.full((sessions, 1), request.k, np.int32),
+        }
+        if request.excluded is not None:
+            inputs["excluded"] = np.ascontiguousarray(request.excluded, np.int64)
+        parameters = None if request.assortment is None else {"assortment": pack_assortment(request.assortment)}
+        tensors = [_tensor(name, array) for name, array in inputs.items()]
+        result = self._send(tensors, str(version), parameters)
+        index, scores = result.as_numpy("item_index"), result.as_numpy("score")
+        assert index is not None  # the config names both outputs
+        assert scores is not None
+        return index, scores
+
+    def _send(
+        self, tensors: list[triton.InferInput], version: str, parameters: dict[str, str] | None
+    ) -> triton.InferResult:
+        deadline = time.monotonic() + self._patience
+        pause = 0.1
+        while True:
+            url = self._urls[next(self._turn) % len(self._urls)]
+            try:
+                return self._client(url).infer(
+                    self._model_name,
+                    tensors,
+                    model_version=version,
+                    client_timeout=self._timeout,
+                    parameters=parameters,
+                )
+            except InferenceServerException as error:
+                gone = error.status() == "StatusCode.NOT_FOUND"
+                if not (gone or is_unavailable(error)):
+                    raise InputError(
+                        "the Triton server refuses the request", where=url, found=error.message()
+                    ) from error
+                if gone or time.monotonic() > deadline:
+                    raise UnavailableError(
+                        "the deployed version is not served any more" if gone else "the Triton server does not answer",
+                        where=f"{self._model_name} version {version} on {url}",
+                        found=error.message(),
+                        mend="start the run again: it will use the version that is live then",
+                    ) from error
+                logger.info("no answer from %s (%s); trying again in %.1f s", url, error.message(), pause)
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
+
+
+def is_unavailable(error: InferenceServerException) -> bool:
+    """Whether a gRPC error may pass by itself, so that the same request can be sent again."""
+    return error.status() in ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
+
+
+def pack_assortment(assortment: np.ndarray) -> str:
+    """An assortment (bool [items]) as the request parameter that the model reads."""
+    return base64.b64encode(np.packbits(np.asarray(assortment, bool), bitorder="little").tobytes()).decode()
+
+
+def _tensor(name: str, array: np.ndarray) -> triton.InferInput:
+    tensor = triton.InferInput(name, list(array.shape), _TYPES[array.dtype])
+    tensor.set_data_from_numpy(array)
+    return tensor

@@ -1,0 +1,72 @@
+"""Small models written by hand, and one real Triton server a module."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from multitron_core.config import ModelConfig
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.errors import InputError
+from multitron_core.model import MultiTRON
+from multitron_core.vocabulary import Vocabulary
+from serving.server import TritonServer, find_triton_home
+
+ITEMS = 500
+torch.set_num_threads(1)
+
+
+def write_model(folder: Path, *, items: int = ITEMS, seed: int = 0, version: str = "first", **shape: object) -> Path:
+    """A model folder as training writes it, with random weights."""
+    torch.manual_seed(seed)
+    config = ModelConfig(items=items, **{"dimension": 16, "max_length": 10, "item_scale": 1.0, **shape})  # type: ignore[arg-type]
+    vocabulary = Vocabulary(pl.Series([f"item {i:07}" for i in range(items)]))
+    folder.mkdir(parents=True)
+    save_file(MultiTRON(config).state_dict(), folder / "weights.safetensors")
+    vocabulary.save(folder / "vocabulary.parquet")
+    described = {"model": dataclasses.asdict(config), "vocabulary_hash": vocabulary.hash, "version": version}
+    (folder / "config.json").write_text(json.dumps({**described, "training": {}}))
+    return folder
+
+
+def some_sessions(vocabulary: Vocabulary, count: int, *, seed: int = 0, longest: int = 14) -> EncodedSessions:
+    """Random sessions of 1 to `longest` clicks whose ids are not in order; short ones repeat."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(1, longest + 1, count)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    items = generator.integers(1, len(vocabulary) + 1, offsets[-1], dtype=np.int32)
+    ids = pl.Series([f"s{number}" for number in generator.permutation(count)])
+    return EncodedSessions(ids, offsets, items, generator.random(len(items)) < 0.2, vocabulary.hash)
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "first")
+
+
+@pytest.fixture(scope="module")
+def vocabulary(model_dir: Path) -> Vocabulary:
+    return Vocabulary.load(model_dir / "vocabulary.parquet")
+
+
+def require_triton() -> None:
+    """Skip where the server's binary is not installed."""
+    try:
+        find_triton_home()
+    except InputError as error:
+        pytest.skip(f"no Triton server here: {error}")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    require_triton()
+    with TritonServer(tmp_path_factory.mktemp("triton") / "repository") as running:
+        yield running
