@@ -1,0 +1,250 @@
+"""The passes of session preparation, shard by shard; what must be known of the whole log is collected between them.
+
+1. group clicks into sessions, drop short ones, count items
+2. drop rare items, drop short sessions, collect the sessions' starts
+3. split; find each item's first appearance in train, whose order is the vocabulary
+4. drop test items that train does not have, merge orders, label, encode
+5. put the sessions in the order of their first event
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.encoded_shards import EncodedShard, by_first_event, encode_shard, merge_shards
+from multitron_core.errors import InputError
+from multitron_core.event_shards import LINE_BITS, EventShards
+from multitron_core.formats.format import PreparationRules, SplitRule
+from multitron_core.session_clicks import SessionClicks, group_clicks
+from multitron_core.vocabulary import Vocabulary
+
+_DAY = 86_400_000_000  # microseconds
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Train, test and what became of the rest.
+
+    Args:
+        orders: (of train, of test), the orders merged into sessions.
+        dropped: reason -> events.
+        time: the split time, None under the published split.
+    """
+
+    train: EncodedSessions
+    test: EncodedSessions
+    orders: tuple[int, int]
+    vocabulary: Vocabulary
+    dropped: dict[str, int]
+    time: datetime | None
+
+
+def split_sessions(shards: EventShards, rules: PreparationRules) -> Split:
+    """Filter, split, label and encode the sessions of a log.
+
+    Raises:
+        InputError: no session of train or of test is left.
+    """
+    shelf = _Shelf(shards.folder)
+    dropped = Counter({"carts: not used": shards.counts["cart"]})
+    item_ids = _frequent_items(shards, shelf, rules, dropped)
+    starts = _drop_rare_items(shelf, item_ids, rules, dropped)
+    split = _SplitAt(rules.split, _split_time(starts, rules.split), [("test" in name) for name in shards.file_names()])
+    codes = _first_appearances(shelf, split, len(item_ids))
+    vocabulary = Vocabulary(item_ids.gather(codes))
+    index = np.zeros(len(item_ids), dtype=np.int32)  # code -> index, 0 for what train does not have
+    index[codes] = np.arange(1, len(codes) + 1, dtype=np.int32)
+    parts: tuple[list[EncodedShard], list[EncodedShard]] = ([], [])
+    for number in range(len(shelf)):
+        clicks, orders = shelf.get(number)
+        for part, encoded in zip(parts, _encode(clicks, orders, split, index, vocabulary, rules, dropped), strict=True):
+            part.append(encoded)
+    counts = tuple(sum(encoded.orders for encoded in part) for part in parts)
+    train, test = (merge_shards(part, by_first_event, vocabulary.hash) for part in parts)
+    for name, sessions in (("train", train), ("test", test)):
+        if not len(sessions):
+            raise _empty(name, split, starts)
+    return Split(train, test, (counts[0], counts[1]), vocabulary, {k: n for k, n in dropped.items() if n}, split.at)
+
+
+@dataclass(frozen=True)
+class _SplitAt:
+    rule: SplitRule
+    microseconds: int | None
+    test_files: list[bool]  # by rank of the file
+
+    @property
+    def at(self) -> datetime | None:
+        return None if self.microseconds is None else _time(self.microseconds)
+
+    def is_test(self, clicks: SessionClicks) -> np.ndarray:
+        """bool [sessions]."""
+        if self.microseconds is None:
+            return np.array(self.test_files, dtype=bool)[clicks.first_place >> LINE_BITS]
+        return (clicks.first_ts() if self.rule.by == "first" else clicks.last_ts()) >= self.microseconds
+
+
+class _Shelf:
+    """The shards' sessions between passes: in memory when the log fits there, else in files.
+
+    Args:
+        folder: where files go; None keeps all in memory.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._kept: list[tuple[SessionClicks, pl.DataFrame] | None] = []
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def append(self, clicks: SessionClicks, orders: pl.DataFrame) -> None:
+        self._kept.append(None)
+        self.put(len(self) - 1, clicks, orders)
+
+    def put(self, number: int, clicks: SessionClicks, orders: pl.DataFrame) -> None:
+        if self._folder is None:
+            self._kept[number] = (clicks, orders)
+        else:
+            clicks.save(self._folder / f"clicks-{number}")
+            orders.write_ipc(self._folder / f"orders-{number}.arrow")
+
+    def get(self, number: int) -> tuple[SessionClicks, pl.DataFrame]:
+        kept = self._kept[number]
+        if kept is not None:
+            return kept
+        assert self._folder is not None  # what is not in memory was written
+        orders = pl.read_ipc(self._folder / f"orders-{number}.arrow")
+        return SessionClicks.load(self._folder / f"clicks-{number}"), orders
+
+
+def _frequent_items(shards: EventShards, shelf: _Shelf, rules: PreparationRules, dropped: Counter[str]) -> pl.Series:
+    """Pass 1. The ids of the items that are frequent enough; an item's place in them is its code until pass 3."""
+    counts: pl.DataFrame | None = None
+    for events in shards:
+        is_click = pl.col("event_type") == "click"
+        clicks = group_clicks(events.filter(is_click))
+        clicks = _drop_short(clicks, rules, "", dropped)
+        shelf.append(clicks, events.filter(~is_click).select("session_id", "item_id", "ts"))
+        found = clicks.items.alias("item_id").to_frame().group_by("item_id").agg(clicks=pl.len())
+        # Merging at every shard keeps this at the size of the catalogue.
+        merged = found if counts is None else pl.concat([counts, found])
+        counts = merged.group_by("item_id").agg(pl.col("clicks").sum())
+    assert counts is not None  # there are clicks, so there is a shard
+    return counts.filter(pl.col("clicks") >= rules.min_item_clicks)["item_id"]
+
+
+def _drop_rare_items(shelf: _Shelf, item_ids: pl.Series, rules: PreparationRules, dropped: Counter[str]) -> np.ndarray:
+    """Pass 2. The sessions' first and last start, int64 [2]; from here on the items of clicks are codes."""
+    codes = item_ids.alias("item_id").to_frame().with_row_index("code")
+    least, most = [], []
+    for number in range(len(shelf)):
+        clicks, orders = shelf.get(number)
+        found = clicks.items.alias("item_id").to_frame().join(codes, on="item_id", how="left", maintain_order="left")
+        kept = found["code"].is_not_null()
+        dropped[f"clicks: item with fewer than {rules.min_item_clicks} clicks"] += int((~kept).sum())
+        clicks = clicks.with_items(found["code"].fill_null(0)).with_clicks(kept.to_numpy())
+        clicks = _drop_short(clicks, rules, " after rare items", dropped)
+        if len(clicks):
+            least.append(clicks.first_ts().min())
+            most.append(clicks.first_ts().max())
+        shelf.put(number, clicks, orders)
+    if not most:
+        raise InputError(
+            "no session is left",
+            found=dict(dropped),
+            mend="give more events, or smaller min_session_clicks and min_item_clicks",
+        )
+    return np.array([min(least), max(most)])
+
+
+def _split_time(starts: np.ndarray, rule: SplitRule) -> int | None:
+    if rule.by == "file":
+        return None
+    last = int(starts[1])
+    return (last - last % _DAY if rule.anchor == "midnight" else last) - round(rule.days * _DAY)
+
+
+def _first_appearances(shelf: _Shelf, split: _SplitAt, items: int) -> np.ndarray:
+    """Pass 3. Item codes in the order of their first appearance in train.
+
+    Sessions come in the order of their first line, each session's clicks in time order.
+    """
+    never = np.iinfo(np.int64).max
+    place, step = np.full(items, never), np.full(items, never)
+    for number in range(len(shelf)):
+        clicks, _ = shelf.get(number)
+        train = ~split.is_test(clicks)
+        train_clicks = clicks.with_sessions(train)
+        if not np.all(np.diff(train_clicks.first_place) > 0):
+            train_clicks = train_clicks.take(np.argsort(train_clicks.first_place, kind="stable"))
+        codes = train_clicks.items.to_numpy()
+        first = np.full(items, -1)
+        first[codes[::-1]] = np.arange(len(codes))[::-1]  # the last write stays: each code's first click
+        seen = np.flatnonzero(first >= 0)
+        session = np.searchsorted(train_clicks.offsets, first[seen], side="right") - 1
+        new_place, new_step = train_clicks.first_place[session], first[seen] - train_clicks.offsets[session]
+        earlier = (new_place < place[seen]) | ((new_place == place[seen]) & (new_step < step[seen]))
+        place[seen[earlier]], step[seen[earlier]] = new_place[earlier], new_step[earlier]
+    in_train = np.flatnonzero(place != never)
+    return in_train[np.lexsort((step[in_train], place[in_train]))]
+
+
+def _encode(
+    clicks: SessionClicks,
+    orders: pl.DataFrame,
+    split: _SplitAt,
+    index: np.ndarray,
+    vocabulary: Vocabulary,
+    rules: PreparationRules,
+    dropped: Counter[str],
+) -> tuple[EncodedShard, EncodedShard]:
+    """Pass 4. The shard's sessions of train and of test."""
+    is_test = split.is_test(clicks)
+    clicks = clicks.with_items(pl.Series(index[clicks.items.to_numpy()]))
+    train, test = clicks.with_sessions(~is_test), clicks.with_sessions(is_test)
+    known = (test.items > 0).to_numpy()
+    dropped["clicks: item that train does not have"] += int((~known).sum())
+    test = _drop_short(test.with_clicks(known), rules, " after items that train does not have", dropped)
+    known_orders = orders.join(vocabulary.to_frame(), on="item_id", how="inner", maintain_order="left")
+    dropped["orders: item that train does not have"] += len(orders) - len(known_orders)
+    encoded = encode_shard(train, known_orders), encode_shard(test, known_orders)
+    dropped["orders: session that was dropped"] += len(known_orders) - encoded[0].orders - encoded[1].orders
+    return encoded
+
+
+def _drop_short(clicks: SessionClicks, rules: PreparationRules, when: str, dropped: Counter[str]) -> SessionClicks:
+    long = clicks.lengths >= rules.min_session_clicks
+    dropped[f"clicks: session with fewer than {rules.min_session_clicks} clicks{when}"] += int(
+        clicks.lengths[~long].sum()
+    )
+    return clicks.with_sessions(long)
+
+
+def _empty(name: str, split: _SplitAt, starts: np.ndarray) -> InputError:
+    first, last = (_time(int(start)).isoformat(timespec="seconds") for start in starts)
+    if split.at is None:
+        return InputError(
+            f"the split leaves no {name} session",
+            where="the published split: files whose name contains 'test' are the test set",
+            mend="give both files, or split by time with split_days",
+        )
+    days = (starts[1] - starts[0]) / _DAY
+    return InputError(
+        f"the split leaves no {name} session",
+        where=f"split at {split.at.isoformat(timespec='seconds')} ({split.rule.days:g} days), sessions by their "
+        f"{split.rule.by} click",
+        found=f"sessions that start from {first} to {last} ({days:.1f} days)",
+        mend=f"choose a {'smaller' if name == 'train' else 'larger'} split_days, or give more days of events",
+    )
+
+
+def _time(microseconds: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)

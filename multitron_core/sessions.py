@@ -1,0 +1,213 @@
+"""Sessions for training, testing and scoring, from an event log.
+
+Preparation follows the order of operations of the official MultiTRON code (spec: paper section 4.1), in UTC: sessions
+of clicks in time order; short sessions out, rare items out, short sessions out again; time split; test items that
+train does not have out; indices in order of first appearance; orders merged as labels; sessions by first event.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.errors import InputError, MultitronError
+from multitron_core.event_shards import ROWS_IN_MEMORY, EventShards
+from multitron_core.events import EVENT_TYPES, EventLog, check_reject_share, read_events
+from multitron_core.formats import FORMATS, PreparationRules, SplitRule, get_format
+from multitron_core.preparation import split_sessions
+from multitron_core.scoring_sessions import encode_sessions
+from multitron_core.vocabulary import Vocabulary
+
+__all__ = ["PreparedSessions", "encode_sessions", "format_statistics", "prepare_sessions"]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedSessions:
+    """What training reads.
+
+    Args:
+        train, test: encoded sessions, by the time of their first event.
+        vocabulary: the items of train.
+        statistics: `{"train": {"sessions", "clicks", "orders"}, "test": {...}, "items": n, "in": {"clicks", "orders",
+            "carts"}, "dropped": {reason: n}, "rejected": {reason: n}, "split": time}`. Reasons begin with what they
+            count, so that `in["clicks"]` = clicks of train and test + all of `dropped` that begins with "clicks",
+            and the same for orders and carts.
+    """
+
+    train: EncodedSessions
+    test: EncodedSessions
+    vocabulary: Vocabulary
+    statistics: dict[str, Any]
+
+    def save(self, folder: Path | str) -> None:
+        """Write into `folder` (`train/`, `test/`, `vocabulary.parquet`, `statistics.json`), replacing what is there.
+
+        Everything is written beside it first: what was there stays whole until the new is complete.
+        """
+        folder = Path(folder)
+        new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        self.train.save(new / "train")
+        self.test.save(new / "test")
+        self.vocabulary.save(new / "vocabulary.parquet")
+        (new / "statistics.json").write_text(json.dumps(self.statistics, indent=2))
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> PreparedSessions:
+        """Open what `save` wrote; clicks are memory-mapped.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        folder = Path(folder)
+        try:
+            statistics = json.loads((folder / "statistics.json").read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(
+                "prepared sessions cannot be read", where=folder, found=str(error), mend="prepare the sessions again"
+            ) from error
+        return cls(
+            EncodedSessions.load(folder / "train"),
+            EncodedSessions.load(folder / "test"),
+            Vocabulary.load(folder / "vocabulary.parquet"),
+            statistics,
+        )
+
+
+def prepare_sessions(
+    events: EventLog | pl.LazyFrame | pl.DataFrame,
+    format: str = "table",
+    *,
+    split_days: float | None = None,
+    min_session_clicks: int | None = None,
+    min_item_clicks: int | None = None,
+    session_gap: timedelta | None = None,
+    max_reject_share: float = 0.01,
+    rows_in_memory: int = ROWS_IN_MEMORY,
+) -> PreparedSessions:
+    """Prepare an event log for training and testing.
+
+    Args:
+        events: what `read_events` gives, or a frame with the log's columns (`file` and `line` decide the order of
+            items in the vocabulary; without them the order of rows does).
+        format: whose rules apply: diginetica splits at midnight of the last session start minus 7 days, by first
+            click; yoochoose at the last session start minus 1 day, by last click; both keep items with at least 5
+            clicks. otto takes the published split (files whose name contains "test") and keeps every item. table
+            does as diginetica with 1 day.
+        split_days: days of the test set instead of the format's; otto then splits as table does.
+        min_session_clicks, min_item_clicks: instead of the format's.
+        session_gap: cut the events of each `session_id` (a user, that is) where nothing happens for longer.
+        max_reject_share: the largest share of rejected lines that is let pass.
+        rows_in_memory: events held at once; a larger log goes through temporary files.
+
+    Returns:
+        `PreparedSessions`.
+
+    Raises:
+        InputError: too many rejects, no clicks, or a split that leaves train or test empty.
+    """
+    rules = _rules(get_format(format).rules, split_days, min_session_clicks, min_item_clicks)
+    with EventShards(rows_in_memory=rows_in_memory, keep=("click", "order"), session_gap=session_gap) as shards:
+        shards.read(events)
+        accepted = sum(shards.counts.values())
+        check_reject_share(
+            accepted, shards.rejected, shards.first_rejects, max_share=max_reject_share, where=f"{format} events"
+        )
+        if not shards.counts["click"]:
+            raise InputError("there are no clicks", where=f"{format} events", found=dict(shards.counts))
+        split = split_sessions(shards, rules)
+        statistics = {
+            "train": _counts(split.train, split.orders[0]),
+            "test": _counts(split.test, split.orders[1]),
+            "items": len(split.vocabulary),
+            "in": {f"{event_type}s": shards.counts[event_type] for event_type in EVENT_TYPES},
+            "dropped": split.dropped,
+            "rejected": dict(shards.rejected),
+            "split": None if split.time is None else split.time.isoformat(),
+        }
+        return PreparedSessions(split.train, split.test, split.vocabulary, statistics)
+
+
+def _counts(sessions: EncodedSessions, orders: int) -> dict[str, int]:
+    return {"sessions": len(sessions), "clicks": len(sessions.items), "orders": orders}
+
+
+def _rules(
+    rules: PreparationRules, split_days: float | None, min_session_clicks: int | None, min_item_clicks: int | None
+) -> PreparationRules:
+    split = rules.split
+    if split_days is not None:
+        split = SplitRule(days=split_days) if split.by == "file" else dataclasses.replace(split, days=split_days)
+    return PreparationRules(
+        split,
+        rules.min_session_clicks if min_session_clicks is None else min_session_clicks,
+        rules.min_item_clicks if min_item_clicks is None else min_item_clicks,
+    )
+
+
+def format_statistics(statistics: dict[str, Any]) -> str:
+    """The counts of the paper's Table 1 and what became of the rest, as lines of text."""
+    rows: list[tuple[str, ...]] = [("", "sessions", "clicks", "orders")]
+    for part in ("train", "test"):
+        rows.append((part, *(f"{statistics[part][name]:,}" for name in ("sessions", "clicks", "orders"))))
+    lines = [f"{row[0]:<6}" + "".join(f"{value:>13}" for value in row[1:]) for row in rows]
+    lines.append(f"items  {statistics['items']:>12,}")
+    lines.append(f"split  {statistics['split'] or 'by file'}")
+    for title, counts in (
+        ("in", statistics["in"]),
+        ("dropped", statistics["dropped"]),
+        ("rejected", statistics["rejected"]),
+    ):
+        lines += [f"{title:<9}{count:>10,}  {name}" for name, count in counts.items()]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command `python -m multitron_core.sessions`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m multitron_core.sessions", description="Prepare raw events as sessions for training."
+    )
+    parser.add_argument("--data", required=True, nargs="+", help="a file, folder or glob of raw events, or several")
+    parser.add_argument("--format", required=True, help=f"one of {', '.join(FORMATS)}")
+    parser.add_argument("--split-days", type=float, help="days of the test set, instead of the format's")
+    parser.add_argument("--max-reject-share", type=float, default=0.01, help="let this share of bad lines pass")
+    parser.add_argument("--stats", action="store_true", help="print the counts")
+    parser.add_argument("--out", type=Path, help="write the prepared sessions into this folder")
+    options = parser.parse_args(arguments)
+    if not options.stats and options.out is None:
+        parser.error("nothing to do: give --stats, --out FOLDER, or both")
+    try:
+        prepared = prepare_sessions(
+            read_events(options.data, options.format),
+            options.format,
+            split_days=options.split_days,
+            max_reject_share=options.max_reject_share,
+        )
+    except MultitronError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.out is not None:
+        prepared.save(options.out)
+    if options.stats:
+        print(format_statistics(prepared.statistics))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
