@@ -7,6 +7,7 @@ from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -41,6 +42,15 @@ def home(tmp_path, monkeypatch) -> Lake:
     return lake
 
 
+def as_rows(table: object) -> list[dict]:
+    """The rows of a polars frame, a pandas frame or a DuckDB relation."""
+    if isinstance(table, pl.DataFrame):
+        return table.to_dicts()
+    if isinstance(table, duckdb.DuckDBPyRelation):
+        return [dict(zip(table.columns, row, strict=True)) for row in table.fetchall()]
+    return table.to_dict(orient="records")
+
+
 def test_there_is_a_recipe_for_everybody():
     assert set(RECIPES) == {
         "With this project",
@@ -67,8 +77,7 @@ def test_recipe(title, home):
     )
     given = {"rows": expected, "some": expected.filter(session_id="s000001")}
     for name in given.keys() & names.keys():
-        frame = names[name]
-        found = frame.to_dicts() if isinstance(frame, pl.DataFrame) else frame.to_dict(orient="records")
+        found = as_rows(names[name])
         columns = expected.columns
         assert [[row[column] for column in columns] for row in found] == [
             [row[column] if column != "score" else pytest.approx(row[column]) for column in columns]
