@@ -1,0 +1,212 @@
+"""The front against plain float64 formulas on a small model."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from multitron_core.config import ModelConfig, TrainingConfig
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.errors import InputError
+from multitron_core.front import (
+    evaluate_front,
+    evaluate_points,
+    front_table,
+    front_volume,
+    hypervolume,
+    measure_front,
+    spaced_preferences,
+)
+from multitron_core.model import MultiTRON
+
+ITEMS = 30
+SMALL = TrainingConfig(batch_sessions=4, uniform_negatives=40, in_batch_negatives=3, kept_negatives=8)
+
+
+def random_sessions(sessions: int = 11, *, seed: int = 0) -> EncodedSessions:
+    rng = np.random.default_rng(seed)
+    offsets = np.concatenate([[0], np.cumsum(rng.integers(1, 9, sessions))]).astype(np.int64)
+    return EncodedSessions(
+        pl.Series([str(s) for s in range(sessions)]),
+        offsets,
+        rng.integers(1, ITEMS + 1, offsets[-1]).astype(np.int32),
+        rng.random(offsets[-1]) < 0.3,
+        "hash",
+    )
+
+
+@pytest.fixture
+def model() -> MultiTRON:
+    torch.manual_seed(1)
+    return MultiTRON(ModelConfig(items=ITEMS, dimension=8, max_length=5, item_scale=1.0)).eval()
+
+
+class TestSpacing:
+    def test_the_arcsine_law(self) -> None:
+        points = spaced_preferences()
+        assert len(points) == 26
+        assert points == pytest.approx([1 - math.sin(math.pi * i / 50) ** 2 for i in range(25, -1, -1)])
+
+    def test_the_published_weights(self) -> None:
+        published = [1.0, 0.9961, 0.9843, 0.9649, 0.9382, 0.9045, 0.8645, 0.8187]
+        assert [round(p, 4) for p in spaced_preferences()[::-1][:8]] == published
+        published = [1.0, 0.9984, 0.9936, 0.9856, 0.9744, 0.96]
+        assert [round(p, 4) for p in spaced_preferences(spacing="square")[::-1][:6]] == published
+
+    def test_any_beta_gives_rising_points_from_0_to_1(self) -> None:
+        points = spaced_preferences(7, beta=(1.2, 3.0))
+        assert points[0] == 0.0
+        assert points[-1] == 1.0
+        assert np.all(np.diff(points) > 0)
+
+    @pytest.mark.parametrize("arguments", [{"points": 1}, {"spacing": "log"}, {"beta": (1.0,)}, {"beta": (0.0, 1.0)}])
+    def test_refusals(self, arguments: dict) -> None:
+        with pytest.raises(InputError):
+            spaced_preferences(**arguments)
+
+
+class TestLosses:
+    def test_exact_losses_and_ranks_by_the_plain_formula(self, model: MultiTRON) -> None:
+        data = random_sessions()
+        measured = measure_front(model, data, [0.0, 0.6], config=SMALL, click_loss_mode="exact")
+        model = model.double()
+        clicks, orders, ranks = [], [], []
+        for session in dict.fromkeys(measured.steps["session"].to_list()):
+            own = slice(data.offsets[session], data.offsets[session + 1])
+            items, ordered = data.items[own][-6:].astype(np.int64), data.ordered[own][-6:]
+            states = model(
+                torch.from_numpy(items[None, :-1]), torch.tensor([len(items) - 1]), torch.tensor([0.4, 0.6]).double()
+            )
+            scores = model.scores(states)[0]
+            targets = torch.from_numpy(items[1:])
+            own_scores = scores.gather(1, targets[:, None] - 1)
+            clicks += (scores.exp().sum(1).log() - own_scores[:, 0]).tolist()
+            label = torch.from_numpy(ordered[1:])[:, None]
+            probability = torch.sigmoid(own_scores)
+            orders += (-torch.where(label, probability, 1 - probability).log())[:, 0].tolist()
+            ranks += ((scores > own_scores).sum(1) + 1).tolist()
+        np.testing.assert_allclose(measured.losses[1], np.column_stack([clicks, orders]), atol=1e-5)
+        assert measured.ranks[1].tolist() == ranks
+
+    def test_sampled_loss_with_every_item_as_negative(self, model: MultiTRON) -> None:
+        """So many draws that each item that nobody of the batch clicked is drawn, and copies stand for their share."""
+        data = random_sessions(4)
+        config = TrainingConfig(batch_sessions=4, uniform_negatives=3, in_batch_negatives=0, kept_negatives=1000)
+        measured = measure_front(model, data, [0.3], config=config, seed=5)
+        assert (measured.losses[..., 0] > 0).all()
+        exact = measure_front(model, data, [0.3], config=config, click_loss_mode="exact")
+        assert measured.losses[..., 0].mean() < exact.losses[..., 0].mean()  # 3 rivals are fewer than 29
+
+    def test_all_preferences_see_the_same_negatives(self, model: MultiTRON) -> None:
+        with torch.no_grad():
+            model.linear.weight[:, -2:] = 0.0  # pi changes nothing
+        measured = measure_front(model, random_sessions(), [0.0, 0.5, 1.0], config=SMALL)
+        np.testing.assert_array_equal(measured.losses[0], measured.losses[1])
+        np.testing.assert_array_equal(measured.losses[0], measured.losses[2])
+
+    def test_the_seed_decides_the_negatives_and_repeats_damp_them(self, model: MultiTRON) -> None:
+        data = random_sessions()
+        losses = [measure_front(model, data, [0.5], config=SMALL, seed=seed).losses[..., 0] for seed in (1, 1, 2)]
+        np.testing.assert_array_equal(losses[0], losses[1])
+        assert not np.array_equal(losses[0], losses[2])
+        means = {
+            repeats: [
+                measure_front(model, data, [0.5], config=SMALL, seed=seed, repeats=repeats).losses[..., 0].mean()
+                for seed in range(8)
+            ]
+            for repeats in (1, 16)
+        }
+        assert np.std(means[16]) < np.std(means[1])
+
+    def test_the_order_softmax_is_the_click_loss_of_the_ordered_steps(self, model: MultiTRON) -> None:
+        config = TrainingConfig(
+            batch_sessions=4, uniform_negatives=40, in_batch_negatives=3, kept_negatives=8, order_loss="ordered_softmax"
+        )
+        measured = measure_front(model, random_sessions(), [0.5], config=config)
+        ordered = measured.steps["ordered"].to_numpy()
+        assert measured.losses[0, :, 1].mean() == pytest.approx(measured.losses[0, ordered, 0].mean(), rel=1e-5)
+        assert measured.reference == (math.log(9), math.log(9))
+
+
+class TestTable:
+    def test_one_row_a_preference_with_the_contract_columns(self, model: MultiTRON) -> None:
+        front = evaluate_front(model, random_sessions(), 5, config=SMALL)
+        assert front.height == 5
+        assert front["pi_order"].is_sorted()
+        assert {
+            *("pi_order", "pi_click", "click_loss", "order_loss", "click_recall_20", "click_mrr_20"),
+            *("last_click_recall_20", "order_recall_20", "order_density", "recall_x_density", "dominated"),
+        } <= set(front.columns)
+        assert front["ranks_trained"].to_list() == [True] * 4 + [False]
+        for row in front.iter_rows(named=True):
+            better = front.filter(
+                (pl.col("click_loss") <= row["click_loss"])
+                & (pl.col("order_loss") <= row["order_loss"])
+                & ((pl.col("click_loss") < row["click_loss"]) | (pl.col("order_loss") < row["order_loss"]))
+            )
+            assert row["dominated"] == (better.height > 0)
+
+    def test_prepared_sessions_mean_their_test_split(self, model: MultiTRON) -> None:
+        class Prepared:
+            test = random_sessions()
+
+        assert evaluate_points(model, Prepared(), [0.5], config=SMALL).equals(
+            evaluate_points(model, Prepared.test, [0.5], config=SMALL)
+        )
+
+    def test_the_model_keeps_its_mode(self, model: MultiTRON) -> None:
+        model.train()
+        evaluate_points(model, random_sessions(), [0.5], config=SMALL)
+        assert model.training
+
+    def test_progress_reaches_the_end(self, model: MultiTRON) -> None:
+        seen: list[tuple[int, int]] = []
+        evaluate_points(model, random_sessions(), [0.5], config=SMALL, progress=lambda *done: seen.append(done))
+        assert seen == [(i + 1, len(seen)) for i in range(len(seen))]
+
+    def test_no_orders_at_all(self, model: MultiTRON) -> None:
+        data = random_sessions()
+        data = EncodedSessions(data.session_ids, data.offsets, data.items, np.zeros(len(data.items), bool), "hash")
+        front = evaluate_front(model, data, 3, config=SMALL)
+        assert front["order_recall_20"].to_list() == [None] * 3
+        assert front["order_loss"].is_finite().all()
+
+    def test_the_volume_of_the_table(self, model: MultiTRON) -> None:
+        measured = measure_front(model, random_sessions(40), [0.0, 0.5, 1.0], config=SMALL)
+        volume = front_volume(measured, reference=(9.0, 9.0), resamples=50)
+        points = front_table(measured).select("click_loss", "order_loss").to_numpy()
+        assert volume.raw.value == pytest.approx(hypervolume(points, (9.0, 9.0)), rel=1e-6)
+        assert volume.raw.low < volume.raw.value < volume.raw.high
+
+
+class TestRefusals:
+    def test_nothing_to_evaluate(self, model: MultiTRON) -> None:
+        empty = EncodedSessions(pl.Series([], dtype=pl.String), np.zeros(1, np.int64), *np.zeros((2, 0), bool), "hash")
+        with pytest.raises(InputError, match="nothing to evaluate"):
+            evaluate_front(model, empty)
+
+    @pytest.mark.parametrize("pi_orders", [[], [1.1], [float("nan")]])
+    def test_preferences(self, model: MultiTRON, pi_orders: list[float]) -> None:
+        with pytest.raises(InputError, match="pi_orders"):
+            evaluate_points(model, random_sessions(), pi_orders, config=SMALL)
+
+    def test_an_unknown_item(self, model: MultiTRON) -> None:
+        data = random_sessions()
+        data.items[-1] = ITEMS + 1
+        with pytest.raises(InputError, match="does not know"):
+            evaluate_points(model, data, [0.5], config=SMALL)
+
+    def test_weights_that_are_not_finite(self, model: MultiTRON) -> None:
+        with torch.no_grad():
+            model.norm.weight[0] = float("nan")
+        with pytest.raises(InputError, match="not finite"):
+            evaluate_points(model, random_sessions(), [0.5], config=SMALL)
+
+    def test_three_objectives(self) -> None:
+        model = MultiTRON(ModelConfig(items=ITEMS, dimension=8, objectives=("click", "cart", "order")))
+        with pytest.raises(InputError, match="clicks and orders"):
+            evaluate_points(model, random_sessions(), [0.5], config=SMALL)
