@@ -13,7 +13,7 @@ from orchestration.shop import Settings
 
 @dataclass(frozen=True)
 class Partitions:
-    """The partition definitions of a shop."""
+    """The partition definitions of a shop; days are UTC days, as in the event log."""
 
     days: dg.DailyPartitionsDefinition
     preferences: dg.StaticPartitionsDefinition
@@ -27,7 +27,6 @@ def partitions_of(settings: Settings) -> Partitions:
         start_date=calendar.first_day.isoformat(),
         # Dagster's end is exclusive.
         end_date=(calendar.last_day + dt.timedelta(days=1)).isoformat() if calendar.last_day else None,
-        timezone=calendar.timezone,
     )
     preferences = dg.StaticPartitionsDefinition(list(settings.scoring.pi))
     return Partitions(days, preferences, dg.MultiPartitionsDefinition({"date": days, "pi": preferences}))

@@ -21,6 +21,7 @@ from multitron_core.preference import DEFAULT_GRID, pi_grid
 
 HOME_VARIABLE = "MULTITRON_HOME"
 URL_VARIABLE = "MULTITRON_TRITON_URL"
+DEMO_HOME = Path("var/demo")
 
 
 class _Section(BaseModel):
@@ -135,6 +136,21 @@ class Shop(BaseModel):
         return tuple(url for url in from_environment.split(",") if url) or self.settings.triton.urls
 
 
+def demo_settings() -> Settings:
+    """The simulated shop that `make demo` takes the whole way."""
+    return Settings(
+        source=Source(path="raw", format="table", files="events-{date}.csv.gz"),
+        calendar=Calendar(first_day=dt.date(2026, 1, 1), last_day=dt.date(2026, 1, 8)),
+    )
+
+
+def shop_or_demo() -> Shop:
+    """The shop of MULTITRON_HOME; without that variable and before the first `make demo`, the demo's."""
+    if HOME_VARIABLE not in os.environ and not (DEMO_HOME / "shop.toml").exists():
+        return Shop(home=DEMO_HOME.resolve(), settings=demo_settings())
+    return load_shop()
+
+
 def load_shop(home: Path | str | None = None) -> Shop:
     """The shop of a home folder.
 
@@ -144,7 +160,7 @@ def load_shop(home: Path | str | None = None) -> Shop:
     Raises:
         InputError: no shop.toml there, not TOML, an unknown setting or a value out of range.
     """
-    folder = Path(home or os.environ.get(HOME_VARIABLE) or "var/demo").resolve()
+    folder = Path(home or os.environ.get(HOME_VARIABLE) or DEMO_HOME).resolve()
     path = folder / "shop.toml"
     try:
         values = tomllib.loads(path.read_text())

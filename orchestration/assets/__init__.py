@@ -1,0 +1,1 @@
+"""The assets, by the room of the house they live in."""

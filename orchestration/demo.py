@@ -1,0 +1,301 @@
+"""`make demo`: the whole way, raw events to recommendation tables, with the real Dagster jobs and a real Triton server.
+
+Repeating it changes nothing: raw files, model and deployed version are kept when they are of the same settings, and
+partitions are replaced by the same rows. A killed demo is simply started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from multitron_core.errors import InputError, MultitronError
+from multitron_core.events import read_events
+from multitron_core.lake import Lake
+from multitron_core.simulator import simulate
+from orchestration import models
+from orchestration.definitions import build_definitions
+from orchestration.instance import close_dead_runs, prepare_instance
+from orchestration.partitions import night_key
+from orchestration.shop import (
+    DEMO_HOME,
+    URL_VARIABLE,
+    Calendar,
+    Sessions,
+    Settings,
+    Shop,
+    Source,
+    demo_settings,
+    load_shop,
+    write_shop,
+)
+from serving.server import TritonServer
+
+SESSIONS, ITEMS = 20_000, 2_000
+"""The size of the simulated shop."""
+
+RUN_TAG = "multitron/started_by"
+SHOWN_PI = ("0.00", "0.50", "1.00")
+SHOWN_SESSIONS, SHOWN_ITEMS = 3, 5
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, default=DEMO_HOME, help="the shop's home folder")
+    parser.add_argument("--data", type=Path, help="folder of raw files; without it a shop is simulated")
+    parser.add_argument("--format", help="diginetica, yoochoose, otto or table; needed with --data")
+    parser.add_argument("--split-days", type=int, help="days of the test set, instead of the format's own")
+    parser.add_argument("--preset", help="training preset: demo, diginetica, yoochoose, otto, official")
+    arguments = parser.parse_args()
+    logging.getLogger("serving").setLevel(logging.ERROR)
+    try:
+        run_demo(
+            arguments.home,
+            data=arguments.data,
+            format=arguments.format,
+            split_days=arguments.split_days,
+            preset=arguments.preset,
+        )
+    except MultitronError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; start it again and it goes on where it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_demo(home: Path, *, data: Path | None, format: str | None, split_days: int | None, preset: str | None) -> None:
+    """Take a shop the whole way and print what came of it.
+
+    Args:
+        home: the shop's home folder; made when it is missing.
+        data: raw files; None simulates a shop.
+        format: of `data`.
+        split_days, preset: instead of what shop.toml, or without one the defaults, say.
+
+    Raises:
+        MultitronError: whatever stopped it, with the mend.
+    """
+    with step("settings"):
+        shop = _shop(home, data=data, format=format, split_days=split_days, preset=preset)
+        os.environ.update(prepare_instance(shop))
+    if data is None:
+        with step(f"simulated shop: {SESSIONS} sessions, {ITEMS} items, 8 days"):
+            calendar = shop.settings.calendar
+            simulate(home / "raw", sessions=SESSIONS, items=ITEMS, days=8, first_day=calendar.first_day)
+    definitions = build_definitions(shop)
+    with dg.DagsterInstance.get() as instance:
+        close_dead_runs(instance, tag=RUN_TAG, value="demo")
+        with _server(shop):
+            _run_jobs(shop, definitions, instance)
+    _print_results(shop)
+
+
+def _shop(home: Path, *, data: Path | None, format: str | None, split_days: int | None, preset: str | None) -> Shop:
+    """The shop of `home`: as shop.toml has it, with what the command line says otherwise; written back when changed."""
+    if (data is None) != (format is None):
+        raise InputError(
+            "DATA and FORMAT belong together",
+            found={"DATA": str(data), "FORMAT": format},
+            mend="make demo DATA=<folder> FORMAT=diginetica|yoochoose|otto|table",
+        )
+    there = (home / "shop.toml").exists()
+    settings = load_shop(home).settings if there else demo_settings() if data is None else _new_shop(data, format or "")
+    if data is not None and there and (settings.source.path, settings.source.format) != (str(data.resolve()), format):
+        raise InputError(
+            "this home belongs to other raw files",
+            where=home / "shop.toml",
+            found={"path": settings.source.path, "format": settings.source.format},
+            mend="name another home with MULTITRON_HOME=<folder>, or remove this one",
+        )
+    if split_days is not None:
+        settings = settings.model_copy(
+            update={"sessions": settings.sessions.model_copy(update={"split_days": split_days})}
+        )
+    if preset is not None:
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"preset": preset})})
+    settings = Settings.model_validate(settings.model_dump())
+    if not there or load_shop(home).settings != settings:
+        write_shop(home, settings)
+    return load_shop(home)
+
+
+def _new_shop(data: Path, format: str) -> Settings:
+    """Settings for raw files that hold many days: the calendar is theirs."""
+    log = read_events(data, format)
+    first, last = (
+        log.events.select(pl.col("ts").min().dt.date().alias("first"), pl.col("ts").max().dt.date().alias("last"))
+        .collect(engine="streaming")
+        .row(0)
+    )
+    if first is None:
+        raise InputError("there are no events", where=data, mend=f"name a folder with {format} files")
+    return Settings(
+        source=Source(path=str(data.resolve()), format=format),
+        calendar=Calendar(first_day=first, last_day=last),
+        sessions=Sessions(),
+    )
+
+
+def _server(shop: Shop) -> Any:
+    """One Triton server for all steps, unless the shop has servers or scores in process."""
+    if shop.triton_urls:
+        return nullcontext()
+    if shop.settings.triton.scorer == "in_process":
+        print("  note: scoring in this process, without a Triton server (shop.toml says so)")
+        return nullcontext()
+    return _shared_server(shop)
+
+
+@contextmanager
+def _shared_server(shop: Shop) -> Iterator[None]:
+    with step("Triton server"):
+        server = TritonServer(repository=shop.triton_repository).__enter__()
+    os.environ[URL_VARIABLE] = server.url
+    try:
+        yield
+    finally:
+        del os.environ[URL_VARIABLE]
+        server.stop()
+
+
+def _run_jobs(shop: Shop, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    """The jobs in the order in which the schedules run them."""
+    calendar, grid = shop.settings.calendar, shop.settings.scoring.pi
+    day = run_date(shop)
+    with step(f"job ingestion: {calendar.first_day} to {day}"):
+        _run(
+            definitions,
+            instance,
+            "ingestion",
+            tags={
+                "dagster/asset_partition_range_start": str(calendar.first_day),
+                "dagster/asset_partition_range_end": str(day),
+            },
+        )
+    with step("job training: sessions, model, front, deployment", own_lines=True):
+        _run(definitions, instance, "training")
+    with step(f"job session_preparation: {day}"):
+        _run(definitions, instance, "session_preparation", partition_key=str(day))
+    for pi in grid:
+        with step(f"job scoring: {day}, pi {pi}"):
+            _run(definitions, instance, "scoring", partition_key=night_key(day, pi))
+    with step(f"job night_completion: {day}"):
+        _run(definitions, instance, "night_completion", partition_key=str(day))
+
+
+def run_date(shop: Shop) -> dt.date:
+    """The day that a demo scores: the calendar's last."""
+    return shop.settings.calendar.last_day or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+
+
+def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, job: str, **options: Any) -> None:
+    """Run a job to its end.
+
+    Raises:
+        MultitronError: it failed; the error is the step's own where it is one of ours.
+    """
+    tags = {RUN_TAG: "demo", **options.pop("tags", {})}
+    result = definitions.resolve_job_def(job).execute_in_process(
+        instance=instance,
+        tags=tags,
+        raise_on_error=False,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        **options,
+    )
+    if result.success:
+        return
+    for event in result.all_events:
+        if event.is_step_failure:
+            failure = event.step_failure_data
+            description = failure.user_failure_data.description if failure.user_failure_data else None
+            cause = failure.error.cause or failure.error if failure.error else None
+            raise MultitronError(
+                description or (cause.message.strip() if cause else "the step failed"),
+                where=f"job {job}, step {event.step_key}",
+                mend=f"see run {result.run_id} in `make ui`",
+            )
+    failed = [
+        f"{check.asset_key.to_user_string()}.{check.check_name}"
+        for check in result.get_asset_check_evaluations()
+        if not check.passed
+    ]
+    raise MultitronError(
+        "checks failed", where=f"job {job}", found=failed, mend=f"see run {result.run_id} in `make ui`"
+    )
+
+
+@contextmanager
+def step(what: str, *, own_lines: bool = False) -> Iterator[None]:
+    """Say on the screen what is being done, and how long it took."""
+    start = time.monotonic()
+    print(f"  {what} ...", end="\n" if own_lines else "", flush=True)
+    try:
+        yield
+    except BaseException:
+        print("  failed" if own_lines else " failed", flush=True)
+        raise
+    print(f"{'  ...' if own_lines else ''} {time.monotonic() - start:.1f} s", flush=True)
+
+
+def _print_results(shop: Shop) -> None:
+    lake, day, grid = Lake(shop.lake), run_date(shop), shop.settings.scoring.pi
+    folder = models.newest(shop)
+    print("\nTables (Delta Lake):")
+    for table in ("events", "rejects", "recommendations", "published", "fronts"):
+        print(f"  {table:<16} {lake.uri(table)}")
+    metrics = pl.read_parquet(folder / "grid.parquet").select(
+        pi=pl.col("pi_order").map_elements(lambda value: f"{value:.2f}", return_dtype=pl.String),
+        click_recall="click_recall_20",
+        order_recall="order_recall_20",
+        order_density="order_density",
+        click_loss="click_loss",
+        order_loss="order_loss",
+    )
+    rows = lake.publications("recommendations").filter(run_date=day).select("pi", "rows")
+    print(f"\nRecommendations of {day} by preference (pi = weight on orders), metrics on the test sessions:")
+    print("  pi      rows  click recall@20  order recall@20  order density  click loss  order loss")
+    for row in rows.join(metrics, on="pi", how="left").sort("pi").iter_rows():
+        pi, count, *values = row
+        cells = [
+            f"{value:>{width}.4f}" if value is not None else f"{'-':>{width}}"
+            for value, width in zip(values, (15, 15, 13, 10, 10), strict=True)
+        ]
+        print(f"  {pi} {count:>9}  " + "  ".join(cells))
+    _print_sessions(lake, day, [pi for pi in SHOWN_PI if pi in grid])
+    print(f"\nThe front: {folder / 'front.png'}")
+    name = "" if shop.home == DEMO_HOME.resolve() else f" DATA={shop.settings.source.path}"
+    print(f"\nNext: make ui{name}   (the Dagster UI: how these tables came to be)")
+
+
+def _print_sessions(lake: Lake, day: dt.date, shown: list[str]) -> None:
+    """The best items of a few sessions, a column a preference."""
+    if not shown:
+        return
+    first = lake.read_recommendations(shown[0], day)["session_id"].unique().sort().head(SHOWN_SESSIONS).to_list()
+    lists = {
+        pi: lake.read_recommendations(pi, day, session_ids=first).filter(pl.col("rank") <= SHOWN_ITEMS) for pi in shown
+    }
+    for session in first:
+        print(f"\nSession {session}, best {SHOWN_ITEMS} items:")
+        print("  rank  " + "  ".join(f"pi {pi:<12}" for pi in shown))
+        columns = [lists[pi].filter(session_id=session).sort("rank")["item_id"].to_list() for pi in shown]
+        for rank, items in enumerate(zip(*columns, strict=True), start=1):
+            print(f"  {rank:>4}  " + "  ".join(f"{item!s:<15}" for item in items))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

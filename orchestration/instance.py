@@ -1,0 +1,46 @@
+"""The local Dagster instance of a shop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import dagster as dg
+
+from orchestration.shop import HOME_VARIABLE, Shop
+
+_TEMPLATE = Path(__file__).with_name("dagster.yaml")
+
+
+def prepare_instance(shop: Shop) -> dict[str, str]:
+    """Make the shop's Dagster home, with our dagster.yaml unless one is there.
+
+    Returns:
+        The environment variables that Dagster processes of this shop need.
+    """
+    shop.dagster_home.mkdir(parents=True, exist_ok=True)
+    config = shop.dagster_home / "dagster.yaml"
+    if not config.exists():
+        beside = config.with_suffix(".new")
+        shutil.copyfile(_TEMPLATE, beside)
+        os.replace(beside, config)
+    return {"DAGSTER_HOME": str(shop.dagster_home), HOME_VARIABLE: str(shop.home)}
+
+
+def close_dead_runs(instance: dg.DagsterInstance, *, tag: str, value: str) -> int:
+    """Report runs that a killed process left as running, so that the UI does not show them at work for ever.
+
+    Args:
+        instance: where the runs are.
+        tag: only runs with this tag ...
+        value: ... and value.
+
+    Returns:
+        How many there were.
+    """
+    unfinished = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+    runs = instance.get_runs(dg.RunsFilter(statuses=unfinished, tags={tag: value}))
+    for run in runs:
+        instance.report_run_failed(run, message="The process of this run was killed; a later start found it dead.")
+    return len(runs)

@@ -1,0 +1,55 @@
+"""The trained models of a shop: a folder each under `<home>/models`, and which of them is the newest."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from multitron_core.errors import InputError
+from orchestration.shop import Shop
+
+
+def set_newest(shop: Shop, model_dir: Path) -> None:
+    """Remember `model_dir` as the newest trained model, atomically."""
+    pointer = shop.models / "newest.json"
+    beside = pointer.with_suffix(".new")
+    beside.write_text(json.dumps({"folder": model_dir.name}))
+    os.replace(beside, pointer)
+
+
+def newest(shop: Shop) -> Path:
+    """The folder of the newest trained model.
+
+    Raises:
+        InputError: nothing has been trained.
+    """
+    pointer = shop.models / "newest.json"
+    try:
+        return shop.models / json.loads(pointer.read_text())["folder"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            "no trained model", where=pointer, found=str(error), mend="materialize the asset `model`"
+        ) from error
+
+
+def model_version(model_dir: Path) -> str:
+    """The version that training gave a model folder."""
+    return str(json.loads((model_dir / "config.json").read_text())["version"])
+
+
+def folder_of(shop: Shop, version: str) -> Path:
+    """The model folder of a version.
+
+    Raises:
+        InputError: no folder has that version.
+    """
+    known = {model_version(config.parent): config.parent for config in sorted(shop.models.glob("*/config.json"))}
+    if version not in known:
+        raise InputError(
+            "the live model's folder is missing",
+            where=shop.models,
+            found=version,
+            mend=f"deploy one of {sorted(known)} (materialize `deployed_model`), or bring that folder back",
+        )
+    return known[version]

@@ -1,0 +1,37 @@
+"""What assets need from outside: the shop, its tables, its scorer."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import dagster as dg
+
+from multitron_core.lake import Lake
+from orchestration.shop import Shop, load_shop
+from serving.in_process import InProcessServer
+from serving.server import TritonServer
+
+
+class ShopResource(dg.ConfigurableResource):
+    """The shop whose assets these are.
+
+    Args:
+        home: the home folder, with its shop.toml.
+    """
+
+    home: str
+
+    def load(self) -> Shop:
+        """The shop; its settings are read anew, so that a change needs no restart."""
+        return load_shop(self.home)
+
+    def lake(self) -> Lake:
+        """The Delta tables of the shop."""
+        return Lake(self.load().lake)
+
+    def server(self) -> AbstractContextManager[TritonServer | InProcessServer]:
+        """Who answers scoring requests, as the settings say: a server by URL, a server of our own, or this process."""
+        shop = self.load()
+        if shop.settings.triton.scorer == "in_process":
+            return InProcessServer(shop.triton_repository)
+        return TritonServer(repository=shop.triton_repository, urls=shop.triton_urls)
