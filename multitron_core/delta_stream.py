@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 from arro3.core import RecordBatch, RecordBatchReader, Schema, Table
@@ -79,7 +79,7 @@ def write_stream(
     *,
     predicate: str | None,
     metadata: dict[str, Any],
-    merge_schema: bool = False,
+    schema_mode: Literal["merge", "overwrite"] | None = None,
 ) -> None:
     """Replace the rows that match `predicate` by `frames`, in one commit; rows keep their order.
 
@@ -87,9 +87,10 @@ def write_stream(
         table: opened at the version that the predicate is judged against.
         frames: frames of `schema`, read once.
         schema: columns and types of every frame.
-        predicate: SQL over partition columns; None replaces the whole table, its schema included.
+        predicate: SQL over partition columns; None replaces all rows.
         metadata: goes into the commit's `commitInfo`.
-        merge_schema: add columns that the table does not have.
+        schema_mode: "merge" adds columns that the table does not have; "overwrite", without predicate only, gives the
+            table another schema; None keeps the schema.
 
     `table` then stands at the version committed.
 
@@ -120,7 +121,7 @@ def write_stream(
             RecordBatchReader.from_batches(arrow_schema(schema), stream()),
             mode="overwrite",
             predicate=predicate,
-            schema_mode=("merge" if merge_schema else None) if predicate else "overwrite",
+            schema_mode=schema_mode,
             writer_properties=WRITER_PROPERTIES,
             commit_properties=CommitProperties(custom_metadata=metadata, max_commit_retries=COMMIT_RETRIES),
         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import polars as pl
 from deltalake import DeltaTable
 
 from multitron_core.errors import InputError
+from multitron_core.table_contracts import CONTRACT_PROPERTY
 
 Key: TypeAlias = Mapping[str, date | str]
 """Partition columns and their values."""
@@ -54,21 +55,29 @@ def predicate(key: Key) -> str | None:
     return " AND ".join(f"{name} = '{value}'" for name, value in key.items()) or None
 
 
-def check_fits(table: DeltaTable, schema: pl.Schema, key: Key) -> None:
-    """Refuse rows that an existing table cannot take as they are.
+def schema_mode(table: DeltaTable, schema: pl.Schema, key: Key) -> Literal["merge", "overwrite"] | None:
+    """How the schema of an existing table may change for the rows: not at all for a table under contract.
 
     Raises:
-        InputError: the table is partitioned by other columns, or has a column with another type. Delta would cast
-            where it can, and text that looks like a number would silently become one.
+        InputError: the table cannot take the rows as they are: it is partitioned by other columns, or has a column
+            with another type. Delta would cast where it can, and text that looks like a number would become one.
     """
     partitions = table.metadata().partition_columns
     if partitions != list(key):
         raise InputError(
             "the key is not the table's", where=table.table_uri, found=list(key), mend=f"use the key {partitions}"
         )
-    if not key:
-        return  # the whole table is replaced, its schema too
     there = pl.scan_delta(table).collect_schema()
+    under_contract = CONTRACT_PROPERTY in table.metadata().configuration
+    if under_contract and there != schema:
+        raise InputError(
+            "the rows are not what the table's contract says",
+            where=table.table_uri,
+            found=dict(schema),
+            mend=f"expected {dict(there)}",
+        )
+    if not key:
+        return None if under_contract else "overwrite"
     for name, kind in schema.items():
         if name in there and there[name] != kind:
             raise InputError(
@@ -77,6 +86,7 @@ def check_fits(table: DeltaTable, schema: pl.Schema, key: Key) -> None:
                 found=str(kind),
                 mend=f"cast it to {there[name]}",
             )
+    return None if under_contract else "merge"
 
 
 def keyed_frames(rows: pl.DataFrame | pl.LazyFrame, schema: pl.Schema, key: Key) -> Iterator[pl.DataFrame]:

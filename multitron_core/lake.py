@@ -20,13 +20,13 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from multitron_core import delta_stream, keyed_rows, partition_files, publication
+from multitron_core import channels, delta_stream, keyed_rows, partition_files, publication
 from multitron_core.errors import InputError
 from multitron_core.keyed_rows import Key, checked_date
 from multitron_core.preference import pi_key, pi_vector
 from multitron_core.publication import Publication
 from multitron_core.ranked_lists import checked_lists
-from multitron_core.table_contracts import CONTRACT_VERSION, TableContract, contracts
+from multitron_core.table_contracts import CONTRACT_PROPERTY, CONTRACT_VERSION, TableContract, contracts
 from multitron_core.vocabulary import Vocabulary
 
 _TABLE_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -127,7 +127,7 @@ class Lake:
                     contract.delta_schema(),
                     partition_by=list(contract.partition_by),
                     description=contract.description,
-                    configuration={"multitron.contract": CONTRACT_VERSION},
+                    configuration={CONTRACT_PROPERTY: CONTRACT_VERSION},
                 )
             self._check_contract(contract)
 
@@ -154,7 +154,7 @@ class Lake:
         found = (
             table.schema().to_json(),
             tuple(table.metadata().partition_columns),
-            table.metadata().configuration.get("multitron.contract"),
+            table.metadata().configuration.get(CONTRACT_PROPERTY),
         )
         if found != (contract.delta_schema().to_json(), contract.partition_by, CONTRACT_VERSION):
             columns = {field.name: str(field.type) for field in table.schema().fields}
@@ -282,10 +282,9 @@ class Lake:
         key = dict(key or {})
         predicate = keyed_rows.predicate(key)
         schema = keyed_rows.portable_schema(rows.collect_schema(), key)
-        if self.exists(table):
-            keyed_rows.check_fits(self.open(table), schema, key)
-        else:
+        if not self.exists(table):
             self._create(table, delta_stream.arrow_schema(schema), partition_by=list(key))
+        schema_mode = keyed_rows.schema_mode(self.open(table), schema, key)
         count = 0
 
         def frames() -> Iterator[pl.DataFrame]:
@@ -303,7 +302,7 @@ class Lake:
             repeatable=True,
             predicate=predicate,
             metadata={name: str(value) for name, value in key.items()},
-            merge_schema=True,
+            schema_mode=schema_mode,
         )
         return RowsCommit(table, count, written.version(), time.monotonic() - start)
 
@@ -327,10 +326,11 @@ class Lake:
 
     def read_recommendations(
         self,
-        pi: str,
+        pi: str | None = None,
         run_date: date | str = "latest",
         *,
-        session_ids: Iterable[str] | None = None,
+        channel: str | None = None,
+        session_ids: Iterable[str] | Iterable[int] | None = None,
         table: str = "recommendations",
         unpublished: bool = False,
     ) -> pl.DataFrame:
@@ -340,8 +340,9 @@ class Lake:
         makes no such promise: there, as with `unpublished`, the rows that stand now are read.
 
         Args:
-            pi: the preference's key.
+            pi: the preference's key; leave it out for a channel.
             run_date: a date, its ISO text, or "latest": the newest night published for this preference.
+            channel: read what this channel shows: its table, preference, items a list and exclusions.
             session_ids: only these sessions; a point read touches the files and row groups that may have them.
             table: another table of ranked lists; `session_ids` are then values of its own key.
             unpublished: read the rows that stand now, published or not.
@@ -350,9 +351,18 @@ class Lake:
             The columns of the table; sessions without recommendations are simply not there.
 
         Raises:
-            InputError: no such partition; names those that exist.
+            InputError: no such partition or channel; names those that exist.
         """
-        pi = pi_key(pi)
+        if (pi is None) == (channel is None):
+            raise InputError(
+                "either a preference or a channel is read",
+                found={"pi": pi, "channel": channel},
+                mend='give one of them, for example pi "0.50"',
+            )
+        shown = None if channel is None else channels.read_channel(self, channel)
+        if shown is not None:
+            pi, table = shown["pi"], shown["table_name"]
+        pi = pi_key(pi or "")
         asked = None if run_date == "latest" else checked_date(run_date)
         found = None if unpublished else publication.published_night(self, table, pi, asked)
         opened, night = found or self._newest_night(table, pi, asked)
@@ -362,7 +372,10 @@ class Lake:
         if session_ids is not None:
             ids = pl.Series(list(session_ids), dtype=contract.polars_schema()[key])
             wanted.append(pl.col(key).is_in(ids.implode()))
-        return pl.scan_delta(opened).filter(*wanted).sort(key, "rank").collect()
+        lists = pl.scan_delta(opened).filter(*wanted).sort(key, "rank").collect()
+        if shown is None:
+            return lists
+        return channels.as_shown(lists, key, k=shown["k"], exclude_items=shown["exclude_items"])
 
     def _newest_night(self, table: str, pi: str, run_date: date | None) -> tuple[DeltaTable, date]:
         """The table as it stands and the night to read, published or not."""

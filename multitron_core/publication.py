@@ -19,11 +19,10 @@ from multitron_core.errors import InputError
 from multitron_core.keyed_rows import checked_date
 from multitron_core.partition_files import partition_files
 from multitron_core.preference import pi_key
+from multitron_core.table_contracts import PUBLISHED
 
 if TYPE_CHECKING:
     from multitron_core.lake import Lake
-
-PUBLISHED = "published"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ from deltalake.schema import PrimitiveType
 from multitron_core.errors import InputError
 
 CONTRACT_VERSION = "1"
+CONTRACT_PROPERTY = "multitron.contract"
+PUBLISHED = "published"
+CHANNELS = "channels"
 
 DELTA_TYPES: dict[str, pl.DataType] = {
     "string": pl.String(),
@@ -131,7 +134,7 @@ def fallback_recommendations(item_type: pl.DataType | type[pl.DataType]) -> Tabl
 def published() -> TableContract:
     """The contract of `published`: what has been checked and released to the readers."""
     return TableContract(
-        "published",
+        PUBLISHED,
         "One row for each partition (table_name, run_date, pi) that was written, checked and released. The latest row "
         "of a preference names the night to read; delta_version is the version of the table to read it at.",
         (
@@ -146,6 +149,27 @@ def published() -> TableContract:
             Column("published_at", "timestamp", "When the row was committed (UTC)."),
         ),
         ("run_date", "pi", "table_name"),
+    )
+
+
+def channels() -> TableContract:
+    """The contract of `channels`: who reads which table at which preference."""
+    return TableContract(
+        CHANNELS,
+        "One row for each use of the tables (a newsletter, the home page): which table it reads, at which preference, "
+        "how many items, and which items it leaves out.",
+        (
+            Column("name", "string", "The channel's name."),
+            Column("owner", "string", "Whom to ask or to warn."),
+            Column("table_name", "string", "The table of ranked lists that it reads."),
+            Column("pi", "string", "The preference that it reads."),
+            Column("k", "integer", "Items a list."),
+            Column("exclude_items", "string", "Item ids that are left out, a JSON list of texts."),
+            Column(
+                "chosen_by", "string", '"pi" where the owner named the preference, else the objective that chose it.'
+            ),
+        ),
+        (),
     )
 
 
@@ -172,5 +196,6 @@ def contracts(item_type: pl.DataType | type[pl.DataType]) -> dict[str, TableCont
         item_recommendations(item_type),
         fallback_recommendations(item_type),
         published(),
+        channels(),
     )
     return {table.name: table for table in tables}
