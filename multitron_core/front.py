@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -23,7 +23,7 @@ from multitron_core.beta_distribution import beta_quantile
 from multitron_core.config import TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
-from multitron_core.hardest import largest, leave_out, log_copies
+from multitron_core.hardest import NegativeTable, largest, leave_out, log_copies
 from multitron_core.hypervolume import (
     FrontVolume,
     bootstrap_hypervolume,
@@ -43,7 +43,6 @@ from multitron_core.metrics import (
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import draw_negatives
 from multitron_core.operating_point import OperatingPoint, choose_operating_point
-from multitron_core.step import Work, prepare, rectangle_overhead, to_device
 
 __all__ = [
     "FrontMeasurement",
@@ -207,17 +206,33 @@ def _check_items(model: MultiTRON, batches: list[Batch]) -> None:
             raise InputError("a weight of the model is not finite", where=name, mend="train the model again")
 
 
-def _draw(model: MultiTRON, batch: Batch, config: TrainingConfig, seed: list[int]) -> Work:
-    """The batch with negatives that depend on the seed alone."""
+class _Draw(NamedTuple):
+    """The negatives of a batch: their columns in the catalogue's scores (int64 [b + u]), and who drew them."""
+
+    columns: Tensor
+    table: NegativeTable
+
+
+def _draw(model: MultiTRON, batch: Batch, config: TrainingConfig, seed: list[int]) -> _Draw:
+    """Negatives by training's rules, a function of batch and seed alone."""
     rng = np.random.default_rng(seed)
-    negatives = draw_negatives(batch, model.config.items, config.uniform_negatives, config.in_batch_negatives, rng)
+    drawn = draw_negatives(batch, model.config.items, config.uniform_negatives, config.in_batch_negatives, rng)
     device = model.item_embedding.weight.device
-    return to_device(prepare(batch, negatives, np.zeros(2), overhead=rectangle_overhead(device)), device)
+    copies = torch.from_numpy(drawn.batch_copies).to(device)
+    table = NegativeTable(
+        batch_copies=copies.float(),
+        uniform_copies=torch.from_numpy(drawn.uniform_copies).float().to(device),
+        absent=copies == 0,
+        session_of_step=torch.from_numpy(batch.session_of_step).to(device),
+        targets=torch.from_numpy(drawn.targets).to(device),
+    )
+    columns = np.concatenate([drawn.batch_items, drawn.uniform_items]) - 1
+    return _Draw(torch.from_numpy(columns).to(device), table)
 
 
 @torch.inference_mode()
 def _measure(
-    model: MultiTRON, batch: Batch, draws: list[Work] | None, config: TrainingConfig, pi: np.ndarray
+    model: MultiTRON, batch: Batch, draws: list[_Draw] | None, config: TrainingConfig, pi: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ranks int [n] and losses float [n, 2] of a batch's steps; without draws the click loss is the exact one."""
     states = step_states(model, batch, torch.from_numpy(pi))
@@ -225,22 +240,22 @@ def _measure(
     targets = torch.from_numpy(batch.targets).to(weight.device)
     positive = (states * weight[targets]).sum(dim=1)
     ranks, click = torch.empty_like(targets), torch.zeros_like(positive)
-    columns = [torch.cat([work.batch_items[1:], work.uniform_items]) - 1 for work in draws or []]
     for place, scores in score_blocks(states, weight[1:]):
         ranks[place] = target_ranks(scores, targets[place])
         if draws is None:
             click[place] = torch.logsumexp(scores, dim=1) - positive[place]
-        for work, chosen in zip(draws or [], columns, strict=True):
-            click[place] += _sampled_click_loss(
-                positive[place], scores.index_select(1, chosen), work, place, config
-            ) / len(columns)
+        for draw in draws or []:
+            logits = scores.index_select(1, draw.columns)
+            click[place] += _sampled_click_loss(positive[place], logits, draw.table, place, config)
+    click /= len(draws or [None])
     order = order_loss(positive, torch.from_numpy(batch.ordered).to(weight.device))
     return ranks.cpu().numpy(), torch.stack([click, order], dim=1).float().cpu().numpy()
 
 
-def _sampled_click_loss(positive: Tensor, logits: Tensor, work: Work, place: slice, config: TrainingConfig) -> Tensor:
-    """The click loss of training, float [n], from logits [n, columns of the negatives] that are there already."""
-    table = work.negatives
+def _sampled_click_loss(
+    positive: Tensor, logits: Tensor, table: NegativeTable, place: slice, config: TrainingConfig
+) -> Tensor:
+    """Training's click loss, float [n], from logits [n, b + u] that are there already; `place` says of which steps."""
     leave_out(logits, table, place, config.collisions == "masked")
     values, columns = largest(logits, min(config.kept_negatives, logits.shape[1]))
     rows = table._replace(session_of_step=table.session_of_step[place])
