@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from multitron_core.errors import InputError
+from multitron_core.events import read_events
 from multitron_core.simulator import BLOCK, Habits, Simulation, Truth, draw_events, simulate
 from multitron_core.truth import make_items
 
@@ -198,6 +199,18 @@ def test_the_truth_is_read_back(table: Simulation) -> None:
     truth = Truth.load(table.folder)
     assert truth.habits == Habits()
     assert truth.items.equals(make_items(500, Habits(), seed=1))
+
+
+@pytest.mark.parametrize("format", ["table", "diginetica", "yoochoose", "otto"])
+def test_the_reader_accepts_every_line(tmp_path: Path, format: str) -> None:
+    done = simulate(tmp_path / "shop", format=format, **SMALL)
+    events, rejects = pl.collect_all(read_events(done.folder, format))
+    assert len(rejects) == 0
+    assert {f"{kind}s": count for kind, count in events["event_type"].value_counts().iter_rows()} == {
+        name: count for name, count in done.counts.items() if name != "sessions" and count
+    }
+    assert events["session_id"].n_unique() == done.counts["sessions"]
+    assert set(events["item_id"]) <= set(Truth.load(done.folder).items["item_id"])
 
 
 def test_the_first_day_names_the_files(tmp_path: Path) -> None:
