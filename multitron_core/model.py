@@ -44,7 +44,7 @@ class EncoderLayer(nn.Module):
         attended = F.scaled_dot_product_attention(
             query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=True
         )  # (sessions, heads, steps, d / heads)
-        return self._rest(x, attended)
+        return self.rest(x, attended.transpose(1, 2).flatten(2))
 
     def at(self, x: Tensor, last: Tensor) -> Tensor:
         """The same layer for one step a session: only that query is computed, over all keys up to it.
@@ -67,13 +67,14 @@ class EncoderLayer(nn.Module):
         attended = F.scaled_dot_product_attention(
             self._split(query), self._split(key), self._split(value), attn_mask=mask[:, None, None, :]
         )
-        return self._rest(x_last, attended)
+        return self.rest(x_last, attended.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:  # (sessions, steps, d) -> (sessions, heads, steps, d / heads)
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = x + self._drop(self.attention_out(attended.transpose(1, 2).flatten(2)))
+    def rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        """What comes behind the attention: its output projection and the feed-forward; all float [..., d]."""
+        x = x + self._drop(self.attention_out(attended))
         hidden = self._drop(F.relu(self.feed_forward_in(self.norm2(x))))
         return x + self._drop(self.feed_forward_out(hidden))
 

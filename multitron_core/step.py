@@ -8,35 +8,24 @@ that grows with the catalogue.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 
 from multitron_core.batches import Batch, part_of, rectangles
-from multitron_core.config import TrainingConfig
+from multitron_core.config import ModelConfig, TrainingConfig
 from multitron_core.hardest import NegativeTable, hardest_logits
 from multitron_core.losses import click_loss, order_loss, ordered_softmax_loss
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import Negatives
+from multitron_core.packed import AttentionRows, packed_states
 
 
 def rectangle_overhead(device: torch.device) -> int:
     """What one more rectangle costs, in padded cells: launching its kernels. A GPU takes one rectangle."""
-    return 128 if device.type == "cpu" else 1 << 30
-
-
-class Rows(NamedTuple):
-    """A rectangle on the device: sessions `first` to `last - 1`; items int64 [sessions, steps] are columns + 1 of the
-    table (0 is padding), lengths int64 [sessions], cells int64 [real steps]."""
-
-    first: int
-    last: int
-    items: Tensor
-    lengths: Tensor
-    cells: Tensor
+    return 64 if device.type == "cpu" else 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +35,11 @@ class Work:
     Args:
         batch: the sessions that this process computes, to name them when something goes wrong.
         whole_steps: real steps of the whole batch, over all processes: what means are taken over.
-        batch_items: int64 [b + 1], 0 (padding) and the items of the batch.
-        uniform_items: int64 [u].
-        rows: the rectangles.
+        batch_items: int64 [b], the first rows of the step's table.
+        uniform_items: int64 [u], the others.
+        inputs: int64 [n], the row of each step's click, in [0, b).
+        positions: int64 [n], its position index.
+        rows: the attention's rectangles.
         negatives: the columns' copies.
         ordered: bool [n].
         pi: float32 [sessions, objectives].
@@ -58,46 +49,52 @@ class Work:
     whole_steps: int
     batch_items: Tensor
     uniform_items: Tensor
-    rows: list[Rows]
+    inputs: Tensor
+    positions: Tensor
+    rows: list[AttentionRows]
     negatives: NegativeTable
     ordered: Tensor
     pi: Tensor
 
 
 def prepare(
-    batch: Batch, negatives: Negatives, pi: np.ndarray, *, overhead: int, rank: int = 0, world: int = 1
+    batch: Batch,
+    negatives: Negatives,
+    pi: np.ndarray,
+    model: ModelConfig,
+    *,
+    overhead: int,
+    rank: int = 0,
+    world: int = 1,
 ) -> Work:
-    """Lay a batch out for the device: rectangles, local columns, tensors.
+    """Lay a batch out for the device: local columns, rectangles, tensors.
 
     Args:
         batch: the whole batch.
         negatives: drawn for the whole batch.
         pi: float [objectives] or [sessions, objectives], preferences of the whole batch's sessions.
+        model: how positions are counted.
         overhead: see `batches.length_groups`.
         rank, world: which share of the sessions this process computes; the table is the whole batch's in each, so that
             several processes compute what one would.
     """
     part, steps = part_of(batch, rank, world)
-    columns = negatives.inputs[steps]
-    rows = []
+    positions = np.arange(len(part.inputs)) - np.repeat(part.starts, part.lengths)
+    if model.positions == "end":  # the last click has the last position
+        positions += np.repeat(model.max_length - part.lengths, part.lengths)
+    rows, first = [], 0
     for rectangle in rectangles(part, overhead) if len(part.lengths) else []:
-        items = np.where(rectangle.source >= 0, columns[rectangle.source] + 1, 0)
-        lengths = part.lengths[rectangle.first : rectangle.last]
-        rows.append(
-            Rows(
-                rectangle.first,
-                rectangle.last,
-                torch.from_numpy(items),
-                torch.from_numpy(lengths),
-                torch.from_numpy(rectangle.cells),
-            )
-        )
+        last = first + len(rectangle.cells)
+        rows.append(AttentionRows(first, last, torch.from_numpy(rectangle.cells), *rectangle.source.shape))
+        first = last
     copies = torch.from_numpy(negatives.batch_copies[rank::world])
     return Work(
         batch=part,
         whole_steps=len(batch.inputs),
-        batch_items=torch.from_numpy(np.concatenate([[0], negatives.batch_items])),
+        batch_items=torch.from_numpy(negatives.batch_items),
         uniform_items=torch.from_numpy(negatives.uniform_items),
+        inputs=torch.from_numpy(negatives.inputs[steps]),
+        positions=torch.from_numpy(positions),
         rows=rows,
         negatives=NegativeTable(
             batch_copies=copies.float(),
@@ -126,22 +123,13 @@ def to_device(work: Work, device: torch.device) -> Work:
         whole_steps=work.whole_steps,
         batch_items=move(work.batch_items),
         uniform_items=move(work.uniform_items),
-        rows=[Rows(first, last, *map(move, rest)) for first, last, *rest in work.rows],
+        inputs=move(work.inputs),
+        positions=move(work.positions),
+        rows=[row._replace(cells=move(row.cells)) for row in work.rows],
         negatives=NegativeTable(*map(move, work.negatives)),
         ordered=move(work.ordered),
         pi=move(work.pi),
     )
-
-
-def flat_states(model: MultiTRON, embeddings: Tensor, work: Work) -> Tensor:
-    """States of the real steps, float [n, d], with `embeddings` [b + 1, d] in the place of the whole table."""
-    states = [
-        functional_call(
-            model, {"item_embedding.weight": embeddings}, (rows.items, rows.lengths, work.pi[rows.first : rows.last])
-        ).flatten(0, 1)[rows.cells]
-        for rows in work.rows
-    ]
-    return torch.cat(states) if len(states) > 1 else states[0]
 
 
 def losses_of(
@@ -157,7 +145,7 @@ def losses_of(
 
     Args:
         model: the model; its item embedding is not read.
-        batch_rows: float [b + 1, d], embeddings of `work.batch_items`.
+        batch_rows: float [b, d], embeddings of `work.batch_items`.
         uniform_rows: float [u, d], embeddings of `work.uniform_items`.
         work: the batch.
         config: negatives and losses.
@@ -167,11 +155,12 @@ def losses_of(
     Returns:
         float32 [n, 2]: click loss, order loss.
     """
-    states = flat_states(model, batch_rows, work)
-    table = torch.cat([batch_rows[1:], uniform_rows])  # (b + u, d)
+    pi = work.pi[work.negatives.session_of_step]  # (n, objectives)
+    states = packed_states(model, F.embedding(work.inputs, batch_rows), pi, work.positions, work.rows)  # (n, d)
+    table = torch.cat([batch_rows, uniform_rows])  # (b + u, d)
     with torch.autocast(states.device.type, enabled=False):
         states = states.float()
-        positive = (states * table[work.negatives.targets]).sum(dim=1)
+        positive = (states * F.embedding(work.negatives.targets, batch_rows)).sum(dim=1)
         negative = hardest_logits(
             states,
             table,

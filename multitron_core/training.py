@@ -261,7 +261,15 @@ class _Run:
                 batch, self.model_config.items, config.uniform_negatives, config.in_batch_negatives, random
             )
             pi = random.dirichlet(config.beta, size=len(batch.lengths) if config.pi_per == "session" else None)
-            yield prepare(batch, negatives, pi, overhead=rectangle_overhead(self.device), rank=_rank(), world=_world())
+            yield prepare(
+                batch,
+                negatives,
+                pi,
+                self.model_config,
+                overhead=rectangle_overhead(self.device),
+                rank=_rank(),
+                world=_world(),
+            )
 
     def _step(self, work: Work) -> list[float]:
         """One step of the optimiser; sums over the batch's steps of what `SUMS` names."""
@@ -269,8 +277,8 @@ class _Run:
         self.model.train()
         seed = np.random.SeedSequence([self.config.seed, p.epoch + 1, p.batch + 1, _rank() + 1])
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
-        batch_rows = embedding.detach()[work.batch_items].requires_grad_()
-        uniform_rows = embedding.detach()[work.uniform_items].requires_grad_()
+        batch_rows = embedding.detach().index_select(0, work.batch_items).requires_grad_()
+        uniform_rows = embedding.detach().index_select(0, work.uniform_items).requires_grad_()
         if len(work.batch.lengths):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast is not None):
                 losses = losses_of(

@@ -58,7 +58,7 @@ def validate(
             negatives = draw_negatives(
                 batch, model.config.items, config.uniform_negatives, config.in_batch_negatives, random
             )
-            work = to_device(prepare(batch, negatives, pi, overhead=rectangle_overhead(device)), device)
+            work = to_device(prepare(batch, negatives, pi, model.config, overhead=rectangle_overhead(device)), device)
             weight = model.item_embedding.weight
             losses = losses_of(
                 model, weight[work.batch_items], weight[work.uniform_items], work, config, order_rate, search

@@ -83,7 +83,7 @@ def test_a_step_is_the_plain_formula(overhead, collisions, positions, order):
     plain = {name: parameter.grad.clone() for name, parameter in parameters.items()}
     model.zero_grad()
 
-    work = prepare(batch, negatives, pi, overhead=overhead)
+    work = prepare(batch, negatives, pi, model.config, overhead=overhead)
     embedding = model.item_embedding.weight
     rows = [embedding.detach()[index].requires_grad_() for index in (work.batch_items, work.uniform_items)]
     found = losses_of(model, rows[0], rows[1], work, config, 0.3, torch.float32)
@@ -106,7 +106,7 @@ def test_the_shares_of_several_processes_are_the_whole_step():
     pi = rng.dirichlet([0.5, 0.5], size=5)
 
     def losses(rank: int, world: int) -> torch.Tensor:
-        work = prepare(batch, negatives, pi, overhead=10, rank=rank, world=world)
+        work = prepare(batch, negatives, pi, model.config, overhead=10, rank=rank, world=world)
         weight = model.item_embedding.weight
         return losses_of(model, weight[work.batch_items], weight[work.uniform_items], work, config, 0.3, torch.float32)
 
@@ -126,7 +126,9 @@ def test_a_batch_of_one_session_of_one_step():
     )
     model = MultiTRON(ModelConfig(items=ITEMS, dimension=12, layers=1))
     config = TrainingConfig(uniform_negatives=16, in_batch_negatives=4)
-    work = prepare(batch, draw_negatives(batch, ITEMS, 16, 4, np.random.default_rng(1)), np.ones(2) / 2, overhead=10)
+    work = prepare(
+        batch, draw_negatives(batch, ITEMS, 16, 4, np.random.default_rng(1)), np.ones(2) / 2, model.config, overhead=10
+    )
     weight = model.item_embedding.weight
     found = losses_of(model, weight[work.batch_items], weight[work.uniform_items], work, config, 1.0, torch.float32)
     assert found.shape == (1, 2)

@@ -1,0 +1,71 @@
+"""The model over flat steps: what `MultiTRON.forward` computes for real steps, without any padding but in attention.
+
+All steps of a batch, of sessions of any length, go through the layers as one matrix; only attention sees rectangles,
+and there a cell costs little. The tests hold it equal to `MultiTRON.forward`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from multitron_core.model import EncoderLayer, MultiTRON
+
+
+class AttentionRows(NamedTuple):
+    """One rectangle of the attention: sessions of similar length, whose steps stand together, padded on the right.
+
+    Args:
+        first, last: their flat steps, `first` to `last - 1`.
+        cells: int64 [last - first], the cell of each step in the flattened rectangle.
+        sessions, width: the rectangle's shape.
+    """
+
+    first: int
+    last: int
+    cells: Tensor
+    sessions: int
+    width: int
+
+
+def packed_states(
+    model: MultiTRON, embeddings: Tensor, pi: Tensor, positions: Tensor, rows: list[AttentionRows]
+) -> Tensor:
+    """States of flat steps.
+
+    Args:
+        model: dropout as in its mode; its item embedding is not read.
+        embeddings: float [n, d], the item embedding of each step's click.
+        pi: float [n, objectives], the preference of each step's session.
+        positions: int64 [n], the position index of each step.
+        rows: the rectangles, which cover the steps in order.
+
+    Returns:
+        float [n, d].
+    """
+    d = model.config.dimension
+    x = F.linear(torch.cat([embeddings, pi], dim=1), model.linear.weight, model.linear.bias)
+    x = x * math.sqrt(d / 2) + model.position_embedding(positions)
+    x = F.dropout(x, model.config.dropout, model.training)
+    for layer in model.layers:
+        assert isinstance(layer, EncoderLayer)  # ModuleList forgets the type
+        x = layer.rest(x, _attend(layer, x, rows))
+    return model.norm(x)
+
+
+def _attend(layer: EncoderLayer, x: Tensor, rows: list[AttentionRows]) -> Tensor:  # (n, d) -> (n, d)
+    projected = layer.attention_in(layer.norm1(x))  # (n, 3d)
+    attended = []
+    for row in rows:
+        padded = projected.new_zeros(row.sessions * row.width, projected.shape[1])
+        padded = padded.index_copy(0, row.cells, projected[row.first : row.last])
+        query, key, value = padded.view(row.sessions, row.width, 3, layer.heads, -1).permute(2, 0, 3, 1, 4)
+        found = F.scaled_dot_product_attention(
+            query, key, value, dropout_p=layer.dropout if layer.training else 0.0, is_causal=True
+        )  # (sessions, heads, width, d / heads)
+        attended.append(found.transpose(1, 2).flatten(2).flatten(0, 1)[row.cells])
+    return torch.cat(attended)
