@@ -166,7 +166,7 @@ class Lake:
                 "use another lake or migrate the table",
             )
 
-    def _contract(self, name: str, table: DeltaTable) -> TableContract:
+    def contract(self, name: str, table: DeltaTable) -> TableContract:
         """The contract of an open table, whose own schema says the item type."""
         types = {field.name: str(getattr(field.type, "type", field.type)) for field in table.schema().fields}
         known = contracts(pl.String if types.get("item_id") == "string" else pl.Int64)
@@ -214,7 +214,7 @@ class Lake:
                 found=model_version,
                 mend="name the deployed version",
             )
-        contract = self._contract(table, self.open(table))
+        contract = self.contract(table, self.open(table))
         if contract.list_key is None:
             raise InputError("not a table of ranked lists", found=table, mend="use replace_rows")
         schema = contract.polars_schema()
@@ -366,7 +366,7 @@ class Lake:
         asked = None if run_date == "latest" else checked_date(run_date)
         found = None if unpublished else publication.published_night(self, table, pi, asked)
         opened, night = found or self._newest_night(table, pi, asked)
-        contract = self._contract(table, opened)
+        contract = self.contract(table, opened)
         key = contract.list_key or "run_date"
         wanted = [pl.col("run_date") == night, pl.col("pi") == pi]
         if session_ids is not None:

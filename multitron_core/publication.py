@@ -140,3 +140,22 @@ def published_night(lake: Lake, table: str, pi: str, run_date: date | None) -> t
         found={"run_date": night.isoformat(), "pi": pi},
         mend="publish the partition again",
     )
+
+
+def replaced_publications(lake: Lake, table: str) -> list[tuple[date, str, int | None]]:
+    """Published partitions that were written again since: run_date, pi, and the version that still has their rows.
+
+    The version is None where it has expired from the log.
+    """
+    live = partition_files(lake.open(table))
+    replaced: list[tuple[date, str, int | None]] = []
+    for row in publications(lake, table).iter_rows(named=True):
+        if checksum(live.filter(run_date=row["run_date"], pi=row["pi"])) == row["checksum"]:
+            continue
+        try:
+            version = lake.open(table, row["delta_version"]).version()
+        except InputError:
+            replaced.append((row["run_date"], row["pi"], None))
+        else:
+            replaced.append((row["run_date"], row["pi"], version))
+    return replaced
