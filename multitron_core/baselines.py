@@ -237,7 +237,14 @@ def main(arguments: list[str] | None = None) -> int:
     except MultitronError as error:
         print(error, file=sys.stderr)
         return 1
-    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=200, float_precision=4, tbl_hide_dataframe_shape=True):
+    with pl.Config(
+        tbl_rows=-1,
+        tbl_cols=-1,
+        tbl_width_chars=240,
+        float_precision=4,
+        fmt_str_lengths=40,
+        tbl_hide_dataframe_shape=True,
+    ):
         print(table)
     return 0
 

@@ -2,28 +2,29 @@
 
     python -m multitron_core.front --model MODEL --sessions SESSIONS
 
-All points see the same steps and the same negatives, so their differences are the preference's. The losses are those
-of spec Wilm et al. (RecSys 2024, arXiv 2407.16828), section 4; the metrics are exact.
+prints a row a preference, the hypervolumes with their intervals, how steadily losses and metrics follow the
+preference, and the operating point that a business constraint leads to. --save keeps table and pictures in the model
+folder, --record the operating point.
 """
 
 from __future__ import annotations
 
-import math
+import argparse
+import json
+import os
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
-import torch
-from torch import Tensor
 
-from multitron_core.batches import Batch
 from multitron_core.beta_distribution import beta_quantile
-from multitron_core.config import TrainingConfig
+from multitron_core.config import TrainingConfig, from_dict
 from multitron_core.encoded_sessions import EncodedSessions
-from multitron_core.errors import InputError
-from multitron_core.hardest import NegativeTable, largest, leave_out, log_copies
+from multitron_core.errors import InputError, MultitronError
+from multitron_core.front_measurement import FrontMeasurement, HasTest, measure_front
 from multitron_core.hypervolume import (
     FrontVolume,
     bootstrap_hypervolume,
@@ -31,18 +32,10 @@ from multitron_core.hypervolume import (
     hypervolume,
     normalised_hypervolume,
 )
-from multitron_core.losses import click_loss, order_loss
-from multitron_core.metrics import (
-    evaluation_batches,
-    ranking_metrics,
-    score_blocks,
-    step_states,
-    step_table,
-    target_ranks,
-)
-from multitron_core.model import MultiTRON
-from multitron_core.negatives import draw_negatives
-from multitron_core.operating_point import OperatingPoint, choose_operating_point
+from multitron_core.metrics import ranking_metrics
+from multitron_core.model import MultiTRON, load_model
+from multitron_core.operating_point import OperatingPoint, choose_operating_point, record_operating_point
+from multitron_core.pictures import front_picture, metrics_picture
 
 __all__ = [
     "FrontMeasurement",
@@ -54,16 +47,10 @@ __all__ = [
     "front_volume",
     "hypervolume",
     "measure_front",
+    "monotony",
     "normalised_hypervolume",
     "spaced_preferences",
 ]
-
-
-class HasTest(Protocol):
-    """Prepared sessions: something with a test split."""
-
-    @property
-    def test(self) -> EncodedSessions: ...
 
 
 def spaced_preferences(
@@ -90,176 +77,6 @@ def spaced_preferences(
     else:
         raise InputError("unknown spacing", found=spacing, mend="use 'beta' or 'square'")
     return [1.0 - click for click in reversed(clicks)]
-
-
-@dataclass(frozen=True, eq=False)
-class FrontMeasurement:
-    """What was measured, a number a step and point, before it is summed up.
-
-    Args:
-        pi: float64 [points, objectives].
-        steps: `metrics.step_table`.
-        ranks: int32 [points, steps].
-        losses: float32 [points, steps, objectives]: click loss, order loss.
-        reference: float [objectives], what a model that knows nothing scores; the raw hypervolume's default reference.
-    """
-
-    pi: np.ndarray
-    steps: pl.DataFrame
-    ranks: np.ndarray
-    losses: np.ndarray
-    reference: tuple[float, ...]
-
-
-def measure_front(
-    model: MultiTRON,
-    dataset: EncodedSessions | HasTest,
-    pi_orders: Sequence[float],
-    *,
-    config: TrainingConfig | None = None,
-    click_loss_mode: Literal["sampled", "exact"] = "sampled",
-    repeats: int = 1,
-    seed: int = 1,
-    progress: Callable[[int, int], None] | None = None,
-) -> FrontMeasurement:
-    """Losses and exact ranks of every step at every preference.
-
-    Args:
-        model: put into evaluation mode for the call; it stays on its device.
-        dataset: the sessions, or prepared sessions, of which the test split is taken.
-        pi_orders: weights on orders in [0, 1].
-        config: which negatives and which order loss; the default of `TrainingConfig` when None.
-        click_loss_mode: "sampled" is the paper's loss among the hardest sampled negatives; "exact" is the softmax over
-            the whole catalogue.
-        repeats: how often negatives are drawn anew, to damp sampling noise (the paper repeats small sets 256 times).
-        seed: of the negatives, which are the same for every preference.
-        progress: called with the batches done and their number.
-
-    Raises:
-        InputError: no session to evaluate, a preference outside [0, 1], items that the model does not know, weights
-            that are not finite.
-    """
-    config = TrainingConfig() if config is None else config
-    sessions = dataset if isinstance(dataset, EncodedSessions) else dataset.test
-    pi = _preferences(model, pi_orders)
-    if repeats < 1 or click_loss_mode not in ("sampled", "exact"):
-        raise InputError(
-            "bad loss settings", found=(click_loss_mode, repeats), mend="'sampled' or 'exact', repeats >= 1"
-        )
-    batches = evaluation_batches(sessions, model.config.max_length, batch_sessions=config.batch_sessions)
-    _check_items(model, batches)
-    steps = step_table(batches)
-    ranks = np.empty((len(pi), len(steps)), dtype=np.int32)
-    losses = np.empty((len(pi), len(steps), 2), dtype=np.float32)
-    training = model.training
-    model.eval()
-    start = 0
-    for number, batch in enumerate(batches):
-        place = slice(start, start + len(batch.targets))
-        draws = (
-            [_draw(model, batch, config, [seed, number, i]) for i in range(repeats)]
-            if click_loss_mode == "sampled"
-            else None
-        )
-        for point, preference in enumerate(pi):
-            ranks[point, place], losses[point, place] = _measure(model, batch, draws, config, preference)
-        start = place.stop
-        if progress is not None:
-            progress(number + 1, len(batches))
-    model.train(training)
-    if config.order_loss == "ordered_softmax":  # its mean over steps is the mean click loss of the ordered steps
-        ordered = steps["ordered"].to_numpy()
-        losses[:, :, 1] = losses[:, :, 0] * ordered / max(ordered.mean(), 1e-9)
-    chance = math.log(model.config.items if click_loss_mode == "exact" else 1 + config.kept_negatives)
-    reference = (chance, chance if config.order_loss == "ordered_softmax" else math.log(2.0))
-    return FrontMeasurement(pi, steps, ranks, losses, reference)
-
-
-def _preferences(model: MultiTRON, pi_orders: Sequence[float]) -> np.ndarray:
-    """float64 [points, 2], rising in pi_order."""
-    if model.config.objectives != ("click", "order"):
-        raise InputError(
-            "the front is measured between clicks and orders",
-            where="ModelConfig.objectives",
-            found=model.config.objectives,
-            mend="evaluate a model of two objectives",
-        )
-    orders = np.sort(np.asarray(list(pi_orders), dtype=np.float64))
-    if not len(orders) or not ((orders >= 0.0) & (orders <= 1.0)).all():
-        raise InputError(
-            "pi_orders must be weights in [0, 1]", found=list(pi_orders), mend="for example [0.0, 0.5, 1.0]"
-        )
-    return np.column_stack([1.0 - orders, orders])
-
-
-def _check_items(model: MultiTRON, batches: list[Batch]) -> None:
-    largest = max(int(max(batch.inputs.max(), batch.targets.max())) for batch in batches)
-    if largest > model.config.items:
-        raise InputError(
-            "the sessions hold an item that the model does not know",
-            where=f"a model of {model.config.items} items",
-            found=largest,
-            mend="evaluate on sessions of the vocabulary that the model was trained with",
-        )
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise InputError("a weight of the model is not finite", where=name, mend="train the model again")
-
-
-class _Draw(NamedTuple):
-    """The negatives of a batch: their columns in the catalogue's scores (int64 [b + u]), and who drew them."""
-
-    columns: Tensor
-    table: NegativeTable
-
-
-def _draw(model: MultiTRON, batch: Batch, config: TrainingConfig, seed: list[int]) -> _Draw:
-    """Negatives by training's rules, a function of batch and seed alone."""
-    rng = np.random.default_rng(seed)
-    drawn = draw_negatives(batch, model.config.items, config.uniform_negatives, config.in_batch_negatives, rng)
-    device = model.item_embedding.weight.device
-    copies = torch.from_numpy(drawn.batch_copies).to(device)
-    table = NegativeTable(
-        batch_copies=copies.float(),
-        uniform_copies=torch.from_numpy(drawn.uniform_copies).float().to(device),
-        absent=copies == 0,
-        session_of_step=torch.from_numpy(batch.session_of_step).to(device),
-        targets=torch.from_numpy(drawn.targets).to(device),
-    )
-    columns = np.concatenate([drawn.batch_items, drawn.uniform_items]) - 1
-    return _Draw(torch.from_numpy(columns).to(device), table)
-
-
-@torch.inference_mode()
-def _measure(
-    model: MultiTRON, batch: Batch, draws: list[_Draw] | None, config: TrainingConfig, pi: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks int [n] and losses float [n, 2] of a batch's steps; without draws the click loss is the exact one."""
-    states = step_states(model, batch, torch.from_numpy(pi))
-    weight = model.item_embedding.weight
-    targets = torch.from_numpy(batch.targets).to(weight.device)
-    positive = (states * weight[targets]).sum(dim=1)
-    ranks, click = torch.empty_like(targets), torch.zeros_like(positive)
-    for place, scores in score_blocks(states, weight[1:]):
-        ranks[place] = target_ranks(scores, targets[place])
-        if draws is None:
-            click[place] = torch.logsumexp(scores, dim=1) - positive[place]
-        for draw in draws or []:
-            logits = scores.index_select(1, draw.columns)
-            click[place] += _sampled_click_loss(positive[place], logits, draw.table, place, config)
-    click /= len(draws or [None])
-    order = order_loss(positive, torch.from_numpy(batch.ordered).to(weight.device))
-    return ranks.cpu().numpy(), torch.stack([click, order], dim=1).float().cpu().numpy()
-
-
-def _sampled_click_loss(
-    positive: Tensor, logits: Tensor, table: NegativeTable, place: slice, config: TrainingConfig
-) -> Tensor:
-    """Training's click loss, float [n], from logits [n, b + u] that are there already; `place` says of which steps."""
-    leave_out(logits, table, place, config.collisions == "masked")
-    values, columns = largest(logits, min(config.kept_negatives, logits.shape[1]))
-    rows = table._replace(session_of_step=table.session_of_step[place])
-    return click_loss(positive, values + log_copies(columns, rows, config.kept_negatives))
 
 
 def front_table(measurement: FrontMeasurement, *, k: int = 20) -> pl.DataFrame:
@@ -386,3 +203,127 @@ def evaluate_front(
         seed=seed,
         progress=progress,
     )
+
+
+EXPECTED = {"click_loss": "rising", "click_recall": "falling", "order_loss": "falling", "order_recall": "rising"}
+"""Which way losses and recalls should go as pi_order rises."""
+
+
+def monotony(front: pl.DataFrame) -> pl.DataFrame:
+    """How steadily the columns of `EXPECTED` follow the weight on orders.
+
+    Args:
+        front: what `evaluate_front` gives.
+
+    Returns:
+        `column`, `expected`; `first` and `last`, its values at the smallest and the largest weight; `right_way`, the
+        share of steps from one point to the next that go the expected way or nowhere; `worst_reversal`, the furthest
+        that the column falls back behind a point already reached, in its own unit (0: it never does).
+    """
+    front = front.sort("pi_order")
+    rows = []
+    for start, expected in EXPECTED.items():
+        for column in front.columns:
+            if not column.startswith(start) or front[column].null_count():
+                continue
+            values = front[column].to_numpy() * (1.0 if expected == "rising" else -1.0)
+            steps = np.diff(values)
+            rows.append(
+                {
+                    "column": column,
+                    "expected": expected,
+                    "first": float(front[column][0]),
+                    "last": float(front[column][-1]),
+                    "right_way": float((steps >= 0.0).mean()) if len(steps) else 1.0,
+                    "worst_reversal": float((np.maximum.accumulate(values) - values).max()),
+                }
+            )
+    return pl.DataFrame(rows)
+
+
+def save_front(front: pl.DataFrame, model_dir: Path | str) -> None:
+    """Keep a front with its model: `front.parquet`, `front.png`, `front_metrics.png`, each replaced whole."""
+    model_dir = Path(model_dir)
+    contents = {"front.png": front_picture(front), "front_metrics.png": metrics_picture(front)}
+    for name in ("front.parquet", *contents):
+        temporary = model_dir / f".{name}.{os.getpid()}"
+        if name in contents:
+            temporary.write_bytes(contents[name])
+        else:
+            front.write_parquet(temporary)
+        os.replace(temporary, model_dir / name)
+
+
+def _load(model_dir: Path, sessions: Path) -> tuple[MultiTRON, TrainingConfig, EncodedSessions]:
+    """A model, how it was trained, and test sessions that were encoded with its vocabulary."""
+    model = load_model(model_dir)
+    described = json.loads((model_dir / "config.json").read_text())
+    test = EncodedSessions.load(sessions / "test")
+    if test.vocabulary_hash != described.get("vocabulary_hash"):
+        raise InputError(
+            "the sessions were encoded with another vocabulary than the model's",
+            where=sessions,
+            found=test.vocabulary_hash,
+            mend="evaluate on the sessions that were prepared for this model",
+        )
+    return model, from_dict(TrainingConfig, described["training"]), test
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a front; 1 when something has to be mended."""
+    parser = argparse.ArgumentParser(prog="python -m multitron_core.front", description="Measure a model's front.")
+    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    parser.add_argument("--sessions", type=Path, required=True, help="folder of prepared sessions; its test/ is taken")
+    parser.add_argument("--points", type=int, default=26)
+    parser.add_argument("--spacing", choices=("beta", "square"), default="beta")
+    parser.add_argument("--k", type=int, default=20, help="length of the lists")
+    parser.add_argument("--click-loss", choices=("sampled", "exact"), default="sampled")
+    parser.add_argument("--repeats", type=int, default=1, help="draws of negatives")
+    parser.add_argument("--seed", type=int, default=1, help="of the negatives and of the bootstrap")
+    parser.add_argument(
+        "--reference", type=float, nargs=2, help="reference point (click loss, order loss) of the raw one"
+    )
+    parser.add_argument("--objective", default="order_density", help="what the operating point is chosen for")
+    parser.add_argument("--max-click-recall-loss", type=float, default=0.02, help="click recall that it may cost")
+    parser.add_argument("--record", metavar="NAME", help="record the operating point in the model folder as NAME")
+    parser.add_argument("--save", action="store_true", help="keep the table and its pictures in the model folder")
+    given = parser.parse_args(arguments)
+    try:
+        model, config, test = _load(given.model, given.sessions)
+        measurement = measure_front(
+            model,
+            test,
+            spaced_preferences(given.points, spacing=given.spacing, beta=config.beta),
+            config=config,
+            click_loss_mode=given.click_loss,
+            repeats=given.repeats,
+            seed=given.seed,
+        )
+        front = front_table(measurement, k=given.k)
+        volume = front_volume(measurement, reference=given.reference, seed=given.seed)
+        point = choose_operating_point(
+            front, given.objective, given.max_click_recall_loss, click_recall=f"click_recall_{given.k}"
+        )
+        if given.save:
+            save_front(front, given.model)
+        if given.record:
+            record_operating_point(point, given.model, name=given.record)
+    except MultitronError as error:
+        print(error, file=sys.stderr)
+        return 1
+    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=240, float_precision=4, tbl_hide_dataframe_shape=True):
+        print(front.drop("steps", "ordered_steps"))
+        print(monotony(front))
+    print(f"{front['steps'][0]} steps, {front['ordered_steps'][0]} of them ordered")
+    print(f"hypervolume, normalised by the front's own smallest and largest losses: {volume.normalised}")
+    print(f"hypervolume, raw, reference point {volume.reference}: {volume.raw}")
+    print(f"points that no other dominates: {front.height - front['dominated'].sum()} of {front.height}")
+    print(
+        f"operating point: pi {point.pi_key} gives {point.objective} {point.value:.4f} "
+        f"and costs {point.click_recall_loss:.4f} click recall (allowed {point.max_click_recall_loss})"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -64,7 +64,7 @@ def compare_fronts(fronts: Mapping[str, pl.DataFrame]) -> bytes:
     for axes, (name, front) in zip(all_axes, fronts.items(), strict=True):
         _need(front, "pi_order", "click_loss", "order_loss")
         scaled = front.sort("pi_order").with_columns(
-            (pl.col(loss) - pl.col(loss).min()) / (pl.col(loss).max() - pl.col(loss).min())
+            ((pl.col(loss) - pl.col(loss).min()) / (pl.col(loss).max() - pl.col(loss).min())).fill_nan(0.0)
             for loss in ("click_loss", "order_loss")
         )
         _draw_front(axes, scaled)
