@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK = 16  # columns whose maximum stands for them in the search
-_BLOCK_CELLS = 1 << 24  # logits held at a time: 64 MiB
+_BLOCK_CELLS = {"cpu": 1 << 22, "cuda": 1 << 28}  # logits held at a time; on a CPU 16 MiB, which the cache may hold
 
 
 class NegativeTable(NamedTuple):
@@ -84,7 +84,7 @@ def leave_out(logits: Tensor, negatives: NegativeTable, block: slice, mask_targe
     b = negatives.absent.shape[1]
     logits[:, :b].masked_fill_(negatives.absent[negatives.session_of_step[block]], -torch.inf)
     if mask_targets:
-        logits.scatter_(1, negatives.targets[block, None], -torch.inf)
+        logits[torch.arange(len(logits), device=logits.device), negatives.targets[block]] = -torch.inf
 
 
 class _Kept(torch.autograd.Function):
@@ -124,11 +124,13 @@ def _search(
     exact = search == states.dtype
     wide = k if exact else min(k + k // 4, columns)
     ranked_states, ranked_table = states.to(search), table.to(search).T
-    rows = max(1, _BLOCK_CELLS // columns)
+    rows = min(n, max(1, _BLOCK_CELLS[states.device.type] // columns))
+    buffer = ranked_states.new_empty(rows, columns)  # one for all blocks: new memory costs as much as half the product
     values, found = [], []
     for first in range(0, n, rows):
         block = slice(first, min(first + rows, n))
-        logits = ranked_states[block] @ ranked_table  # (rows, b + u)
+        part = ranked_states[block]
+        logits = torch.mm(part, ranked_table, out=buffer[: len(part)])  # (rows, b + u)
         leave_out(logits, negatives, block, mask_targets)
         block_values, block_columns = largest(logits, wide)
         if not exact:

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from multitron_core import hardest
 from multitron_core.hardest import NegativeTable, hardest_logits, largest
 from multitron_core.losses import click_loss
 
@@ -101,6 +102,6 @@ def test_blocks_change_nothing(monkeypatch):
     torch.manual_seed(3)
     states, table = torch.randn(23, 8), torch.randn(620, 8)
     whole = hardest_logits(states, table, negatives, kept=15, mask_targets=True, search=torch.float32)
-    monkeypatch.setattr("multitron_core.hardest._BLOCK_CELLS", 620 * 7)
+    monkeypatch.setitem(hardest._BLOCK_CELLS, "cpu", 620 * 7)
     blocks = hardest_logits(states, table, negatives, kept=15, mask_targets=True, search=torch.float32)
     torch.testing.assert_close(blocks, whole, atol=1e-5, rtol=0)
