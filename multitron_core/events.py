@@ -13,8 +13,8 @@ import polars as pl
 
 from multitron_core.errors import InputError, UnavailableError
 from multitron_core.formats import ColumnMapping, get_format
-from multitron_core.formats.format import EVENT_TYPES, TEXT_LIMIT, TIME
-from multitron_core.raw_files import Location, find_raw_files
+from multitron_core.formats.format import EVENT_TYPES, TEXT_LIMIT, TIME, Files
+from multitron_core.raw_files import Location, find_raw_files, refuse_twins
 from multitron_core.session_cut import cut_sessions
 
 __all__ = ["EVENT_TYPES", "TIME", "ColumnMapping", "EventLog", "check_events", "check_reject_share", "read_events"]
@@ -62,25 +62,50 @@ def read_events(
     """
     chosen = get_format(format)
     files = find_raw_files(path, chosen.roles, format=format, storage_options=storage_options)
-    for role, found in files.items():
-        if not found and (orders_required or role not in chosen.optional_roles):
-            raise InputError(
-                f"there is no file of {role}",
-                where=path,
-                found=[file.name for others in files.values() for file in others][:5],
-                mend=f"put a file whose name contains {chosen.roles[role]!r} beside the others"
-                + (", or pass orders_required=False" if role in chosen.optional_roles else ""),
-            )
+    refuse_twins(files)
+    check_orders(files, format, orders_required=orders_required, where=path)
+    return read_files(files, format, columns=columns, cut=cut, storage_options=storage_options)
+
+
+def read_files(
+    files: Files,
+    format: str,
+    *,
+    columns: ColumnMapping | None = None,
+    cut: bool = True,
+    storage_options: dict[str, str] | None = None,
+) -> EventLog:
+    """`read_events` of files that have been found already."""
     try:
-        parsed = chosen.parse(files, columns, storage_options)
+        parsed = get_format(format).parse(files, columns, storage_options)
     except OSError as error:
-        raise UnavailableError("a raw file cannot be opened", where=path, found=str(error)) from error
+        where = [file.path for found in files.values() for file in found][:5]
+        raise UnavailableError("a raw file cannot be opened", where=where, found=str(error)) from error
     accepted = pl.col("reason").is_null()
     events = parsed.filter(accepted).select("session_id", "item_id", "ts", "event_type", "file", "line")
     rejects = parsed.filter(~accepted).select("file", "line", "reason", pl.col("text").str.slice(0, TEXT_LIMIT))
     if cut and columns is not None and columns.user_id is not None:
         events = cut_sessions(events, columns.session_gap)
     return EventLog(events, rejects)
+
+
+def check_orders(files: Files, format: str, *, orders_required: bool, where: object) -> None:
+    """Refuse files of which a role is missing.
+
+    Raises:
+        InputError: there are no clicks, or no orders though they are required.
+    """
+    chosen = get_format(format)
+    for role, found in files.items():
+        optional = role in chosen.optional_roles
+        if not found and (orders_required or not optional):
+            raise InputError(
+                f"there is no file of {role}",
+                where=where,
+                found=[file.name for others in files.values() for file in others][:5],
+                mend=f"put a file whose name contains {chosen.roles[role]!r} beside the others"
+                + (", or pass orders_required=False" if optional else ""),
+            )
 
 
 def check_events(events: pl.LazyFrame, *, where: object = "events") -> pl.LazyFrame:

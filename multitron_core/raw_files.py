@@ -30,7 +30,12 @@ class RawFile:
 
 
 def find_raw_files(
-    location: Location, roles: Mapping[str, str], *, format: str, storage_options: dict[str, str] | None = None
+    location: Location,
+    roles: Mapping[str, str],
+    *,
+    format: str,
+    root: str | None = None,
+    storage_options: dict[str, str] | None = None,
 ) -> dict[str, list[RawFile]]:
     """The files at `location` that belong to a format, by role, sorted by name.
 
@@ -38,12 +43,13 @@ def find_raw_files(
         location: a file, a folder (without its subfolders), a glob, or a sequence of these.
         roles: role -> regular expression searched in the file's name (without its folder).
         format: the format's name, for messages.
+        root: the folder that names are relative to, instead of the one that `location` implies.
 
     Raises:
         InputError: nothing at `location`, or no file of the format there.
     """
     locations = [location] if isinstance(location, (str, Path)) else list(location)
-    found = sorted({file for each in locations for file in _files_at(str(each))})
+    found = sorted({file for each in locations for file in _files_at(str(each), root)})
     if not found:
         raise InputError(
             "there is no file to read", where=location, mend=f"name a file, folder or glob with {format} files"
@@ -63,17 +69,38 @@ def find_raw_files(
     return by_role
 
 
-def _files_at(location: str) -> list[RawFile]:
+def refuse_twins(files: Mapping[str, Sequence[RawFile]]) -> None:
+    """Refuse a file that is there twice, plain and compressed: its events would count twice.
+
+    Raises:
+        InputError: names the two.
+    """
+    seen: dict[str, str] = {}
+    for file in (file for found in files.values() for file in found):
+        stem = re.sub(r"\.(gz|zst)$", "", file.name)
+        if stem in seen:
+            raise InputError(
+                "the same file is there twice", found=[seen[stem], file.name], mend="keep one, or name the one to read"
+            )
+        seen[stem] = file.name
+
+
+def _files_at(location: str, root: str | None) -> list[RawFile]:
     path = Path(location)
     if path.is_file():
-        return [RawFile(path.name, location)]
+        return [_named(path, Path(root or path.parent))]
     if (path / "_delta_log").is_dir():
-        return [RawFile(f"{path.name}.delta", location)]
+        return [RawFile(f"{_named(path, Path(root or path.parent)).name}.delta", location)]
     if path.is_dir():
-        return [RawFile(file.name, str(file)) for file in path.iterdir() if file.is_file()]
+        return [_named(file, Path(root or path)) for file in path.iterdir() if file.is_file()]
     if _MAGIC.search(location):
-        root = Path(_MAGIC.split(location)[0]).parent if not _MAGIC.split(location)[0].endswith("/") else None
-        root = Path(_MAGIC.split(location)[0]) if root is None else root
-        matches = (Path(match) for match in glob.glob(location, recursive=True))
-        return [RawFile(file.relative_to(root).as_posix(), str(file)) for file in matches if file.is_file()]
+        fixed = _MAGIC.split(location)[0]
+        fixed_folder = Path(root or (fixed if fixed.endswith("/") else Path(fixed).parent))
+        return [
+            _named(Path(match), fixed_folder) for match in glob.glob(location, recursive=True) if Path(match).is_file()
+        ]
     raise InputError("no such file or folder", where=location, mend="check the path")
+
+
+def _named(path: Path, folder: Path) -> RawFile:
+    return RawFile(path.relative_to(folder).as_posix(), str(path))

@@ -5,6 +5,8 @@ The time of an event is its date plus `timeframe` milliseconds, UTC.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from multitron_core.formats.format import PARSED_COLUMNS, TIME, Files, Format, PreparationRules, SplitRule
@@ -26,7 +28,7 @@ def _parse(files: Files, columns: object, storage_options: dict[str, str] | None
 
 
 def _events(
-    files: list[RawFile], fields: tuple[str, ...], event_type: str, storage_options: dict[str, str] | None
+    files: Sequence[RawFile], fields: tuple[str, ...], event_type: str, storage_options: dict[str, str] | None
 ) -> pl.LazyFrame:
     lines = scan_text_lines(files, header=";".join(fields), storage_options=storage_options)
     timeframe = pl.col("timeframe").cast(pl.Int64, strict=False)

@@ -6,7 +6,7 @@ Reading gives parsed lines: one row an event or a rejected line, with the column
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -91,4 +91,5 @@ class Format:
     rules: PreparationRules = field(default_factory=PreparationRules)
 
 
-Files = Mapping[str, list[RawFile]]
+Files = Mapping[str, Sequence[RawFile]]
+"""Files by role."""

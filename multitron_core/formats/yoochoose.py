@@ -5,6 +5,8 @@ Clicks are `session,time,item,category`, orders `session,time,item,price,quantit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from multitron_core.formats.format import PARSED_COLUMNS, Files, Format, PreparationRules, SplitRule
@@ -32,7 +34,7 @@ def _parse(files: Files, columns: object, storage_options: dict[str, str] | None
 
 
 def _events(
-    files: list[RawFile], fields: tuple[str, ...], event_type: str, storage_options: dict[str, str] | None
+    files: Sequence[RawFile], fields: tuple[str, ...], event_type: str, storage_options: dict[str, str] | None
 ) -> pl.LazyFrame:
     reasons = {
         "empty line": pl.col("text").is_null(),
