@@ -1,0 +1,233 @@
+"""Weights that were trained with the official MultiTRON code (otto-de/MultiTRON), read into our model.
+
+    python -m multitron_core.official --checkpoint model.ckpt --out MODEL --vocabulary vocabulary.parquet
+
+The architecture is the same, names and layout of the tensors are not: theirs is torch's `nn.TransformerEncoder` over
+sessions that are padded on the left. Positions count from the session's end, as theirs do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import pickle
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from multitron_core import preset
+from multitron_core.config import ModelConfig
+from multitron_core.errors import InputError, MultitronError
+from multitron_core.model import MultiTRON
+from multitron_core.vocabulary import Vocabulary
+
+_MEND = "import a checkpoint of the released configs: shared embeddings, no output bias, two objectives"
+
+_LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+)")
+_LAYER_NAMES = {
+    "norm1": "norm1",
+    "self_attn.in_proj_": "attention_in.",
+    "self_attn.out_proj": "attention_out",
+    "norm2": "norm2",
+    "linear1": "feed_forward_in",
+    "linear2": "feed_forward_out",
+}
+_NAMES = {
+    "item_embedding.weight": "item_embedding.weight",
+    "positional_embedding_layer.embedding.weight": "position_embedding.weight",
+    "linear.weight": "linear.weight",
+    "linear.bias": "linear.bias",
+    "norm.weight": "norm.weight",
+    "norm.bias": "norm.bias",
+}
+_COPIES = {  # the same tensor under a second name
+    "output_embedding.weight": "item_embedding.weight",
+    "encoder.norm.weight": "norm.weight",
+    "encoder.norm.bias": "norm.bias",
+}
+_BUFFERS = {  # constants that the official code keeps beside the weights
+    "future_mask_const",
+    "seq_diag_const",
+    "bias_ones",
+    "regularization_penalty",
+    "positional_embedding_layer.pos_indices_const",
+}
+
+
+def model_from_official_state(state_dict: Mapping[str, Tensor], *, dropout: float = 0.05) -> MultiTRON:
+    """Our model with the official code's weights: the same states and scores for the same clicks and pi.
+
+    Args:
+        state_dict: the `state_dict` of an official checkpoint; its sizes give the config.
+        dropout: of the model, for training on; evaluation does not read it.
+
+    Returns:
+        The model in evaluation mode, positions counted from the session's end, one head.
+
+    Raises:
+        InputError: a tensor is missing, unknown or of an unexpected shape, an output layer that is not tied to the
+            embedding, or an output bias.
+    """
+    weights, layers = _translated(state_dict)
+    try:
+        items, d = weights["item_embedding.weight"].shape
+        config = ModelConfig(
+            items=items - 1,
+            dimension=d,
+            layers=layers,
+            heads=1,
+            dropout=dropout,
+            max_length=len(weights["position_embedding.weight"]),
+            positions="end",
+            initialisation="xavier",
+        )
+        model = MultiTRON(config)
+        # Theirs has Xavier values in the padding row, which no real step ever reads; ours is zero.
+        weights["item_embedding.weight"] = weights["item_embedding.weight"].clone()
+        weights["item_embedding.weight"][0] = 0.0
+        model.load_state_dict(weights)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise InputError(
+            "the official weights do not fit together", where="the state_dict", found=str(error), mend=_MEND
+        ) from error
+    return model.eval()
+
+
+def _translated(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+    """The tensors under our names, and the number of layers."""
+    weights: dict[str, Tensor] = {}
+    layers = set()
+    for name, tensor in state_dict.items():
+        if name in _BUFFERS or name in _COPIES:
+            continue
+        if name in _NAMES:
+            weights[_NAMES[name]] = tensor.float()
+            continue
+        found = _LAYER.fullmatch(name)
+        ours = found and next(
+            (new + found[2][len(old) :] for old, new in _LAYER_NAMES.items() if found[2].startswith(old)), None
+        )
+        if not found or not ours:
+            raise InputError("an unknown tensor", where="the official state_dict", found=name, mend=_MEND)
+        layers.add(int(found[1]))
+        weights[f"layers.{found[1]}.{ours}"] = tensor.float()
+    for copy, original in _COPIES.items():
+        if copy in state_dict and not torch.equal(state_dict[copy], state_dict.get(original, torch.empty(0))):
+            raise InputError(
+                "a tensor is not the copy that it has to be",
+                where="the official state_dict",
+                found=f"{copy} differs from {original}",
+                mend=_MEND,
+            )
+    return weights, len(layers)
+
+
+def import_checkpoint(
+    path: Path | str, out_dir: Path | str, *, vocabulary: Vocabulary | Path | str | None = None
+) -> Path:
+    """Make a model folder of an official checkpoint.
+
+    Args:
+        path: a Lightning checkpoint (`.ckpt`); read with `weights_only=True`, so that nothing in it is executed.
+        out_dir: the model folder to write, like that of `training.train`; must not exist.
+        vocabulary: the items in the order of the official preparation, which `prepare_sessions` gives for the same raw
+            files (or the path of a saved one). Without it the items are the official code's own numbers, 1 and up.
+
+    Returns:
+        `out_dir`.
+
+    Raises:
+        InputError: no such file, not a checkpoint, other settings than we can carry over, a vocabulary of another
+            length, or a folder that exists.
+    """
+    path, out_dir = Path(path), Path(out_dir)
+    if out_dir.exists():
+        raise InputError("the model folder exists", where=out_dir, mend="name a folder that does not exist")
+    state, settings = _read(path)
+    model = model_from_official_state(state, dropout=float(settings.get("dropout_rate", 0.05)))
+    if settings.get("final_activation"):
+        raise InputError("the model has a final activation, ours has none", where=path, mend=_MEND)
+    items = model.config.items
+    if vocabulary is None:
+        vocabulary = Vocabulary(pl.int_range(1, items + 1, dtype=pl.Int64, eager=True))
+    elif not isinstance(vocabulary, Vocabulary):
+        vocabulary = Vocabulary.load(vocabulary)
+    if len(vocabulary) != items:
+        raise InputError(
+            "the vocabulary is not of the model's length",
+            where=path,
+            found={"model": items, "vocabulary": len(vocabulary)},
+            mend="take the vocabulary of the data that the checkpoint was trained on, prepared by the official rules",
+        )
+    training = dataclasses.replace(
+        preset.official().training,
+        beta=tuple(float(value) for value in settings.get("beta", (0.5, 0.5))),
+        regularisation=float(settings.get("regularization_penalty", 0.2)),
+        kept_negatives=int(settings.get("topk_sampling_k", 100)),
+    )
+    _write(out_dir, model, training, vocabulary)
+    return out_dir
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return checkpoint["state_dict"], dict(checkpoint.get("hyper_parameters", {}))
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        raise InputError(
+            "not a checkpoint of the official code",
+            where=path,
+            found=str(error).strip().split("\n")[0],
+            mend="name a .ckpt file that Lightning wrote; one that holds more than tensors and plain values is refused",
+        ) from error
+
+
+def _write(out_dir: Path, model: MultiTRON, training: Any, vocabulary: Vocabulary) -> None:
+    """The model folder, whole or not at all."""
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    described = {
+        "preset": "official, imported",
+        "model": dataclasses.asdict(model.config),
+        "training": dataclasses.asdict(training),
+        "vocabulary_hash": vocabulary.hash,
+    }
+    digest = hashlib.sha256(json.dumps(described).encode())
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].numpy().tobytes())
+    writing = out_dir.with_name(f"{out_dir.name}.importing")
+    shutil.rmtree(writing, ignore_errors=True)
+    writing.mkdir(parents=True)
+    save_file(weights, writing / "weights.safetensors")
+    (writing / "config.json").write_text(json.dumps({**described, "version": digest.hexdigest()[:12]}, indent=2))
+    vocabulary.save(writing / "vocabulary.parquet")
+    os.replace(writing, out_dir)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Import a checkpoint; 1 when something has to be mended."""
+    parser = argparse.ArgumentParser(prog="python -m multitron_core.official", description="Import official weights.")
+    parser.add_argument("--checkpoint", type=Path, required=True, help=".ckpt of the official code")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--vocabulary", type=Path, help="vocabulary.parquet of sessions prepared by the official rules")
+    given = parser.parse_args(arguments)
+    try:
+        print(import_checkpoint(given.checkpoint, given.out, vocabulary=given.vocabulary))
+    except MultitronError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
