@@ -13,24 +13,19 @@ gradients: they give the losses and weights of one process, within float toleran
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-import hashlib
 import json
 import math
-import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-import polars as pl
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -39,27 +34,20 @@ from multitron_core.ahead import ahead
 from multitron_core.batches import epoch_order, make_batch, random_of, training_rows
 from multitron_core.checkpoint import load_checkpoint, save_checkpoint
 from multitron_core.config import ModelConfig
+from multitron_core.devices import barrier, is_out_of_memory, pick_device, process_group, rank, uses_bfloat16, world
 from multitron_core.encoded_sessions import EncodedSessions
-from multitron_core.errors import InputError
+from multitron_core.errors import InputError, MultitronError
 from multitron_core.losses import regulariser, scalarisation
 from multitron_core.model import MultiTRON
+from multitron_core.model_folder import TrainingData, fingerprint, refuse_another, write_model_folder
 from multitron_core.negatives import draw_negatives
-from multitron_core.preset import Preset
+from multitron_core.preset import PRESETS, Preset, named
+from multitron_core.sessions import PreparedSessions
 from multitron_core.step import Work, losses_of, prepare, rectangle_overhead, to_device
 from multitron_core.validation import validate
-from multitron_core.vocabulary import Vocabulary
 
 SUMS = ("loss", "click_loss", "order_loss", "regulariser")
 """What is summed over the steps of an epoch; their means are columns `train_...` of the metrics."""
-
-
-class TrainingData(Protocol):
-    """What training reads of `sessions.PreparedSessions`."""
-
-    @property
-    def train(self) -> EncodedSessions: ...
-    @property
-    def vocabulary(self) -> Vocabulary: ...
 
 
 @dataclass
@@ -111,20 +99,20 @@ def train(
     if len(dataset.vocabulary) < 1:
         raise InputError("the vocabulary is empty", where="training.train", mend="prepare sessions that have items")
     identity = fingerprint(dataset, config)
-    leader = _rank() == 0
+    leader = rank() == 0
     if not resume and leader:
         checkpoint.unlink(missing_ok=True)
-    _barrier()
+    barrier()
     if resume and (out_dir / "config.json").exists():
-        _refuse_another(json.loads((out_dir / "config.json").read_text()).get("fingerprint"), identity, out_dir)
+        refuse_another(json.loads((out_dir / "config.json").read_text()).get("fingerprint"), identity, out_dir)
         return out_dir
-    run = _Run(dataset, config, identity, checkpoint, torch.device(_device(device)))
+    run = _Run(dataset, config, identity, checkpoint, torch.device(pick_device(device)))
     # The run seeds torch's global state before each step; the caller's own state comes back afterwards.
     with torch.random.fork_rng():
         try:
             weights = run.weights(on_epoch, progress=progress and leader)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise InputError(
                 "out of memory",
@@ -133,21 +121,20 @@ def train(
                 mend="lower batch_sessions, then uniform_negatives; the checkpoint before stays",
             ) from error
     if leader:
-        _write_folder(out_dir, weights, run)
+        p = run.progress
+        write_model_folder(
+            out_dir,
+            weights,
+            vocabulary=dataset.vocabulary,
+            preset=config,
+            model=run.model_config,
+            identity=identity,
+            history=p.history,
+            details={"epoch": p.best_epoch + 1 if run.keeps_best else p.epoch, "order_rate": run.order_rate},
+        )
         checkpoint.unlink(missing_ok=True)
-    _barrier()
+    barrier()
     return out_dir
-
-
-def fingerprint(dataset: TrainingData, config: Preset) -> str:
-    """What a training depends on, as a short hash: config, vocabulary and training sessions (without their ids)."""
-    digest = hashlib.sha256(dataset.vocabulary.hash.encode())
-    digest.update(json.dumps([dict(config.model), dataclasses.asdict(config.training)], sort_keys=True).encode())
-    data = dataset.train
-    for array, dtype in ((data.offsets, np.int64), (data.items, np.int32), (data.ordered, np.bool_)):
-        for start in range(0, len(array), 1 << 24):  # memory-mapped arrays are read piece by piece
-            digest.update(np.ascontiguousarray(array[start : start + (1 << 24)], dtype=dtype).tobytes())
-    return digest.hexdigest()[:16]
 
 
 class _Run:
@@ -183,8 +170,8 @@ class _Run:
                 mend="use order_loss='bce', or training data with orders",
             )
         self.batches = math.ceil(len(self.rows) / self.config.batch_sessions)
-        self.autocast = torch.bfloat16 if _bfloat16(self.config.precision, device) else None
-        self.search = torch.bfloat16 if _bfloat16(self.config.negative_search, device) else torch.float32
+        self.autocast = torch.bfloat16 if uses_bfloat16(self.config.precision, device) else None
+        self.search = torch.bfloat16 if uses_bfloat16(self.config.negative_search, device) else torch.float32
         self.progress = Progress()
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
@@ -203,9 +190,14 @@ class _Run:
             self._epoch(progress)
             if on_epoch:
                 on_epoch(self.progress.history[-1])
-        if self.config.keep == "best" and self.best:
+        if self.keeps_best:
             return self.best
         return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best epoch is kept, rather than the last: it is where there is validation."""
+        return self.config.keep == "best" and bool(self.best)
 
     def _finished(self) -> bool:
         p = self.progress
@@ -267,15 +259,15 @@ class _Run:
                 pi,
                 self.model_config,
                 overhead=rectangle_overhead(self.device),
-                rank=_rank(),
-                world=_world(),
+                rank=rank(),
+                world=world(),
             )
 
     def _step(self, work: Work) -> list[float]:
         """One step of the optimiser; sums over the batch's steps of what `SUMS` names."""
         p, embedding = self.progress, self.model.item_embedding.weight
         self.model.train()
-        seed = np.random.SeedSequence([self.config.seed, p.epoch + 1, p.batch + 1, _rank() + 1])
+        seed = np.random.SeedSequence([self.config.seed, p.epoch + 1, p.batch + 1, rank() + 1])
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
         batch_rows = embedding.detach().index_select(0, work.batch_items).requires_grad_()
         uniform_rows = embedding.detach().index_select(0, work.uniform_items).requires_grad_()
@@ -294,7 +286,7 @@ class _Run:
         others = [parameter for parameter in self.model.parameters() if parameter is not embedding]
         tensors: list[Tensor] = [*others, batch_rows, uniform_rows]
         gradients = [tensor.grad if tensor.grad is not None else torch.zeros_like(tensor) for tensor in tensors]
-        if _world() > 1:
+        if world() > 1:
             for tensor in [*gradients, sums]:
                 dist.all_reduce(tensor)
         values: list[float] = sums.tolist()
@@ -330,7 +322,7 @@ class _Run:
         )
 
     def _save(self) -> None:
-        if _rank():
+        if rank():
             return
         state = self.model.state_dict()
         if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
@@ -348,7 +340,7 @@ class _Run:
 
     def _load(self) -> None:
         tensors, state = load_checkpoint(self.checkpoint)
-        _refuse_another(state.get("fingerprint"), self.identity, self.checkpoint)
+        refuse_another(state.get("fingerprint"), self.identity, self.checkpoint)
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
@@ -393,79 +385,37 @@ def order_rate(data: EncodedSessions, rows: np.ndarray, max_length: int) -> floa
     return ordered / steps
 
 
-def _write_folder(out_dir: Path, weights: dict[str, Tensor], run: _Run) -> None:
-    """The model folder, whole or not at all."""
-    writing = out_dir.with_name(out_dir.name + ".writing")
-    shutil.rmtree(writing, ignore_errors=True)
-    writing.mkdir(parents=True)
-    digest = hashlib.sha256(run.identity.encode())
-    for name in sorted(weights):
-        digest.update(name.encode() + weights[name].contiguous().numpy().tobytes())
-    kept = run.progress.best_epoch + 1 if run.config.keep == "best" and run.best else run.progress.epoch
-    described = {
-        "preset": run.preset.name,
-        "model": dataclasses.asdict(run.model_config),
-        "training": dataclasses.asdict(run.config),
-        "vocabulary_hash": run.dataset.vocabulary.hash,
-        "fingerprint": run.identity,
-        "version": digest.hexdigest()[:12],
-        "epoch": kept,
-        "order_rate": run.order_rate,
-    }
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, writing / "weights.safetensors")
-    (writing / "config.json").write_text(json.dumps(described, indent=2))
-    run.dataset.vocabulary.save(writing / "vocabulary.parquet")
-    pl.DataFrame(run.progress.history).write_parquet(writing / "metrics.parquet")
-    if out_dir.exists():  # a folder cannot be renamed onto another
-        old = out_dir.with_name(out_dir.name + ".replaced")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(out_dir, old)
-        os.replace(writing, out_dir)
-        shutil.rmtree(old)
-    else:
-        os.replace(writing, out_dir)
+def main(arguments: list[str] | None = None) -> int:
+    """Train from prepared sessions; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m multitron_core.training", description="Train a MultiTRON.")
+    parser.add_argument("--sessions", required=True, help="folder of prepared sessions")
+    parser.add_argument("--out", required=True, help="model folder to write")
+    parser.add_argument("--preset", default="diginetica", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--anew", action="store_true", help="replace what an earlier run left")
+    parser.add_argument(
+        "--model", type=json.loads, default={}, metavar="JSON", help="""model settings, e.g. '{"dimension": 64}'"""
+    )
+    parser.add_argument(
+        "--training", type=json.loads, default={}, metavar="JSON", help="""training settings, e.g. '{"epochs": 3}'"""
+    )
+    options = parser.parse_args(arguments)
+    try:
+        with process_group(options.device) as device:
+            folder = train(
+                PreparedSessions.load(options.sessions),
+                named(options.preset, model=options.model, training=options.training),
+                options.out,
+                resume=not options.anew,
+                device=device,
+                on_epoch=(lambda row: print(json.dumps(row), flush=True)) if rank() == 0 else None,
+            )
+    except MultitronError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(folder)
+    return 0
 
 
-def _refuse_another(found: Any, identity: str, where: Path) -> None:
-    if found != identity:
-        raise InputError(
-            "this is a training of another config or other data",
-            where=where,
-            found={"fingerprint": found, "wanted": identity},
-            mend="name another folder, or train with resume=False, which replaces it",
-        )
-
-
-def _device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("there is no CUDA device", where="device", found=device, mend="use 'cpu' or 'auto'")
-    if device != "cpu" and not device.startswith("cuda"):
-        raise InputError("unknown device", where="device", found=device, mend="use 'auto', 'cpu', 'cuda' or 'cuda:N'")
-    return device
-
-
-def _bfloat16(setting: str, device: torch.device) -> bool:
-    if setting == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return setting == "bfloat16"
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def _world() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
+if __name__ == "__main__":
+    sys.exit(main())
