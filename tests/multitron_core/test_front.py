@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from multitron_core.config import ModelConfig, TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
@@ -18,10 +22,15 @@ from multitron_core.front import (
     front_table,
     front_volume,
     hypervolume,
+    main,
     measure_front,
+    monotony,
     spaced_preferences,
 )
+from multitron_core.metrics import evaluation_batches, step_states
 from multitron_core.model import MultiTRON
+from multitron_core.negatives import draw_negatives
+from multitron_core.operating_point import FILE_NAME
 
 ITEMS = 30
 SMALL = TrainingConfig(batch_sessions=4, uniform_negatives=40, in_batch_negatives=3, kept_negatives=8)
@@ -92,14 +101,26 @@ class TestLosses:
         np.testing.assert_allclose(measured.losses[1], np.column_stack([clicks, orders]), atol=1e-5)
         assert measured.ranks[1].tolist() == ranks
 
-    def test_sampled_loss_with_every_item_as_negative(self, model: MultiTRON) -> None:
-        """So many draws that each item that nobody of the batch clicked is drawn, and copies stand for their share."""
-        data = random_sessions(4)
-        config = TrainingConfig(batch_sessions=4, uniform_negatives=3, in_batch_negatives=0, kept_negatives=1000)
-        measured = measure_front(model, data, [0.3], config=config, seed=5)
-        assert (measured.losses[..., 0] > 0).all()
-        exact = measure_front(model, data, [0.3], config=config, click_loss_mode="exact")
-        assert measured.losses[..., 0].mean() < exact.losses[..., 0].mean()  # 3 rivals are fewer than 29
+    @pytest.mark.parametrize("collisions", ["masked", "official"])
+    def test_the_sampled_loss_by_the_plain_formula(self, model: MultiTRON, collisions: str) -> None:
+        """Every draw written out, copies and all, the hardest kept, in float64."""
+        config = dataclasses.replace(SMALL, batch_sessions=64, collisions=collisions)
+        data = random_sessions()
+        batch = evaluation_batches(data, 5, batch_sessions=64)[0]
+        drawn = draw_negatives(batch, ITEMS, 40, 3, np.random.default_rng([7, 0, 0]))
+        weight = model.item_embedding.weight.detach().double()
+        states = step_states(model, batch, torch.tensor([0.5, 0.5])).double()
+        expected = []
+        for step, state in enumerate(states):
+            copies = drawn.batch_copies[batch.session_of_step[step]]
+            items = [*np.repeat(drawn.batch_items, copies), *np.repeat(drawn.uniform_items, drawn.uniform_copies)]
+            if collisions == "masked":
+                items = [item for item in items if item != batch.targets[step]]
+            hardest = (weight[items] @ state).sort(descending=True).values[:8]
+            own = weight[batch.targets[step]] @ state
+            expected.append(float(torch.logsumexp(torch.cat([own[None], hardest]), dim=0) - own))
+        measured = measure_front(model, data, [0.5], config=config, seed=7)
+        np.testing.assert_allclose(measured.losses[0, :, 0], expected, atol=1e-5)
 
     def test_all_preferences_see_the_same_negatives(self, model: MultiTRON) -> None:
         with torch.no_grad():
@@ -181,6 +202,56 @@ class TestTable:
         points = front_table(measured).select("click_loss", "order_loss").to_numpy()
         assert volume.raw.value == pytest.approx(hypervolume(points, (9.0, 9.0)), rel=1e-6)
         assert volume.raw.low < volume.raw.value < volume.raw.high
+
+
+def test_monotony_counts_steps_and_the_worst_reversal() -> None:
+    front = pl.DataFrame(
+        {
+            "pi_order": [1.0, 0.0, 0.5, 0.75],
+            "click_loss": [4.0, 1.0, 3.0, 2.5],
+            "order_loss": [1.0, 4.0, 3.0, 2.0],
+            "order_recall_20": [None, 0.1, 0.2, 0.3],
+        }
+    )
+    rows = {row["column"]: row for row in monotony(front).iter_rows(named=True)}
+    assert set(rows) == {"click_loss", "order_loss"}
+    assert rows["click_loss"]["right_way"] == pytest.approx(2 / 3)
+    assert rows["click_loss"]["worst_reversal"] == pytest.approx(0.5)
+    assert rows["order_loss"]["right_way"] == 1.0
+    assert (rows["order_loss"]["first"], rows["order_loss"]["last"]) == (4.0, 1.0)
+
+
+class TestCommand:
+    @pytest.fixture
+    def folders(self, model: MultiTRON, tmp_path: Path) -> list[str]:
+        data = random_sessions(40)
+        data.save(tmp_path / "sessions" / "test")
+        (tmp_path / "model").mkdir()
+        save_file(model.state_dict(), tmp_path / "model" / "weights.safetensors")
+        described = {
+            "model": dataclasses.asdict(model.config),
+            "training": dataclasses.asdict(SMALL),
+            "vocabulary_hash": "hash",
+            "version": "v1",
+        }
+        (tmp_path / "model" / "config.json").write_text(json.dumps(described))
+        return ["--model", str(tmp_path / "model"), "--sessions", str(tmp_path / "sessions"), "--points", "4"]
+
+    def test_it_prints_and_keeps(self, folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([*folders, "--save", "--record", "newsletter", "--k", "3"]) == 0
+        printed = capsys.readouterr().out
+        for words in ("click_recall_3", "worst_reversal", "hypervolume, raw", "operating point: pi"):
+            assert words in printed
+        kept = Path(folders[1])
+        assert pl.read_parquet(kept / "front.parquet").height == 4
+        assert (kept / "front.png").read_bytes().startswith(b"\x89PNG")
+        assert json.loads((kept / FILE_NAME).read_text())["newsletter"]["model_version"] == "v1"
+
+    def test_another_vocabulary_is_refused(self, folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        config = Path(folders[1]) / "config.json"
+        config.write_text(config.read_text().replace('"hash"', '"other"'))
+        assert main(folders) == 1
+        assert "another vocabulary" in capsys.readouterr().err
 
 
 class TestRefusals:
