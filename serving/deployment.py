@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from multitron_core.preference import DEFAULT_GRID, pi_vector
 from serving.export import export_version, verify_checksums
 from serving.golden import compare_lists, golden_requests
 from serving.in_process import InProcessScorer
+from serving.quality import Gate
 from serving.repository import (
     DEFAULT_SETTINGS,
     MODEL_NAME,
@@ -33,9 +34,6 @@ from serving.repository import (
 from serving.request import LiveModel, Server
 
 logger = logging.getLogger(__name__)
-
-Gate = Callable[[Path, Path | None], None]
-"""Called with the candidate's version folder and the live one's; raises InputError to refuse the candidate."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def deploy(
         golden_sessions: held-out sessions to compare lists of (256 of them are used); None makes random ones.
         golden_pi: the preferences they are compared at.
         golden_k: items a list.
-        gates: quality gates, called when the lists agree.
+        gates: what else it must show (see `serving.quality`), asked when the lists agree.
         keep: versions to keep, the live one and the one before it always among them.
         settings: how the server runs the version.
         model_name: the model of the repository.
@@ -134,11 +132,12 @@ def rollback(version: int | None, server: Server, *, model_name: str = MODEL_NAM
             )
         verify_checksums(repository.version_folder(version))
         held = sorted({version, live.version})
-        changed = make_config(repository, live=version, held=held, settings=_settings_of(config))
-        # First beside the live version, so that a version that does not load changes nothing.
-        beside = make_config(repository, live=live.version, held=held, settings=_settings_of(config))
-        server.load(model_name, config=beside)
-        repository.write_config(changed)
+        settings = _settings_of(config)
+        if version not in config.version_policy.specific.versions:
+            # First beside the live version, so that a version that does not load changes nothing.
+            beside = make_config(repository, live=live.version, held=held, settings=settings)
+            server.load(model_name, config=beside)
+        repository.write_config(make_config(repository, live=version, held=held, settings=settings))
         server.load(model_name)
         return _report(repository, live.version if live.version != version else None, 0, [])
 

@@ -1,17 +1,17 @@
 """From a model folder to a version folder: a self-contained program that needs torch but not this project.
 
 A version folder holds
-- `program.pt2`: the scoring program by `torch.export`. `torch.export.save` writes a zip of JSON; it pickles only
-  example inputs, opaque constants and tensors of unusual kinds. We drop the example inputs, and the program takes its
-  weights as an argument, so the archive holds no tensor at all; `archive_is_plain` checks that before anybody loads it.
-- `weights.safetensors`: byte for byte the training's file; the server maps it into memory, so that instances share it;
-- `model.py`: what Triton's python backend runs;
+- `exact.pt2` and `screened.pt2`: the scoring program by `torch.export`, in fp32 throughout and with a bfloat16 screen;
+  their lists are the same, and the server uses the faster one. `torch.export.save` writes a zip of JSON; it pickles
+  only example inputs, opaque constants and tensors of unusual kinds. We drop the example inputs, and a program takes
+  its weights as an argument, so an archive holds no tensor at all; `archive_is_plain` checks that.
+- `weights.safetensors`: the training's numbers; `screen.safetensors`: what `program.Screen` makes of them;
+- `model.py` and `version_program.py`: what Triton's python backend runs;
 - `manifest.json`: what the version is, and the SHA-256 of the other files.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,15 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.export import Dim
 
 from multitron_core.errors import InputError
-from multitron_core.model import MultiTRON, load_model
+from multitron_core.model import load_model
 from multitron_core.vocabulary import Vocabulary
-from serving.program import BLOCK_ITEMS, ScoringProgram
+from serving.program import BLOCK_ITEMS, ScoringProgram, Screen
+from serving.version_program import check_files, file_sha256
 
-MODEL_FILE = Path(__file__).with_name("triton_model.py")
+SERVER_FILES = {"model.py": "triton_model.py", "version_program.py": "version_program.py"}
 CARRIED_FILES = ("front.parquet", "metrics.parquet")  # kept with the version, so that a later one can be compared
 
 
@@ -63,22 +65,19 @@ class _WithWeights(nn.Module):
         allowed: Tensor,
         weights: dict[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        named = {f"model.{name}": weight for name, weight in weights.items()}
-        return torch.func.functional_call(self._held[0], named, (items, lengths, pi, k, excluded, allowed))
+        return torch.func.functional_call(self._held[0], weights, (items, lengths, pi, k, excluded, allowed))
 
 
-def export_program(model: MultiTRON, path: Path, *, block_items: int = BLOCK_ITEMS) -> None:
-    """Write the scoring program of `model` with dynamic sessions, steps, k and exclusions.
+def export_program(program: ScoringProgram, path: Path) -> None:
+    """Write a scoring program with dynamic sessions, steps, k and exclusions.
 
     Args:
-        model: in evaluation mode, on the CPU.
+        program: in evaluation mode, on the CPU.
         path: the `.pt2` file to write.
-        block_items: items scored at a time.
     """
-    program = ScoringProgram(model, block_items=block_items).eval()
-    config = model.config
+    config = program.model.config
     # Sorted by name wherever the program is called: torch.export takes a dict's values in their order.
-    weights = {name: weight.detach() for name, weight in sorted(model.state_dict().items())}
+    weights = {name: weight.detach() for name, weight in sorted(program.state_dict().items())}
     sessions, steps, width = Dim("sessions", min=1), Dim("steps", min=1, max=config.max_length), Dim("width", min=1)
     longest = min(2, config.max_length)
     arguments = (
@@ -147,9 +146,15 @@ def export_version(model_dir: Path | str, target: Path, *, block_items: int = BL
     staging = target.with_name(f".staging-{uuid.uuid4().hex}")
     staging.mkdir(parents=True)
     try:
-        export_program(model, staging / "program.pt2", block_items=block_items)
-        shutil.copyfile(model_dir / "weights.safetensors", staging / "weights.safetensors")
-        shutil.copyfile(MODEL_FILE, staging / "model.py")
+        screen = Screen.of(model.item_embedding.weight.detach()[1:])
+        exact = ScoringProgram(model, block_items=block_items).eval()
+        screened = ScoringProgram(model, screen=screen, block_items=block_items).eval()
+        export_program(exact, staging / "exact.pt2")
+        export_program(screened, staging / "screened.pt2")
+        save_file(exact.state_dict(), staging / "weights.safetensors")
+        save_file({"screen_table": screen.table, "screen_norms": screen.norms}, staging / "screen.safetensors")
+        for name, source in SERVER_FILES.items():
+            shutil.copyfile(Path(__file__).with_name(source), staging / name)
         for name in CARRIED_FILES:
             if (model_dir / name).exists():
                 shutil.copyfile(model_dir / name, staging / name)
@@ -160,7 +165,7 @@ def export_version(model_dir: Path | str, target: Path, *, block_items: int = BL
             max_length=model.config.max_length,
             objectives=len(model.config.objectives),
             block_items=block_items,
-            files={path.name: file_sha256(path) for path in sorted(staging.iterdir())},
+            files={path.name: file_sha256(str(path)) for path in sorted(staging.iterdir())},
         )
         (staging / "manifest.json").write_text(json.dumps(manifest.__dict__, indent=2))
         os.rename(staging, target)
@@ -189,24 +194,13 @@ def verify_checksums(version_folder: Path) -> Manifest:
     Raises:
         InputError: a file is missing or differs.
     """
-    manifest = read_manifest(version_folder)
-    for name, expected in manifest.files.items():
-        path = version_folder / name
-        found = file_sha256(path) if path.exists() else "no such file"
-        if found != expected:
-            raise InputError(
-                "a file of the version differs from its checksum",
-                where=path,
-                found=found,
-                mend="deploy the model again",
-            )
-    return manifest
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        check_files(str(version_folder))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "the version is damaged", where=version_folder, found=str(error), mend="deploy the model again"
+        ) from error
+    return read_manifest(version_folder)
 
 
 def model_identity(model_dir: Path) -> tuple[str, str]:

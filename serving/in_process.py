@@ -1,32 +1,29 @@
 """Scoring without a Triton server: for golden answers and parity, and where the Triton binary does not run.
 
-`InProcessScorer` runs a model folder as it is, `InProcessServer` the deployed versions of a repository; both say in
-the log that no Triton server is used.
+`InProcessScorer` runs a model folder as it is, in fp32 throughout; `InProcessServer` runs the deployed versions of a
+repository. Both say in the log that no Triton server is used.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from tritonclient.grpc import model_config_pb2 as pb
 
 from multitron_core.errors import InputError, UnavailableError
 from multitron_core.model import load_model
-from serving.export import model_identity, verify_checksums
+from serving.export import model_identity
 from serving.program import ScoringProgram
 from serving.repository import MODEL_NAME, ModelRepository, live_model_of
 from serving.request import LiveModel, ScoringRequest, check_k
+from serving.version_program import VersionProgram
 
 logger = logging.getLogger(__name__)
-
-Program = Callable[[Tensor, Tensor, Tensor, int, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class InProcessScorer:
@@ -60,14 +57,23 @@ class InProcessScorer:
         """The model of the folder; its version number is 0."""
         return self._live
 
+    @torch.inference_mode()
     def top_k(self, request: ScoringRequest, *, version: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Item indices int32 [sessions, k] and scores float32 [sessions, k], best first.
 
         Raises:
             InputError: k lies outside the vocabulary.
         """
-        block = self._program.block_items
-        return _answer(self._program, request, self._live.items, block, self._device, self._memory)
+        check_k(request.k, self._live.items)
+        tensors = [tensor.to(self._device) for tensor in _tensors(request)]
+        allowed = _allowed(request, self._live.items).to(self._device)
+        at_once = max(1, (self._memory << 20) // (4 * min(self._program.block_items, self._live.items)))
+        parts = []
+        for start in range(0, len(request.items), at_once):
+            items, lengths, pi, excluded = (tensor[start : start + at_once] for tensor in tensors)
+            index, scores = self._program(items, lengths, pi, request.k, excluded, allowed)
+            parts.append((index.cpu().numpy(), scores.cpu().numpy()))
+        return np.concatenate([index for index, _ in parts]), np.concatenate([scores for _, scores in parts])
 
 
 class InProcessServer:
@@ -80,10 +86,10 @@ class InProcessServer:
 
     def __init__(self, repository: Path | str, *, score_memory_mib: int = 256) -> None:
         self.repository: Path | None = Path(repository).absolute()
-        self.urls = ("in-process",)
+        self.urls: tuple[str, ...] = ("in-process",)
         self._memory = score_memory_mib
         self._configs: dict[str, pb.ModelConfig] = {}
-        self._programs: dict[tuple[str, int], tuple[Program, int, int]] = {}
+        self._programs: dict[tuple[str, int], VersionProgram] = {}
 
     def __enter__(self) -> InProcessServer:
         assert self.repository is not None
@@ -113,7 +119,7 @@ class InProcessServer:
         held = list(config.version_policy.specific.versions)
         programs = {
             (model_name, version): self._programs.get((model_name, version))
-            or _load_version(repository.version_folder(version))
+            or _load_version(repository.version_folder(version), self._memory)
             for version in held
         }
         self.unload(model_name)
@@ -143,14 +149,18 @@ class InProcessServer:
     def answer(self, model_name: str, request: ScoringRequest, version: int) -> tuple[np.ndarray, np.ndarray]:
         """As `Scorer.top_k`, of a model by name."""
         try:
-            program, items, block = self._programs[model_name, version]
+            program = self._programs[model_name, version]
         except KeyError as error:
             raise UnavailableError(
                 "the deployed version is not served any more",
                 where=f"{model_name} version {version}",
                 mend="start the run again: it will use the version that is live then",
             ) from error
-        return _answer(program, request, items, block, torch.device("cpu"), self._memory)
+        check_k(request.k, program.items)
+        clicks, lengths, pi, excluded = _tensors(request)
+        allowed = _allowed(request, program.items)
+        index, scores = program.top_k(clicks, lengths, pi, request.k, excluded, allowed)
+        return index.numpy(), scores.numpy()
 
 
 class _VersionScorer:
@@ -166,34 +176,23 @@ class _VersionScorer:
         return self._server.answer(self._model_name, request, version)
 
 
-def _load_version(folder: Path) -> tuple[Program, int, int]:
-    manifest = verify_checksums(folder)
-    module = torch.export.load(folder / "program.pt2").module()
-    weights = dict(sorted(load_file(folder / "weights.safetensors").items()))
-
-    def program(
-        items: Tensor, lengths: Tensor, pi: Tensor, k: int, excluded: Tensor, allowed: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        index, scores = module(items, lengths, pi, k, excluded, allowed, weights)
-        return index, scores
-
-    return program, manifest.items, manifest.block_items
+def _load_version(folder: Path, score_memory_mib: int) -> VersionProgram:
+    try:
+        return VersionProgram(str(folder), score_memory_mib=score_memory_mib)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            "the version cannot be loaded", where=folder, found=str(error), mend="deploy the model again"
+        ) from error
 
 
-@torch.inference_mode()
-def _answer(
-    program: Program, request: ScoringRequest, items: int, block_items: int, device: torch.device, memory_mib: int
-) -> tuple[np.ndarray, np.ndarray]:
-    check_k(request.k, items)
-    allowed = torch.zeros(items, device=device)
-    if request.assortment is not None:
-        allowed.masked_fill_(~torch.from_numpy(request.assortment).to(device), float("-inf"))
+def _tensors(request: ScoringRequest) -> list[Tensor]:
+    """Items, lengths, pi and exclusions."""
     arrays = (request.items, request.lengths, request.pi, request.excluded_or_none())
-    clicks, lengths, pi, excluded = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
-    at_once = max(1, (memory_mib << 20) // (4 * min(block_items, items)))
-    parts = []
-    for start in range(0, len(clicks), at_once):
-        rows = slice(start, start + at_once)
-        index, scores = program(clicks[rows], lengths[rows], pi[rows], request.k, excluded[rows], allowed)
-        parts.append((index.cpu(), scores.cpu()))
-    return torch.cat([index for index, _ in parts]).numpy(), torch.cat([scores for _, scores in parts]).numpy()
+    return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+
+
+def _allowed(request: ScoringRequest, items: int) -> Tensor:
+    allowed = torch.zeros(items)
+    if request.assortment is not None:
+        allowed.masked_fill_(~torch.from_numpy(request.assortment), float("-inf"))
+    return allowed

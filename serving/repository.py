@@ -19,7 +19,7 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2 as pb
 
 from multitron_core.errors import InputError
-from serving.export import Manifest, read_manifest
+from serving.export import read_manifest
 from serving.request import LiveModel
 
 MODEL_NAME = "multitron"
@@ -185,8 +185,3 @@ def live_model_of(config: pb.ModelConfig) -> LiveModel:
             found=sorted(parameters),
             mend="deploy a model, or name the model that was deployed",
         ) from error
-
-
-def read_versions(repository: ModelRepository) -> dict[int, Manifest]:
-    """What each kept version is."""
-    return {version: read_manifest(repository.version_folder(version)) for version in repository.versions()}

@@ -1,0 +1,270 @@
+"""Batch scoring, measured side by side on the same model and the same sessions.
+
+    python benchmarks/scoring.py                       # 43 thousand items
+    python benchmarks/scoring.py --items 1800000 --sessions 2000 --json scoring.json
+
+(a) the obvious loop: sessions padded to 50, states of all steps in fp32, `torch.topk` over the whole catalogue;
+(b) our scoring program in this process; (c) the same through a Triton server of our own; (d) through Triton and into a
+Delta table. (b) to (d) are `score_sessions`: they decode item ids and make the rows of the table, (a) does not.
+(e) and (f) are (b) with an assortment of half the catalogue, and with the clicked items excluded.
+
+The weights are random, the sessions as long as Diginetica's (geometric, mean 4.8 clicks) and every one different, so
+that scoring equal sequences once helps nobody. Each measurement is a process of its own and reports the seconds of one
+pass after a short first one, the processor seconds of all processes it waited for, and its peak memory (for c and d
+with the server's). The matrix-multiply rate that this machine reaches is measured in fp32 and bfloat16 beside them: the
+last column is the share of the fp32 rate that the multiplications of (a) or (b), counted without padding, come to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+WAYS = {
+    "a": "padded loop",
+    "b": "in process",
+    "c": "Triton",
+    "d": "Triton and Delta",
+    "e": "in process, assortment",
+    "f": "in process, clicked excluded",
+}
+K = 20
+PI = "0.50"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=43_000)
+    parser.add_argument("--sessions", type=int, default=20_000)
+    parser.add_argument("--loop-sessions", type=int, help="sessions of (a), default a tenth: it is slow")
+    parser.add_argument("--repeats", type=int, default=1, help="rounds over all ways; the best of each is printed")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--ways", default="abcdef")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--child", nargs=2, metavar=("WAY", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(_measure(options.child[0], Path(options.child[1]), options)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _prepare(Path(folder), options)
+        best: dict[str, dict[str, Any]] = {}
+        for _ in range(options.repeats):
+            for way in options.ways:
+                found = _child(way, folder)
+                if way not in best or found["sessions_per_second"] > best[way]["sessions_per_second"]:
+                    best[way] = found
+    rates = _matrix_rates(options.threads)
+    print(
+        f"{options.items} items, {options.threads} threads; fp32 {rates['fp32']:.0f} and bfloat16 "
+        f"{rates['bfloat16']:.0f} GFLOP/s"
+    )
+    print(f"{'':34}{'sessions/s':>12}{'of (a)':>8}{'per CPU s':>12}{'of (a)':>8}{'peak MB':>10}{'of fp32 rate':>14}")
+    for way, found in best.items():
+        wall, cpu = found["sessions_per_second"], found["sessions_per_cpu_second"]
+        base = best.get("a", found)
+        share = wall * found["flop_per_session"] / 1e9 / rates["fp32"]
+        print(
+            f"({way}) {WAYS[way]:30}{wall:12.0f}{wall / base['sessions_per_second']:8.2f}{cpu:12.0f}"
+            f"{cpu / base['sessions_per_cpu_second']:8.2f}{found['peak_mb']:10.0f}{share:14.0%}"
+        )
+    if options.json:
+        options.json.write_text(json.dumps({"options": vars(options) | {"json": None}, "rates": rates, "ways": best}))
+
+
+def _child(way: str, folder: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, *sys.argv[1:], "--child", way, folder]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _prepare(folder: Path, options: argparse.Namespace) -> None:
+    """A model folder and sessions."""
+    import dataclasses
+
+    import polars as pl
+    import torch
+    from safetensors.torch import save_file
+
+    from multitron_core.config import ModelConfig
+    from multitron_core.encoded_sessions import EncodedSessions
+    from multitron_core.model import MultiTRON
+    from multitron_core.vocabulary import Vocabulary
+
+    torch.manual_seed(0)
+    config = ModelConfig(items=options.items)
+    vocabulary = Vocabulary(pl.Series(np.arange(options.items, dtype=np.int64) * 7 + 3))
+    model_dir = folder / "model"
+    model_dir.mkdir()
+    save_file(MultiTRON(config).state_dict(), model_dir / "weights.safetensors")
+    vocabulary.save(model_dir / "vocabulary.parquet")
+    described = {"model": dataclasses.asdict(config), "vocabulary_hash": vocabulary.hash, "version": "benchmark"}
+    (model_dir / "config.json").write_text(json.dumps(described))
+    generator = np.random.default_rng(0)
+    lengths = generator.geometric(1 / 4.8, options.sessions)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    items = generator.integers(1, options.items + 1, offsets[-1], dtype=np.int32)
+    ids = pl.Series([f"{number:09}" for number in range(options.sessions)])
+    EncodedSessions(ids, offsets, items, np.zeros(len(items), bool), vocabulary.hash).save(folder / "sessions")
+
+
+def _measure(way: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """One way, in this process."""
+    import torch
+
+    from multitron_core.encoded_sessions import EncodedSessions
+    from multitron_core.vocabulary import Vocabulary
+
+    torch.set_num_threads(options.threads)
+    sessions = EncodedSessions.load(folder / "sessions")
+    vocabulary = Vocabulary.load(folder / "model" / "vocabulary.parquet")
+    count = (options.loop_sessions or options.sessions // 10) if way == "a" else options.sessions
+    chosen = sessions.select(np.arange(count))
+    first = sessions.select(np.arange(min(512, count)))
+    if way == "a":
+        seconds, cpu, peak = _loop(folder, first, chosen)
+    else:
+        seconds, cpu, peak = _ours(way, folder, first, chosen, vocabulary, options)
+    d, steps = 200, float(np.minimum(chosen.lengths, 50).mean())
+    flop = 2 * d * options.items + steps * (2 * d * d + 3 * 12 * d * d)
+    return {
+        "sessions_per_second": count / seconds,
+        "sessions_per_cpu_second": count / cpu,
+        "peak_mb": peak / 1e6,
+        "flop_per_session": flop,
+    }
+
+
+def _loop(folder: Path, first: Any, chosen: Any) -> tuple[float, float, float]:
+    import torch
+
+    from multitron_core.model import load_model
+    from multitron_core.preference import pi_vector
+
+    model = load_model(folder / "model")
+    pi = torch.tensor(pi_vector(PI))
+
+    @torch.inference_mode()
+    def score(part: Any) -> None:
+        for start in range(0, len(part), 256):
+            stop = min(start + 256, len(part))
+            items = torch.zeros(stop - start, 50, dtype=torch.int64)
+            for row in range(start, stop):
+                clicks = part.items[part.offsets[row] : part.offsets[row + 1]][-50:]
+                items[row - start, : len(clicks)] = torch.from_numpy(np.asarray(clicks, np.int64))
+            lengths = (items > 0).sum(dim=1)
+            states = model(items, lengths, pi)
+            model.scores(states[torch.arange(len(items)), lengths - 1]).topk(K)
+
+    score(first)
+    wall, cpu = time.perf_counter(), time.process_time()
+    score(chosen)
+    return time.perf_counter() - wall, time.process_time() - cpu, _peak(os.getpid())
+
+
+def _ours(
+    way: str, folder: Path, first: Any, chosen: Any, vocabulary: Any, options: argparse.Namespace
+) -> tuple[float, float, float]:
+    from serving.deployment import deploy
+    from serving.in_process import InProcessServer
+    from serving.repository import InstanceSettings
+    from serving.scorer import score_sessions
+    from serving.server import TritonServer
+
+    extra: dict[str, Any] = {}
+    if way == "e":
+        extra["assortment"] = vocabulary.item_ids.gather_every(2)
+    if way == "f":
+        extra["exclude_clicked"] = True
+    through_triton = way in "cd"
+    server: Any = (TritonServer if through_triton else InProcessServer)(folder / f"repository-{way}")
+    with server:
+        deploy(
+            folder / "model",
+            server,
+            golden_pi=[PI],
+            settings=InstanceSettings(threads_per_instance=options.threads),
+        )
+
+        def score(part: Any) -> None:
+            frames = score_sessions(
+                part,
+                PI,
+                K,
+                scorer=server.scorer(),
+                vocabulary=vocabulary,
+                in_flight=4 if through_triton else 1,
+                **extra,
+            )
+            if way == "d":
+                _write(frames, folder, part, vocabulary)
+            else:
+                assert sum(len(frame) for frame in frames) == K * len(part)
+
+        score(first)
+        if through_triton:
+            while len(_descendants(server.process_id)) > 2:  # the instance that the promotion replaced is ending
+                time.sleep(0.2)
+        pids = [os.getpid(), *_descendants(server.process_id)] if through_triton else [os.getpid()]
+        wall, cpu = time.perf_counter(), sum(map(_cpu, pids))
+        score(chosen)
+        wall, cpu = time.perf_counter() - wall, sum(map(_cpu, pids)) - cpu
+        return wall, cpu, sum(map(_peak, pids))
+
+
+def _write(frames: Any, folder: Path, part: Any, vocabulary: Any) -> None:
+    import datetime as dt
+
+    from multitron_core.lake import Lake
+
+    Lake(folder / "lake").replace_partition(
+        dt.date(2024, 1, 1), PI, frames, model_version="benchmark", k=K, items=vocabulary, expected_lists=len(part)
+    )
+
+
+def _descendants(pid: int) -> list[int]:
+    """A process and those that it started, by /proc."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(found for child in children for found in _descendants(int(child)))]
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return float(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def _matrix_rates(threads: int) -> dict[str, float]:
+    """GFLOP/s of products of 1024 x 1024 matrices."""
+    import torch
+
+    torch.set_num_threads(threads)
+    rates = {}
+    for name, dtype in (("fp32", torch.float32), ("bfloat16", torch.bfloat16)):
+        matrix = torch.randn(1024, 1024).to(dtype)
+        seconds = []
+        for _ in range(12):
+            begun = time.perf_counter()
+            matrix @ matrix
+            seconds.append(time.perf_counter() - begun)
+        rates[name] = 2 * 1024**3 / min(seconds) / 1e9
+    return rates
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Open and run the exported programs of a version folder with torch alone.
+
+This file is copied into every version folder beside `model.py`; it must not import this project. The weights are
+mapped into memory, so that the instances of a server share one copy, as do a version and the one that replaces it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
+
+
+class VersionProgram:
+    """The program of a version that is faster here.
+
+    Args:
+        folder: a version folder, written by `export_version`.
+        device: where it runs.
+        score_memory_mib: bound of the scores that are held at a time.
+
+    Raises:
+        ValueError: a file differs from its checksum or is not what it should be.
+    """
+
+    def __init__(self, folder: str, *, device: str = "cpu", score_memory_mib: int = 256) -> None:
+        self.manifest = check_files(folder)
+        self.device = torch.device(device)
+        self.items: int = self.manifest["items"]
+        self.max_length: int = self.manifest["max_length"]
+        self.objectives: int = self.manifest["objectives"]
+        self._at_once = max(1, (score_memory_mib << 20) // (4 * min(self.manifest["block_items"], self.items)))
+        self.all_allowed = torch.zeros(self.items, device=self.device)
+        weights = map_safetensors(os.path.join(folder, "weights.safetensors"))
+        self.chosen = "screened" if rounding_pays(self.device) else "exact"
+        if self.chosen == "screened":
+            weights |= map_safetensors(os.path.join(folder, "screen.safetensors"))
+        # Sorted by name, as the program was exported.
+        self._weights = {name: weight.to(self.device) for name, weight in sorted(weights.items())}
+        self._program = torch.export.load(os.path.join(folder, f"{self.chosen}.pt2")).module()
+        # The first call is slow, and a program that cannot run must fail here, not in front of a client.
+        first = torch.ones(1, 1, dtype=torch.int64)
+        pi = torch.full((1, self.objectives), 1.0 / self.objectives)
+        self.top_k(first, first[0], pi, 1, torch.zeros_like(first), self.all_allowed)
+
+    @torch.inference_mode()
+    def top_k(
+        self, items: Tensor, lengths: Tensor, pi: Tensor, k: int, excluded: Tensor, allowed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Item indices int32 [sessions, k] and scores float32 [sessions, k] on the CPU, best first.
+
+        Args:
+            items: int64 [sessions, steps], 1-based indices, 0 behind a session's end.
+            lengths: int64 [sessions].
+            pi: float32 [sessions, objectives].
+            k: items a list.
+            excluded: int64 [sessions, width >= 1], indices that a session's list must not hold, 0 for none.
+            allowed: float32 [items] on `device`, 0 or -inf.
+        """
+        parts = []
+        for start in range(0, len(items), self._at_once):
+            rows = slice(start, start + self._at_once)
+            clicks, ends, preferences, barred = (part[rows].to(self.device) for part in (items, lengths, pi, excluded))
+            index, scores = self._program(clicks, ends, preferences, k, barred, allowed, self._weights)
+            parts.append((index.cpu(), scores.cpu()))
+        return torch.cat([index for index, _ in parts]), torch.cat([scores for _, scores in parts])
+
+
+def rounding_pays(device: torch.device) -> bool:
+    """Whether a matrix product in bfloat16 is faster than in fp32 here: measured, a few milliseconds."""
+    seconds = []
+    for dtype in (torch.float32, torch.bfloat16):
+        states, table = (
+            torch.zeros(64, 256, dtype=dtype, device=device),
+            torch.zeros(8192, 256, dtype=dtype, device=device),
+        )
+        best = float("inf")
+        for _ in range(4):
+            begun = time.perf_counter()
+            (states @ table.T)[0, 0].item()  # waits for a GPU
+            best = min(best, time.perf_counter() - begun)
+        seconds.append(best)
+    return seconds[1] < seconds[0]
+
+
+def check_files(folder: str) -> dict[str, Any]:
+    """The manifest of a version folder, after comparing every file with its checksum.
+
+    Raises:
+        ValueError: a file is missing or differs.
+    """
+    with open(os.path.join(folder, "manifest.json")) as file:
+        manifest = json.load(file)
+    for name, expected in manifest["files"].items():
+        path = os.path.join(folder, name)
+        found = file_sha256(path) if os.path.exists(path) else "no such file"
+        if found != expected:
+            raise ValueError(f"{path} differs from its checksum {expected}: {found}")
+    return manifest
+
+
+def file_sha256(path: str) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def map_safetensors(path: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, mapped into memory: a length, a JSON header of that length, the numbers.
+
+    Raises:
+        ValueError: a tensor of an unexpected type.
+    """
+    raw = torch.from_file(path, shared=False, size=os.path.getsize(path), dtype=torch.uint8)
+    length = int.from_bytes(bytes(raw[:8].tolist()), "little")
+    header = json.loads(bytes(raw[8 : 8 + length].tolist()))
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in _TYPES:
+            raise ValueError(f"{path}: {name} is {entry['dtype']}, expected one of {sorted(_TYPES)}")
+        begin, end = (8 + length + offset for offset in entry["data_offsets"])
+        tensors[name] = raw[begin:end].view(_TYPES[entry["dtype"]]).view(entry["shape"])
+    return tensors

@@ -1,0 +1,178 @@
+"""Deployments on a real Triton server: promoted when right, without effect when not."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors.torch import load_file, save_file
+
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.errors import InputError
+from multitron_core.vocabulary import Vocabulary
+from serving import deployment
+from serving.deployment import deploy, rollback
+from serving.export import Manifest, export_version
+from serving.in_process import InProcessScorer, InProcessServer
+from serving.quality import better_than, no_worse_than_live
+from serving.repository import ModelRepository
+from serving.scorer import score_sessions
+from serving.server import TritonServer
+from tests.serving.conftest import some_sessions, write_model
+
+
+def lists(server: TritonServer | InProcessServer, sessions: EncodedSessions, vocabulary: Vocabulary) -> pl.DataFrame:
+    return pl.concat(score_sessions(sessions, "0.50", 5, scorer=server.scorer(), vocabulary=vocabulary))
+
+
+def same_lists(one: pl.DataFrame, other: pl.DataFrame) -> bool:
+    return bool(
+        one.drop("score").equals(other.drop("score"))
+        and np.allclose(one["score"], other["score"], rtol=1e-5, atol=1e-5)
+    )
+
+
+def alter(version_folder: Path, manifest: Manifest) -> Manifest:
+    """Weights that are not the model folder's, with checksums that fit them."""
+    path = version_folder / "weights.safetensors"
+    weights = load_file(path)
+    weights["model.norm.bias"] += 0.5
+    save_file(weights, path)
+    return manifest
+
+
+def write_front(folder: Path, recall: float, loss: float) -> None:
+    columns = {"click_recall_20": recall, "order_recall_20": recall, "click_loss": loss, "order_loss": loss}
+    pl.DataFrame({name: [value, value * 0.9] for name, value in columns.items()}).write_parquet(
+        folder / "front.parquet"
+    )
+
+
+def test_a_whole_life_on_one_server(
+    server: TritonServer, model_dir: Path, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = some_sessions(vocabulary, 300)
+    with pytest.raises(InputError, match="no model is deployed"):
+        server.live_model()
+
+    first = deploy(model_dir, server, golden_sessions=sessions, golden_pi=["0.00", "1.00"])
+    assert (first.version, first.previous_version, first.golden_lists) == (1, None, 2 * 257)
+    assert server.live_model().model_version == "first"
+    assert server.live_model().vocabulary_hash == vocabulary.hash
+    expected = pl.concat(score_sessions(sessions, "0.50", 5, scorer=InProcessScorer(model_dir), vocabulary=vocabulary))
+    assert same_lists(lists(server, sessions, vocabulary), expected)
+
+    # A version whose weights are not the model's is refused while a client scores without an error.
+    stop, failures, rounds = threading.Event(), [], []
+
+    def score_all_the_time() -> None:
+        while not stop.is_set():
+            try:
+                rounds.append(same_lists(lists(server, sessions, vocabulary), expected))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the test must show it
+                failures.append(error)
+
+    client = threading.Thread(target=score_all_the_time)
+    client.start()
+
+    def altered(*arguments: object, **options: object) -> Manifest:
+        manifest = export_version(*arguments, **options)  # type: ignore[arg-type]
+        folder = arguments[1]
+        assert isinstance(folder, Path)
+        alter(folder, manifest)
+        return manifest
+
+    second_dir = write_model(tmp_path / "second", seed=1, version="second")
+    with monkeypatch.context() as patch:
+        patch.setattr(deployment, "export_version", altered)
+        with pytest.raises(InputError, match="checksum"):
+            deploy(second_dir, server, golden_sessions=sessions)
+        patch.setattr(deployment, "verify_checksums", lambda folder: None)
+        with pytest.raises(InputError, match="checksum"):  # the server looks for itself
+            deploy(second_dir, server, golden_sessions=sessions)
+    assert ModelRepository(server.repository).versions() == [1]  # type: ignore[arg-type]
+
+    second = deploy(second_dir, server, golden_sessions=sessions, golden_pi=["0.50"])
+    stop.set()
+    client.join()
+    assert failures == []
+    assert rounds
+    assert (second.version, second.previous_version) == (2, 1)
+    assert server.live_model().model_version == "second"
+    assert not same_lists(lists(server, sessions, vocabulary), expected)
+
+    back = rollback(None, server)
+    assert (back.version, back.previous_version) == (1, 2)
+    assert same_lists(lists(server, sessions, vocabulary), expected)
+    with pytest.raises(InputError, match="not kept"):
+        rollback(7, server)
+
+    # A server that is started again has what was live.
+    assert server.repository is not None
+    with TritonServer(server.repository) as again:
+        assert again.live_model().version == 1
+        assert same_lists(lists(again, sessions, vocabulary), expected)
+
+
+@pytest.fixture
+def here(tmp_path: Path, model_dir: Path) -> InProcessServer:
+    """A server in this process with one deployed version: what follows does not depend on who serves."""
+    running = InProcessServer(tmp_path / "repository")
+    with running:
+        deploy(model_dir, running, golden_pi=["0.50"])
+    return running
+
+
+def test_a_version_that_answers_otherwise_is_refused(
+    here: InProcessServer, tmp_path: Path, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_model(tmp_path / "other", seed=3, version="other")
+    right = write_model(tmp_path / "right", seed=4, version="right")
+    monkeypatch.setattr(deployment, "export_version", lambda _, folder: export_version(other, folder))
+    with here:
+        before = lists(here, some_sessions(vocabulary, 50), vocabulary)
+        with pytest.raises(InputError, match="does not give the lists"):
+            deploy(right, here)
+        assert here.live_model().version == 1
+        assert same_lists(lists(here, some_sessions(vocabulary, 50), vocabulary), before)
+        assert ModelRepository(tmp_path / "repository").versions() == [1]
+
+
+def test_old_versions_are_pruned_but_never_those_that_are_served(here: InProcessServer, tmp_path: Path) -> None:
+    repository = ModelRepository(tmp_path / "repository")
+    with here:
+        for number in range(2, 5):
+            model = write_model(tmp_path / str(number), seed=number, version=str(number))
+            last = deploy(model, here, golden_pi=["0.50"], keep=2)
+        assert last.pruned == (2,)
+        assert repository.versions() == [3, 4]
+        rollback(3, here)
+        assert repository.prune(keep=1) == []
+
+
+def test_gates_compare_fronts(here: InProcessServer, tmp_path: Path) -> None:
+    good, bad = (write_model(tmp_path / name, seed=5, version=name) for name in ("good", "bad"))
+    write_front(good, recall=0.5, loss=1.0)
+    write_front(bad, recall=0.4, loss=1.0)
+    with here:
+        deploy(good, here, golden_pi=["0.50"], gates=[no_worse_than_live(), better_than({"click_recall_20": 0.47})])
+        with pytest.raises(InputError, match="worse than the live"):
+            deploy(bad, here, golden_pi=["0.50"], gates=[no_worse_than_live(tolerance=0.1)])
+        with pytest.raises(InputError, match="no better than co-visitation"):
+            deploy(bad, here, golden_pi=["0.50"], gates=[better_than({"click_recall_20": 0.47})])
+        assert here.live_model().model_version == "good"
+        worse = write_model(tmp_path / "worse", seed=5, version="worse")
+        write_front(worse, recall=0.5, loss=2.0)
+        with pytest.raises(InputError, match="hypervolume"):
+            deploy(worse, here, golden_pi=["0.50"], gates=[no_worse_than_live()])
+        unmeasured = write_model(tmp_path / "unmeasured", seed=5)
+        with pytest.raises(InputError, match="not evaluated"):
+            deploy(unmeasured, here, golden_pi=["0.50"], gates=[no_worse_than_live()])
+
+
+def test_two_deployments_at_once_are_refused(here: InProcessServer, model_dir: Path) -> None:
+    with here, ModelRepository(here.repository).locked(), pytest.raises(InputError, match="under way"):  # type: ignore[arg-type]
+        deploy(model_dir, here)
