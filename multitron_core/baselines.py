@@ -169,6 +169,40 @@ def evaluate_baselines(
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
+def against_baselines(front: pl.DataFrame, baselines: pl.DataFrame) -> pl.DataFrame:
+    """The best of a front beside the best baseline, metric by metric: what a decision to deploy rests on.
+
+    Args:
+        front: what `evaluate_front` gives; points whose ranks nothing trained (pi_order = 1) do not count.
+        baselines: what `evaluate_baselines` gave for the same steps.
+
+    Returns:
+        `metric`, `model`, `pi_order` (of the model's best point), `best_baseline`, `baseline`, `gain` (model minus
+        baseline), a row for each metric that both have a value of.
+    """
+    points = front.filter(pl.col("pi_order") < 1.0)
+    rows = []
+    for metric in baselines.columns:
+        if metric == "baseline" or metric not in points.columns:
+            continue
+        ours = points.drop_nulls(metric).sort(metric, descending=True).head(1).to_dicts()
+        theirs = baselines.drop_nulls(metric).sort(metric, descending=True).head(1).to_dicts()
+        for best, other in zip(ours, theirs, strict=False):  # none where a side has no value
+            rows.append(
+                {
+                    "metric": metric,
+                    "model": best[metric],
+                    "pi_order": best["pi_order"],
+                    "best_baseline": other["baseline"],
+                    "baseline": other[metric],
+                    "gain": best[metric] - other[metric],
+                }
+            )
+    schema = {"metric": pl.String, "model": pl.Float64, "pi_order": pl.Float64}
+    schema |= {"best_baseline": pl.String, "baseline": pl.Float64, "gain": pl.Float64}
+    return pl.DataFrame(rows, schema=schema)
+
+
 def baseline_ranks(scorer: Scorer, batch: Batch) -> np.ndarray:
     """Ranks of a batch's targets, int32 [steps]: 1 + higher scores + equal ones of a smaller index, or `NOT_LISTED`."""
     scored = scorer(prefixes_of(batch))

@@ -10,6 +10,7 @@ folder, --record the operating point.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -20,7 +21,6 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from multitron_core.beta_distribution import beta_quantile
 from multitron_core.config import TrainingConfig, from_dict
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
@@ -35,7 +35,9 @@ from multitron_core.hypervolume import (
 from multitron_core.metrics import ranking_metrics
 from multitron_core.model import MultiTRON, load_model
 from multitron_core.operating_point import OperatingPoint, choose_operating_point, record_operating_point
-from multitron_core.pictures import front_picture, metrics_picture
+from multitron_core.paper_fronts import PAPER_FRONTS, paper_front
+from multitron_core.pictures import compare_fronts, front_picture, metrics_picture
+from multitron_core.spacing import spaced_preferences
 
 __all__ = [
     "FrontMeasurement",
@@ -51,32 +53,6 @@ __all__ = [
     "normalised_hypervolume",
     "spaced_preferences",
 ]
-
-
-def spaced_preferences(
-    points: int = 26, *, spacing: Literal["beta", "square"] = "beta", beta: Sequence[float] = (0.5, 0.5)
-) -> list[float]:
-    """The weights on orders of a front's points, rising from 0 to 1.
-
-    "beta": pi_click is the quantile i / (points - 1) of Beta(beta_click, beta_order), i = 0 ... points - 1, so that
-    points lie where training drew its preferences (the paper's Diginetica and OTTO). "square": pi_click is
-    (i / (points - 1))^2 (its Yoochoose).
-
-    Raises:
-        InputError: fewer than two points, an unknown spacing, or a beta that is not two positive numbers.
-    """
-    if points < 2:
-        raise InputError("a front needs two points or more", found=points, mend="the paper takes 26")
-    if len(beta) != 2:
-        raise InputError("a front between two objectives needs a beta of two", found=tuple(beta), mend="use (0.5, 0.5)")
-    shares = [i / (points - 1) for i in range(points)]
-    if spacing == "square":
-        clicks = [share * share for share in shares]
-    elif spacing == "beta":
-        clicks = [beta_quantile(share, beta[0], beta[1]) for share in shares]
-    else:
-        raise InputError("unknown spacing", found=spacing, mend="use 'beta' or 'square'")
-    return [1.0 - click for click in reversed(clicks)]
 
 
 def front_table(measurement: FrontMeasurement, *, k: int = 20) -> pl.DataFrame:
@@ -242,15 +218,23 @@ def monotony(front: pl.DataFrame) -> pl.DataFrame:
 
 
 def save_front(front: pl.DataFrame, model_dir: Path | str) -> None:
-    """Keep a front with its model: `front.parquet`, `front.png`, `front_metrics.png`, each replaced whole."""
+    """Keep a front with its model: `front.parquet`, `front.png`, `front_metrics.png`, `front_beside_paper.png`.
+
+    Each file is replaced whole.
+    """
     model_dir = Path(model_dir)
-    contents = {"front.png": front_picture(front), "front_metrics.png": metrics_picture(front)}
-    for name in ("front.parquet", *contents):
+    table = io.BytesIO()
+    front.write_parquet(table)
+    published = {f"paper, {name}": paper_front(name) for name in PAPER_FRONTS}
+    contents = {
+        "front.parquet": table.getvalue(),
+        "front.png": front_picture(front),
+        "front_metrics.png": metrics_picture(front),
+        "front_beside_paper.png": compare_fronts({"this model": front, **published}),
+    }
+    for name, content in contents.items():
         temporary = model_dir / f".{name}.{os.getpid()}"
-        if name in contents:
-            temporary.write_bytes(contents[name])
-        else:
-            front.write_parquet(temporary)
+        temporary.write_bytes(content)
         os.replace(temporary, model_dir / name)
 
 

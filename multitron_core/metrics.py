@@ -19,7 +19,8 @@ from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
 from multitron_core.model import MultiTRON
 
-_BLOCK_SCORES = 1 << 24  # scores held at a time; 64 MiB of float32 is near the cache and frees the machine's memory
+_BLOCK_SCORES = {"cpu": 1 << 24, "cuda": 1 << 28}  # scores held at a time: 64 MiB of float32, 1 GiB on a GPU
+_LEAST_ROWS = 64  # of a block, however large the catalogue: fewer make the product slow
 _RECTANGLE_OVERHEAD = 256  # cells that one more rectangle is worth on a CPU
 
 
@@ -102,7 +103,8 @@ def score_blocks(states: Tensor, item_weight: Tensor) -> Iterator[tuple[slice, T
     Yields:
         The block's place in `states` and its scores, float [steps, items], overwritten by the next block.
     """
-    size = max(1, min(len(states), _BLOCK_SCORES // len(item_weight)))
+    rows = max(_LEAST_ROWS, _BLOCK_SCORES.get(states.device.type, 1 << 24) // len(item_weight))
+    size = max(1, min(len(states), rows))
     buffer = states.new_empty(size, len(item_weight))
     for start in range(0, len(states), size):
         part = states[start : start + size]

@@ -12,6 +12,7 @@ import pytest
 from multitron_core.baselines import (
     NOT_LISTED,
     Scorer,
+    against_baselines,
     baseline_ranks,
     co_visitation,
     evaluate_baselines,
@@ -112,6 +113,33 @@ def test_ranks_break_ties_by_index_and_know_what_is_not_listed() -> None:
     scored = pl.DataFrame({"item": [1, 2, 3], "score": [1.0, 5.0, 5.0]}, schema_overrides={"item": pl.Int32})
     ranks = baseline_ranks(lambda prefixes: prefixes.select("step").unique().join(scored, how="cross"), batch)
     assert ranks.tolist() == [1, 2, 3, NOT_LISTED]
+
+
+def test_the_best_of_a_front_beside_the_best_baseline() -> None:
+    front = pl.DataFrame(
+        {
+            "pi_order": [0.0, 0.5, 1.0],
+            "click_recall_20": [0.5, 0.4, 0.9],
+            "order_recall_20": [0.6, 0.7, 0.9],
+            "order_density": [None, None, 0.1],
+        },
+        schema_overrides={"order_density": pl.Float64},
+    )
+    table = pl.DataFrame(
+        {
+            "baseline": ["popularity", "co-visitation"],
+            "click_recall_20": [0.1, 0.45],
+            "order_recall_20": [0.8, None],
+            "order_density": [0.1, 0.2],
+        }
+    )
+    rows = {row["metric"]: row for row in against_baselines(front, table).iter_rows(named=True)}
+    assert set(rows) == {"click_recall_20", "order_recall_20"}
+    assert rows["click_recall_20"]["pi_order"] == 0.0
+    assert rows["click_recall_20"]["best_baseline"] == "co-visitation"
+    assert rows["click_recall_20"]["gain"] == pytest.approx(0.05)
+    assert rows["order_recall_20"]["pi_order"] == 0.5
+    assert rows["order_recall_20"]["gain"] == pytest.approx(-0.1)
 
 
 def test_the_command_prints_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

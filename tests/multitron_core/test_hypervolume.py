@@ -10,213 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from multitron_core.errors import InputError
 from multitron_core.hypervolume import bootstrap_hypervolume, dominated, hypervolume, normalised_hypervolume
-
-PAPER_FRONTS = {  # (click loss, order loss) of Figure 1's 26 points, digitised, each loss mapped to [0, 1]
-    "diginetica": (
-        [
-            *(
-                1.0,
-                0.98816,
-                0.9529,
-                0.89748,
-                0.8241,
-                0.7394,
-                0.65104,
-                0.56201,
-                0.4784,
-                0.40586,
-                0.34211,
-                0.28567,
-                0.23994,
-            ),
-            *(
-                0.19711,
-                0.15904,
-                0.1238,
-                0.09046,
-                0.05934,
-                0.03429,
-                0.01401,
-                0.0,
-                0.0004,
-                0.00084,
-                0.00916,
-                0.01454,
-                0.01846,
-            ),
-        ],
-        [
-            *(
-                0.00229,
-                0.00212,
-                0.00164,
-                0.00098,
-                0.00034,
-                0.0,
-                0.00035,
-                0.00181,
-                0.0048,
-                0.00959,
-                0.01636,
-                0.02535,
-                0.03684,
-            ),
-            *(
-                0.05132,
-                0.06968,
-                0.09361,
-                0.12633,
-                0.17236,
-                0.23717,
-                0.32658,
-                0.44464,
-                0.58775,
-                0.73978,
-                0.87481,
-                0.96722,
-                1.0,
-            ),
-        ],
-        0.958,
-        16,
-    ),
-    "yoochoose": (
-        [
-            *(
-                1.0,
-                0.94523,
-                0.78978,
-                0.58,
-                0.37864,
-                0.2324,
-                0.14188,
-                0.08702,
-                0.054,
-                0.03642,
-                0.02573,
-                0.01897,
-                0.01365,
-            ),
-            *(
-                0.01032,
-                0.00711,
-                0.00549,
-                0.00303,
-                0.00109,
-                0.00137,
-                0.0,
-                0.00236,
-                0.00239,
-                0.00387,
-                0.00439,
-                0.00611,
-                0.00882,
-            ),
-        ],
-        [
-            *(
-                0.0,
-                0.00741,
-                0.03123,
-                0.07259,
-                0.13088,
-                0.19522,
-                0.25252,
-                0.30305,
-                0.34615,
-                0.37926,
-                0.40348,
-                0.42392,
-                0.44394,
-            ),
-            *(
-                0.46472,
-                0.48659,
-                0.51007,
-                0.53487,
-                0.56152,
-                0.59074,
-                0.62316,
-                0.65951,
-                0.70142,
-                0.75121,
-                0.81356,
-                0.89411,
-                1.0,
-            ),
-        ],
-        0.851,
-        19,
-    ),
-    "otto": (
-        [
-            *(
-                1.0,
-                0.91006,
-                0.6308,
-                0.28089,
-                0.11153,
-                0.0561,
-                0.03371,
-                0.02152,
-                0.01659,
-                0.01369,
-                0.01173,
-                0.01021,
-                0.01021,
-            ),
-            *(
-                0.00871,
-                0.00835,
-                0.0085,
-                0.00865,
-                0.00679,
-                0.00688,
-                0.00684,
-                0.00662,
-                0.0041,
-                0.00166,
-                0.00097,
-                0.0,
-                0.00052,
-            ),
-        ],
-        [
-            *(
-                0.0,
-                0.00053,
-                0.00764,
-                0.02709,
-                0.04608,
-                0.05883,
-                0.06726,
-                0.07363,
-                0.07835,
-                0.08161,
-                0.08411,
-                0.0864,
-                0.08872,
-            ),
-            *(
-                0.09121,
-                0.09406,
-                0.09756,
-                0.1022,
-                0.1086,
-                0.11778,
-                0.13214,
-                0.15903,
-                0.22644,
-                0.38947,
-                0.65255,
-                0.90083,
-                1.0,
-            ),
-        ],
-        0.971,
-        20,
-    ),
-}
+from multitron_core.paper_fronts import PAPER_FRONTS, paper_front
 
 losses = hnp.arrays(
     np.float64, st.tuples(st.integers(1, 8), st.integers(2, 3)), elements=st.floats(0.0, 10.0, width=32)
@@ -271,13 +65,24 @@ def test_no_extent_no_trade_off() -> None:
     assert normalised_hypervolume([[1.0, 2.0], [1.0, 3.0]]) == 0.0
 
 
-@pytest.mark.parametrize("name", PAPER_FRONTS)
-def test_the_fronts_of_the_paper(name: str) -> None:
-    click, order, volume, kept = PAPER_FRONTS[name]
-    points = np.column_stack([click, order])
+@pytest.mark.parametrize(
+    ("name", "volume", "kept"), [("diginetica", 0.958, 16), ("yoochoose", 0.851, 19), ("otto", 0.971, 20)]
+)
+def test_the_fronts_of_the_paper(name: str, volume: float, kept: int) -> None:
+    points = paper_front(name).select("click_loss", "order_loss").to_numpy()
     assert len(points) == 26
     assert normalised_hypervolume(points) == pytest.approx(volume, abs=1e-3)
     assert (~dominated(points)).sum() == kept
+
+
+def test_published_fronts_run_from_clicks_to_orders() -> None:
+    for name in PAPER_FRONTS:
+        front = paper_front(name)
+        assert front["pi_order"].is_sorted()
+        assert front["order_loss"][0] == 1.0
+        assert front["click_loss"][-1] == 1.0
+    with pytest.raises(InputError, match="no such front"):
+        paper_front("movielens")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,8 @@ class TestRanks:
         torch.manual_seed(0)
         model = MultiTRON(ModelConfig(items=11, dimension=8)).eval()
         states = torch.randn(7, 8)
-        monkeypatch.setattr("multitron_core.metrics._BLOCK_SCORES", 22)  # two steps a block, the last block has one
+        monkeypatch.setattr("multitron_core.metrics._BLOCK_SCORES", {"cpu": 22})  # two steps, one in the last block
+        monkeypatch.setattr("multitron_core.metrics._LEAST_ROWS", 1)
         blocks = [(place, scores.clone()) for place, scores in score_blocks(states, model.item_embedding.weight[1:])]
         assert [len(scores) for _, scores in blocks] == [2, 2, 2, 1]
         torch.testing.assert_close(torch.cat([scores for _, scores in blocks]), model.scores(states))

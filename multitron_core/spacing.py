@@ -1,0 +1,35 @@
+"""Where the points of a front lie: which preferences are worth measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from multitron_core.beta_distribution import beta_quantile
+from multitron_core.errors import InputError
+
+
+def spaced_preferences(
+    points: int = 26, *, spacing: Literal["beta", "square"] = "beta", beta: Sequence[float] = (0.5, 0.5)
+) -> list[float]:
+    """The weights on orders of a front's points, rising from 0 to 1.
+
+    "beta": pi_click is the quantile i / (points - 1) of Beta(beta_click, beta_order), i = 0 ... points - 1, so that
+    points lie where training drew its preferences (the paper's Diginetica and OTTO). "square": pi_click is
+    (i / (points - 1))^2 (its Yoochoose).
+
+    Raises:
+        InputError: fewer than two points, an unknown spacing, or a beta that is not two positive numbers.
+    """
+    if points < 2:
+        raise InputError("a front needs two points or more", found=points, mend="the paper takes 26")
+    if len(beta) != 2:
+        raise InputError("a front between two objectives needs a beta of two", found=tuple(beta), mend="use (0.5, 0.5)")
+    shares = [i / (points - 1) for i in range(points)]
+    if spacing == "square":
+        clicks = [share * share for share in shares]
+    elif spacing == "beta":
+        clicks = [beta_quantile(share, beta[0], beta[1]) for share in shares]
+    else:
+        raise InputError("unknown spacing", found=spacing, mend="use 'beta' or 'square'")
+    return [1.0 - click for click in reversed(clicks)]
