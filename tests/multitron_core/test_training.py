@@ -20,6 +20,7 @@ from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
 from multitron_core.model import load_model
 from multitron_core.preset import Preset
+from multitron_core.sessions import PreparedSessions
 from multitron_core.training import fingerprint, split_rows, train
 from multitron_core.vocabulary import Vocabulary
 
@@ -311,3 +312,30 @@ def test_the_fingerprint_follows_config_and_data():
     others = {fingerprint(shop(seed=2), small()), fingerprint(data, small(seed=2)), fingerprint(data, preset.demo())}
     assert fingerprint(data, small()) not in others
     assert len(others) == 3
+
+
+def in_processes(count: int, tmp_path: Path, settings: dict[str, object]) -> Path:
+    """Train under torchrun, each process on its share of every batch."""
+    data = shop(sessions=90)
+    PreparedSessions(data.train, data.train, data.vocabulary, {}).save(tmp_path / "prepared")
+    out = tmp_path / f"by-{count}"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command += ["-m", "multitron_core.training", "--sessions", str(tmp_path / "prepared"), "--out", str(out)]
+    command += ["--preset", "demo", "--device", "cpu", "--training", json.dumps(settings)]
+    command += ["--model", json.dumps({"dimension": 16, "layers": 1, "dropout": 0.0})]
+    found = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    return out
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tmp_path):
+    # An odd number of sessions a batch: the shares of the two differ.
+    settings = {**vars(small().training), "epochs": 2, "batch_sessions": 37}
+    one, two = (in_processes(count, tmp_path, settings) for count in (1, 2))
+    first, second = (
+        pl.read_parquet(folder / "metrics.parquet").drop("seconds", "sessions_per_second") for folder in (one, two)
+    )
+    np.testing.assert_allclose(second.to_numpy(), first.to_numpy(), rtol=1e-4, atol=1e-5)
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
