@@ -20,6 +20,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -208,7 +209,7 @@ class _Run:
 
     def _epoch(self, progress: bool) -> None:
         p = self.progress
-        with tqdm(
+        bar = tqdm(
             total=self.batches,
             initial=p.batch,
             desc=f"epoch {p.epoch + 1}/{self.config.epochs}",
@@ -216,15 +217,16 @@ class _Run:
             disable=not progress,
             mininterval=0.5,
             file=sys.stderr,
-        ) as bar:
-            works = ahead(self._works(p.epoch, p.batch))
+        )
+        with bar, closing(ahead(self._works(p.epoch, p.batch))) as works:
+            began = time.perf_counter()
             for work in works:
-                began = time.perf_counter()
                 sums = self._step(to_device(work, self.device))
                 p.sums = [total + value for total, value in zip(p.sums, sums, strict=True)]
                 p.steps += work.whole_steps
                 p.batch += 1
-                p.seconds += time.perf_counter() - began
+                now = time.perf_counter()
+                p.seconds, began = p.seconds + now - began, now
                 bar.update()
                 bar.set_postfix(click=f"{p.sums[1] / p.steps:.3f}", order=f"{p.sums[2] / p.steps:.3f}", refresh=False)
                 if p.batch % self.config.checkpoint_steps == 0 and p.batch < self.batches:

@@ -51,6 +51,7 @@ def small(**settings: object) -> Preset:
         "epochs": 3,
         "batch_sessions": 32,
         "learning_rate": 5e-3,
+        "schedule": "constant",
         "uniform_negatives": 64,
         "in_batch_negatives": 4,
         "kept_negatives": 20,
@@ -172,20 +173,20 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path):
     took, moments = time.perf_counter() - start, random.Random(1)
     kills = 0
     while not (tmp_path / "killed").exists():
-        assert time.perf_counter() - began < 300
+        assert time.perf_counter() - began < 500
         process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         try:
             # After ten kills it may run to its end.
-            process.wait(timeout=moments.uniform(0.0, 0.4 * took) if kills < 10 else None)
+            process.wait(timeout=moments.uniform(0.0, 0.15 * took) if kills < 10 else None)
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             kills += 1
         else:
             assert process.returncode == 0
-    assert kills >= 3
+    assert kills >= 5
     assert same(tmp_path / "whole", tmp_path / "killed")
 
 

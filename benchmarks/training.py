@@ -1,0 +1,314 @@
+"""One training step, measured side by side with the authors' code on the same data, batch size and negatives.
+
+    python benchmarks/training.py                                            # ours
+    python benchmarks/training.py --official <checkout of otto-de/MultiTRON> --threads 1 2 --json training.json
+
+The authors' code needs pytorch_lightning in the Python that runs this. Data: Diginetica at full size from
+`$MULTITRON_DATA/diginetica-full` (default `../shared/data` beside the checkout); without it a simulated shop of 42
+thousand items and the same length of sessions.
+
+256 sessions a batch, 16,384 uniform and 32 in-batch negatives, the 100 hardest kept, 200 dimensions, 3 layers. Each
+measurement is a process of its own. Printed for each: seconds and processor seconds a step (the median; making the
+batch is included), sessions/s by the wall clock, the time of an epoch at that rate, peak memory; for ours the phases of
+a step, and what share of it the multiplications would take at the matrix-multiply rate that this machine reaches.
+Processor seconds are what to compare on a machine that others use too.
+
+    python benchmarks/training.py --catalogue 42000 500000 1800000
+
+measures instead one step of the optimiser, dense and lazy, for item embeddings of that many items of which a step
+touches 18 thousand, and the memory that weights, gradient and running means take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from multitron_core import hardest, preset, step, training
+from multitron_core.adam import Adam
+from multitron_core.events import read_events
+from multitron_core.sessions import PreparedSessions, prepare_sessions
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCH = 256
+WARMUP = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--official", type=Path, help="a checkout of the authors' code")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, nargs="+", default=[os.cpu_count() or 1])
+    parser.add_argument("--steps", type=int, default=20, help="steps of ours; a quarter of them of the authors' code")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--catalogue", type=int, nargs="+", metavar="ITEMS", help="measure the optimisers instead")
+    parser.add_argument("--child", nargs=4, metavar=("SIDE", "PRECISION", "THREADS", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        side, precision, threads, folder = options.child
+        torch.set_num_threads(int(threads))
+        measure = _ours if side == "ours" else _official
+        print(json.dumps(measure(Path(folder), precision, options)))
+        return
+    if options.catalogue:
+        torch.set_num_threads(options.threads[0])
+        rows = [_optimiser(items, lazy, options.device) for items in options.catalogue for lazy in (False, True)]
+        if options.json:
+            options.json.write_text(json.dumps({"device": _device_name(options.device), "rows": rows}, indent=2) + "\n")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        data = _data()
+        data.save(Path(folder) / "prepared")
+        rows = []
+        for threads in options.threads:
+            for side in ["ours"] + ["official"] * (options.official is not None):
+                for precision in ("float32", "bfloat16"):
+                    rows.append(_in_a_process(side, precision, threads, folder))
+                    print(_line(rows[-1], len(data.train)), flush=True)
+    ours = [row for row in rows if row["side"] == "ours"]
+    _print_phases(ours)
+    if options.official:
+        _print_ratios(rows)
+    if options.json:
+        options.json.write_text(json.dumps({"device": _device_name(options.device), "rows": rows}, indent=2) + "\n")
+
+
+def _data() -> PreparedSessions:
+    source = Path(os.environ.get("MULTITRON_DATA") or ROOT.parent / "shared" / "data") / "diginetica-full"
+    if source.is_dir():
+        print(f"data: {source}")
+        return prepare_sessions(read_events(source, "diginetica"), "diginetica")
+    from multitron_core.simulator import simulate
+
+    print(f"data: simulated ({source} is not there)")
+    with tempfile.TemporaryDirectory() as folder:
+        simulate(Path(folder) / "raw", sessions=60_000, items=42_000)
+        return prepare_sessions(read_events(Path(folder) / "raw", "table"), min_item_clicks=1)
+
+
+def _in_a_process(side: str, precision: str, threads: int, folder: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, *sys.argv[1:], "--child", side, precision, str(threads), folder]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+    found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    row: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
+    return {"side": side, "precision": precision, "threads": threads, **row}
+
+
+def _timed(run: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds and processor seconds (of all threads)."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    began, processor = time.perf_counter(), time.process_time()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began, time.process_time() - processor
+
+
+def _summary(times: list[tuple[float, float]]) -> dict[str, float]:
+    return {
+        "seconds": statistics.median(wall for wall, _ in times),
+        "processor_seconds": statistics.median(processor for _, processor in times),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str, Any]:
+    data = PreparedSessions.load(folder / "prepared")
+    config = preset.named("diginetica", training={"precision": precision, "negative_search": precision})
+    run = training._Run(data, config, "benchmark", folder / "none", torch.device(options.device))
+    works = run._works(0, 0)
+
+    def one() -> None:
+        run._step(step.to_device(next(works), run.device))
+
+    for _ in range(WARMUP):
+        one()
+    times = [_timed(one) for _ in range(options.steps)]
+    flops = FlopCounterMode(display=False)
+    with flops:
+        one()
+    row = {**_summary(times), "gigaflop": flops.get_total_flops() / 1e9, "rate": _matmul_rate(precision, run.device)}
+    return row | {"phases": _phases(run, works, options.steps)}
+
+
+def _phases(run: training._Run, works: Iterator[step.Work], steps: int) -> dict[str, float]:
+    """Processor seconds a step in each phase."""
+    spent: dict[str, float] = {}
+
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            found = []
+            _, processor = _timed(lambda: found.append(function(*arguments, **options)))
+            spent[name] = spent.get(name, 0.0) + processor
+            return found[0]
+
+        return call
+
+    places: list[tuple[Any, str, str]] = [
+        (step, "packed_states", "layers forward"),
+        (hardest, "_search", "search of the negatives"),
+        (torch.Tensor, "backward", "backward"),
+        (Adam, "step", "optimiser"),
+    ]
+    kept = [getattr(owner, attribute) for owner, attribute, _ in places]
+    for owner, attribute, name in places:
+        setattr(owner, attribute, watched(name, getattr(owner, attribute)))
+    try:
+        make, take = watched("making the batch", lambda: next(works)), watched("step", run._step)
+        for _ in range(steps):
+            take(step.to_device(make(), run.device))
+    finally:
+        for (owner, attribute, _), function in zip(places, kept, strict=True):
+            setattr(owner, attribute, function)
+    spent["the rest"] = 2 * spent["step"] + spent["making the batch"] - sum(spent.values())
+    del spent["step"]
+    return {name: seconds / steps for name, seconds in spent.items()}
+
+
+def _matmul_rate(precision: str, device: torch.device) -> float:
+    """GFLOP/s of a large square product."""
+    size = 2048 if device.type == "cpu" else 8192
+    a, b = torch.randn(2, size, size, device=device, dtype=getattr(torch, precision))
+    return max(2 * size**3 / _timed(lambda: a @ b)[0] for _ in range(6)) / 1e9
+
+
+def _official(folder: Path, precision: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The authors' data set, collation, model and loss, run as their trainer runs them, without loader processes."""
+    sys.path.insert(0, str(options.official))
+    from src.dataset import MultiTronDataset  # type: ignore[import-not-found]
+    from src.model import MultiTron  # type: ignore[import-not-found]
+
+    data = PreparedSessions.load(folder / "prepared")
+    steps = WARMUP + max(options.steps // 4, 3)
+    lines = folder / "official.jsonl"
+    _write_official(data, lines, sessions=steps * BATCH)
+    items = len(data.vocabulary)
+    source = MultiTronDataset(
+        str(lines),
+        steps * BATCH,
+        num_items=items,
+        max_seqlen=50,
+        num_uniform_negatives=16_384,
+        num_in_batch_negatives=32,
+        sampling_style="batchwise",
+        shuffling_style="no_shuffling",
+    )
+    model = MultiTron(200, 0.05, 50, items, BATCH, "batchwise", True, 100, learning_rate=1e-4, num_layers=3)
+    model.log = lambda *arguments, **settings: None  # there is no trainer to log to
+    model.to(options.device)
+    optimiser = model.configure_optimizers()
+    numbers = iter(range(steps))
+
+    def one() -> None:
+        first = next(numbers) * BATCH
+        batch = source.dynamic_collate([source[first + i] for i in range(BATCH)])
+        batch = {name: tensor.to(options.device) for name, tensor in batch.items()}
+        with torch.autocast(options.device, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = model.training_step(batch, 0)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    for _ in range(WARMUP):
+        one()
+    return _summary([_timed(one) for _ in range(steps - WARMUP)])
+
+
+def _write_official(data: PreparedSessions, path: Path, sessions: int) -> None:
+    """Random sessions (chronological ones begin with the shortest days) in the authors' format, orders last."""
+    rows = np.random.default_rng(1).permutation(np.flatnonzero(data.train.lengths >= 2))[:sessions]
+    frame = data.train.select(rows).to_frame()
+    with open(path, "w") as file:
+        for session, items, ordered in frame.iter_rows():
+            events = [{"aid": item, "ts": ts, "type": "clicks"} for ts, item in enumerate(items)]
+            bought = dict.fromkeys(item for item, order in zip(items, ordered, strict=True) if order)
+            events += [{"aid": item, "ts": len(items), "type": "orders"} for item in bought]
+            file.write(json.dumps({"session": session, "events": events}) + "\n")
+
+
+def _optimiser(items: int, lazy: bool, device: str) -> dict[str, Any]:
+    """One step of Adam over item embeddings of 200 dimensions."""
+    embedding = torch.nn.Embedding(items + 1, 200, device=device)
+    adam = Adam(embedding, embedding.weight, lazy=lazy)
+    rows = [torch.randperm(items, device=device)[: min(18_000, items)] + 1 for _ in range(8)]
+    gradient = torch.randn(len(rows[0]), 200, device=device)
+    adam.step(rows[0], gradient, 1e-3)  # makes the running means
+    times = [_timed(lambda chosen=chosen: adam.step(chosen, gradient, 1e-3)) for chosen in rows[1:]]
+    tensors = [embedding.weight, *adam.state().values()]
+    tensors += [] if embedding.weight.grad is None else [embedding.weight.grad]
+    row = {
+        "items": items,
+        "optimiser": "lazy" if lazy else "dense",
+        "seconds": statistics.median(wall for wall, _ in times),
+        "processor_seconds": statistics.median(processor for _, processor in times),
+        "memory_mib": sum(tensor.nbytes for tensor in tensors) / 2**20,
+    }
+    print(
+        f"{items:9} items, {row['optimiser']:5} Adam: {1000 * row['seconds']:7.1f} ms a step, "
+        f"{1000 * row['processor_seconds']:7.1f} processor ms, {row['memory_mib']:6.0f} MiB",
+        flush=True,
+    )
+    return row
+
+
+def _device_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return f"{names[0]}, {len(names)} cores" if names else "unknown CPU"
+
+
+def _line(row: dict[str, Any], sessions: int) -> str:
+    rate = BATCH / row["seconds"]
+    return (
+        f"{row['side']:8} {row['precision']:8} threads {row['threads']}: {row['seconds']:7.3f} s a step, "
+        f"{row['processor_seconds']:7.3f} processor s, {rate:7.0f} sessions/s, "
+        f"{sessions / rate / 60:6.1f} min an epoch, "
+        f"{row['peak_memory_mib']:6.0f} MiB"
+    )
+
+
+def _print_phases(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        print(f"\nours, {row['precision']}, {row['threads']} threads: processor milliseconds a step")
+        for name, seconds in row["phases"].items():
+            print(f"  {name:26} {1000 * seconds:7.1f}")
+        arithmetic = row["gigaflop"] / row["rate"]
+        print(
+            f"  {row['gigaflop']:.1f} GFLOP of products; at the measured {row['rate']:.0f} GFLOP/s they would take "
+            f"{1000 * arithmetic:.0f} ms, {arithmetic / row['seconds']:.0%} of the step"
+        )
+
+
+def _print_ratios(rows: list[dict[str, Any]]) -> None:
+    by_kind = {(row["side"], row["precision"], row["threads"]): row for row in rows}
+    print()
+    for side, precision, threads in by_kind:
+        if side == "official":
+            theirs, ours = by_kind[side, precision, threads], by_kind["ours", "float32", threads]
+            print(
+                f"ours in float32 against the authors' {precision}, {threads} threads: "
+                f"{theirs['seconds'] / ours['seconds']:.1f} times by the wall clock, "
+                f"{theirs['processor_seconds'] / ours['processor_seconds']:.1f} times by processor seconds"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+import torch
+
+from multitron_core.batches import Batch, rectangles
+from multitron_core.config import ModelConfig
+from multitron_core.model import MultiTRON
+from multitron_core.packed import AttentionRows, packed_states
+
+LENGTHS = np.array([1, 1, 2, 5, 5, 8])
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("positions", ["start", "end"])
+@pytest.mark.parametrize("overhead", [0, 8, 1 << 30])
+def test_packed_states_are_those_of_the_padded_model(heads, positions, overhead):
+    torch.manual_seed(1)
+    config = ModelConfig(items=30, dimension=8, layers=3, heads=heads, max_length=8, positions=positions)
+    model = MultiTRON(config).eval()
+    n = int(LENGTHS.sum())
+    inputs = np.random.default_rng(1).integers(1, 31, n)
+    batch = Batch(np.arange(6), LENGTHS, inputs, inputs, np.zeros(n, dtype=bool))
+    pi = torch.rand(6, 2)
+    step = np.arange(n) - np.repeat(batch.starts, LENGTHS)
+    rows, first = [], 0
+    for part in rectangles(batch, overhead):
+        rows.append(AttentionRows(first, first + len(part.cells), torch.from_numpy(part.cells), *part.source.shape))
+        first += len(part.cells)
+
+    padded = torch.zeros(6, 8, dtype=torch.int64)
+    padded[batch.session_of_step, step] = torch.from_numpy(inputs)
+    expected = model(padded, torch.from_numpy(LENGTHS), pi)[batch.session_of_step, step]
+    found = packed_states(
+        model,
+        model.item_embedding(torch.from_numpy(inputs)),
+        pi[batch.session_of_step],
+        torch.from_numpy(step + (np.repeat(8 - LENGTHS, LENGTHS) if positions == "end" else 0)),
+        rows,
+    )
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
