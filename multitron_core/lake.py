@@ -370,8 +370,8 @@ class Lake:
         key = contract.list_key or "run_date"
         wanted = [pl.col("run_date") == night, pl.col("pi") == pi]
         if session_ids is not None:
-            ids = pl.Series(list(session_ids), dtype=contract.polars_schema()[key])
-            wanted.append(pl.col(key).is_in(ids.implode()))
+            # A plain list is held against the row groups' statistics, a series is not.
+            wanted.append(pl.col(key).is_in(_ids(session_ids, contract.polars_schema()[key])))
         lists = pl.scan_delta(opened).filter(*wanted).sort(key, "rank").collect()
         if shown is None:
             return lists
@@ -391,3 +391,14 @@ class Lake:
                 f"the preferences are {', '.join(there['pi'].unique().sort().to_list()) or 'none'}",
             )
         return opened, run_date or nights[0]
+
+
+def _ids(values: Iterable[str] | Iterable[int], kind: pl.DataType) -> list[str] | list[int]:
+    """The ids as a list, once they are known to be of the column's type."""
+    ids = list(values)
+    try:
+        return pl.Series(ids, dtype=kind).to_list()
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        raise InputError(
+            "ids are of another type than the table's", where="session_ids", found=ids[:5], mend=f"give {kind} values"
+        ) from error

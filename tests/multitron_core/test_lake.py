@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -197,6 +198,30 @@ def test_reading_some_sessions(lake):
     read = lake.read_recommendations("0.50", session_ids=["s000007", "s000002", "unknown"])
     assert read["session_id"].unique(maintain_order=True).to_list() == ["s000002", "s000007"]
     assert lake.read_recommendations("0.50", session_ids=[]).is_empty()
+    with pytest.raises(InputError, match="another type"):
+        lake.read_recommendations("0.50", session_ids=[7])
+
+
+def test_a_point_read_touches_one_row_group(lake):
+    """Every other row group of the file is destroyed; the session is read all the same, its neighbours are not."""
+    replace(lake, [lists(30_000, first=30_000 * n) for n in range(5)])
+    (file,) = lake.open("recommendations").file_uris()
+    groups = duckdb.execute(
+        "SELECT row_group_id, min(stats_min_value) FILTER (path_in_schema = 'session_id'), "
+        "min(least(data_page_offset, coalesce(dictionary_page_offset, data_page_offset))), "
+        "sum(total_compressed_size)::BIGINT FROM parquet_metadata(?) GROUP BY row_group_id ORDER BY row_group_id",
+        [file],
+    ).fetchall()
+    assert len(groups) == 4
+    with open(file, "r+b") as stored:
+        for number, _, start, size in groups:
+            if number != 2:
+                stored.seek(start)
+                stored.write(bytes(size))
+    inside = f"s{int(groups[2][1][1:]) + 1000:06d}"
+    assert lake.read_recommendations("0.50", session_ids=[inside])["rank"].to_list() == [1, 2, 3]
+    with pytest.raises(Exception, match=r"(?i)parquet|decompress|page|thrift"):
+        lake.read_recommendations("0.50", session_ids=["s000001"])
 
 
 def test_partitions_of_an_empty_table(lake):
