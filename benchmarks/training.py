@@ -244,7 +244,8 @@ def _write_official(data: PreparedSessions, path: Path, sessions: int) -> None:
 def _optimiser(items: int, lazy: bool, device: str) -> dict[str, Any]:
     """One step of Adam over item embeddings of 200 dimensions."""
     embedding = torch.nn.Embedding(items + 1, 200, device=device)
-    adam = Adam(embedding, embedding.weight, lazy=lazy)
+    layers = torch.nn.ModuleList([embedding, torch.nn.Linear(200, 200, device=device)])
+    adam = Adam(layers, embedding.weight, lazy=lazy)
     rows = [torch.randperm(items, device=device)[: min(18_000, items)] + 1 for _ in range(8)]
     gradient = torch.randn(len(rows[0]), 200, device=device)
     adam.step(rows[0], gradient, 1e-3)  # makes the running means

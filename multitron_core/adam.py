@@ -70,7 +70,8 @@ class Adam:
         self.square.index_copy_(0, rows, square)
         size = learning_rate / (1.0 - BETAS[0] ** self.steps)
         scale = square.sqrt_().div_(math.sqrt(1.0 - BETAS[1] ** self.steps)).add_(EPSILON)
-        self.embedding.data.index_add_(0, rows, mean.div_(scale), alpha=-size)
+        weight = self.embedding.data.index_select(0, rows).addcdiv_(mean, scale, value=-size)
+        self.embedding.data.index_copy_(0, rows, weight)
 
     def state(self) -> dict[str, Tensor]:
         """The running means by name, and the number of steps."""
