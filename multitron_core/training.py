@@ -214,7 +214,7 @@ class _Run:
             initial=p.batch,
             desc=f"epoch {p.epoch + 1}/{self.config.epochs}",
             unit="step",
-            disable=not progress,
+            disable=not progress or None,  # None: shown on a terminal only
             mininterval=0.5,
             file=sys.stderr,
         )

@@ -20,12 +20,12 @@ def build_definitions(shop: Shop) -> dg.Definitions:
     Loading them opens no table, no model and no connection.
     """
     partitions = partitions_of(shop.settings)
-    scored = scoring(partitions)
+    scored, jobs_by_name = scoring(partitions), jobs(partitions)
     return dg.Definitions(
         assets=[*ingestion_assets(partitions), *training_assets(), *serving_assets(), *scored.assets],
         asset_checks=scored.checks,
-        jobs=list(jobs(partitions).values()),
-        schedules=schedules(shop.settings, partitions),
+        jobs=list(jobs_by_name.values()),
+        schedules=schedules(shop.settings, jobs_by_name),
         resources={"shop": ShopResource(home=str(shop.home))},
     )
 

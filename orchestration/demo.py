@@ -144,7 +144,7 @@ def _new_shop(data: Path, format: str) -> Settings:
     if first is None:
         raise InputError("there are no events", where=data, mend=f"name a folder with {format} files")
     return Settings(
-        source=Source(path=str(data.resolve()), format=format),
+        source=Source.model_validate({"path": str(data.resolve()), "format": format}),
         calendar=Calendar(first_day=first, last_day=last),
         sessions=Sessions(),
     )
@@ -223,6 +223,8 @@ def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, job: str, **
             failure = event.step_failure_data
             description = failure.user_failure_data.description if failure.user_failure_data else None
             cause = failure.error.cause or failure.error if failure.error else None
+            if cause is not None and cause.cls_name == "DagsterExecutionInterruptedError":
+                raise KeyboardInterrupt
             raise MultitronError(
                 description or (cause.message.strip() if cause else "the step failed"),
                 where=f"job {job}, step {event.step_key}",

@@ -5,6 +5,7 @@ partitioned scoring they would run once a partition.
 """
 
 import datetime as dt
+from typing import Any
 
 import dagster as dg
 
@@ -12,7 +13,7 @@ from orchestration.partitions import Partitions, night_key
 from orchestration.shop import Settings
 
 
-def jobs(partitions: Partitions) -> dict[str, dg.UnresolvedAssetJobDefinition]:
+def jobs(partitions: Partitions) -> dict[str, Any]:  # Dagster does not export the type of an asset job
     """The jobs by name."""
     return {
         job.name: job
@@ -50,9 +51,8 @@ def jobs(partitions: Partitions) -> dict[str, dg.UnresolvedAssetJobDefinition]:
     }
 
 
-def schedules(settings: Settings, partitions: Partitions) -> list[dg.ScheduleDefinition]:
+def schedules(settings: Settings, jobs_by_name: dict[str, Any]) -> list[dg.ScheduleDefinition]:
     """The nightly and weekly schedules; off until somebody turns them on in the UI."""
-    jobs_by_name = jobs(partitions)
     timezone = settings.calendar.timezone
 
     def daily(name: str, job: str, hour: int, minute: int, description: str) -> dg.ScheduleDefinition:

@@ -8,6 +8,7 @@ from multitron_core.event_log import EVENT_SCHEMA, RawSource, ingest
 from orchestration.metadata import column_schema, counts
 from orchestration.partitions import Partitions
 from orchestration.resources import ShopResource
+from orchestration.retries import failures
 from orchestration.shop import Shop
 
 GROUP = "ingestion"
@@ -23,6 +24,12 @@ def raw_source(shop: Shop) -> RawSource:
         columns=source.columns or None,
         max_reject_share=source.max_reject_share,
     )
+
+
+def session_gap(shop: Shop) -> dt.timedelta | None:
+    """The inactivity gap that cuts users' events into sessions; None where the log has sessions."""
+    mapping = raw_source(shop).mapping
+    return mapping.session_gap if mapping is not None and mapping.user_id is not None else None
 
 
 def ingestion_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -42,7 +49,8 @@ def ingestion_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
     def events(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         days = [dt.date.fromisoformat(key) for key in context.partition_keys]
         lake = shop.lake()
-        report = ingest(raw_source(shop.load()), lake, first=min(days), last=max(days))
+        with failures(context):
+            report = ingest(raw_source(shop.load()), lake, first=min(days), last=max(days))
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": report.events,

@@ -17,11 +17,12 @@ from multitron_core.sessions import encode_sessions
 from multitron_core.table_contracts import recommendations as recommendations_contract
 from multitron_core.vocabulary import Vocabulary
 from orchestration import models
+from orchestration.assets.ingestion import session_gap
 from orchestration.checks import recommendation_checks, run_checks
 from orchestration.metadata import as_markdown, column_schema, counts
 from orchestration.partitions import Partitions, night_of
 from orchestration.resources import ShopResource
-from orchestration.retries import RETRY_TRANSIENT, permanent_failures
+from orchestration.retries import failures
 from orchestration.shop import Shop
 from serving.repository import ModelRepository, live_model_of
 from serving.request import LiveModel
@@ -94,7 +95,7 @@ def scoring(partitions: Partitions) -> Scoring:
         here = shop.load()
         day = dt.date.fromisoformat(context.partition_key)
         days = here.settings.sessions.state_days
-        with permanent_failures():
+        with failures(context):
             log = read_event_log(shop.lake(), last=day)
             if log.filter(pl.col("ts").dt.date() == day).head(1).collect().is_empty():
                 raise InputError(
@@ -103,7 +104,9 @@ def scoring(partitions: Partitions) -> Scoring:
                     found=str(day),
                     mend=f"materialize `events` of {day} when its files are in; yesterday's sessions are not today's",
                 )
-            sessions, statistics = encode_sessions(log, live_vocabulary(here), until=day, days=days)
+            sessions, statistics = encode_sessions(
+                log, live_vocabulary(here), until=day, days=days, session_gap=session_gap(here)
+            )
             folder = here.scoring_sessions(day)
             beside = folder.with_name(folder.name + ".new")
             shutil.rmtree(beside, ignore_errors=True)
@@ -127,7 +130,6 @@ def scoring(partitions: Partitions) -> Scoring:
         group_name=GROUP,
         kinds={"triton", "deltalake"},
         pool="triton",
-        retry_policy=RETRY_TRANSIENT,
         description=(
             "The k best items of every session, one item a row, for one run date and one preference. The partition is "
             "replaced in one commit, from a stream whose rows are checked before it: readers see the old or the new."
@@ -136,7 +138,7 @@ def scoring(partitions: Partitions) -> Scoring:
     def recommendations(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         here, lake = shop.load(), shop.lake()
         day, pi = night_of(context.partition_key)
-        with permanent_failures(), shop.server() as server:
+        with failures(context), shop.server() as server:
             live = live_model(here)
             vocabulary = live_vocabulary(here)
             sessions = night_sessions(here, day)
@@ -208,7 +210,7 @@ def scoring(partitions: Partitions) -> Scoring:
     def published(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         lake = shop.lake()
         day, pi = night_of(context.partition_key)
-        with permanent_failures():
+        with failures(context):
             publication = lake.publish(day, pi)
         return dg.MaterializeResult(
             metadata={

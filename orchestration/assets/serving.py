@@ -9,7 +9,7 @@ from multitron_core.sessions import PreparedSessions
 from orchestration import models
 from orchestration.metadata import counts
 from orchestration.resources import ShopResource
-from orchestration.retries import RETRY_TRANSIENT, permanent_failures
+from orchestration.retries import failures
 from serving.deployment import deploy
 from serving.in_process import InProcessServer
 from serving.request import LiveModel
@@ -26,15 +26,14 @@ def serving_assets() -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         kinds={"triton", "pytorch"},
         pool="triton",
-        retry_policy=RETRY_TRANSIENT,
         description=(
             "The version that answers. The new version is loaded beside the live one and asked golden questions; only "
             "when its lists equal the in-process scorer's it is promoted, else the old version stays live."
         ),
     )
-    def deployed_model(shop: ShopResource) -> dg.MaterializeResult:
+    def deployed_model(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         here = shop.load()
-        with permanent_failures(), shop.server() as server:
+        with failures(context), shop.server() as server:
             folder = models.newest(here)
             prepared = PreparedSessions.load(here.training_sessions)
             live = _live(server)

@@ -5,15 +5,18 @@ import polars as pl
 
 from multitron_core import pictures, preset
 from multitron_core.event_log import read_event_log
-from multitron_core.front import front_table, front_volume, measure_front, spaced_preferences
+from multitron_core.front import front_table, front_volume, spaced_preferences
+from multitron_core.front_measurement import measure_front
 from multitron_core.model import load_model
+from multitron_core.model_folder import fingerprint
 from multitron_core.preset import Preset
 from multitron_core.sessions import PreparedSessions, prepare_sessions
-from multitron_core.training import fingerprint, train
+from multitron_core.training import train
 from orchestration import models
+from orchestration.assets.ingestion import session_gap
 from orchestration.metadata import as_markdown, column_schema, counts, picture
 from orchestration.resources import ShopResource
-from orchestration.retries import permanent_failures
+from orchestration.retries import failures
 from orchestration.shop import Settings
 
 GROUP = "training"
@@ -34,12 +37,15 @@ def training_assets() -> list[dg.AssetsDefinition]:
         kinds={"polars", "numpy"},
         description="Sessions of all ingested days, split by time into train and test, as indices of a vocabulary.",
     )
-    def training_sessions(shop: ShopResource) -> dg.MaterializeResult:
+    def training_sessions(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         here = shop.load()
         settings = here.settings
-        with permanent_failures():
+        with failures(context):
             prepared = prepare_sessions(
-                read_event_log(shop.lake()), settings.source.format, split_days=settings.sessions.split_days
+                read_event_log(shop.lake()),
+                settings.source.format,
+                split_days=settings.sessions.split_days,
+                session_gap=session_gap(here),
             )
             prepared.save(here.training_sessions)
         return dg.MaterializeResult(
@@ -65,7 +71,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
     )
     def model(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         here = shop.load()
-        with permanent_failures():
+        with failures(context):
             prepared = PreparedSessions.load(here.training_sessions)
             settings = preset_of(here.settings)
             folder = here.models / f"{settings.name}-{fingerprint(prepared, settings)}"
@@ -96,9 +102,9 @@ def training_assets() -> list[dg.AssetsDefinition]:
             "metrics on the test sessions, dominated points marked. A row each in the Delta table `fronts`."
         ),
     )
-    def front(shop: ShopResource) -> dg.MaterializeResult:
+    def front(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         here, lake = shop.load(), shop.lake()
-        with permanent_failures():
+        with failures(context):
             folder = models.newest(here)
             version = models.model_version(folder)
             trained, prepared = load_model(folder), PreparedSessions.load(here.training_sessions)

@@ -1,28 +1,25 @@
-from __future__ import annotations
-
 import dagster as dg
 import pytest
 
-from multitron_core.errors import InputError, MultitronError, UnavailableError
-from orchestration.retries import permanent_failures
-
-QUICK = dg.RetryPolicy(max_retries=2)
+from multitron_core.errors import InputError, UnavailableError
+from orchestration.retries import MAX_RETRIES, failures
 
 
 @pytest.mark.parametrize(
     ("error", "attempts"),
     [
         (InputError("a bad line", where="f.csv:3", found="x", mend="mend it"), 1),
-        (UnavailableError("no answer", where="127.0.0.1:1"), 3),
+        (UnavailableError("no answer", where="127.0.0.1:1"), 1 + MAX_RETRIES),
+        (ZeroDivisionError("a fault of ours"), 1),
     ],
 )
-def test_only_what_may_pass_by_itself_is_tried_again(error: MultitronError, attempts: int) -> None:
+def test_only_what_may_pass_by_itself_is_tried_again(error: Exception, attempts: int) -> None:
     made = []
 
-    @dg.asset(retry_policy=QUICK)
-    def failing() -> None:
+    @dg.asset
+    def failing(context: dg.AssetExecutionContext) -> None:
         made.append(1)
-        with permanent_failures():
+        with failures(context, first_delay=0.01):
             raise error
 
     result = dg.materialize([failing], raise_on_error=False)
@@ -32,8 +29,8 @@ def test_only_what_may_pass_by_itself_is_tried_again(error: MultitronError, atte
 
 def test_a_permanent_failure_shows_its_parts() -> None:
     @dg.asset
-    def failing() -> None:
-        with permanent_failures():
+    def failing(context: dg.AssetExecutionContext) -> None:
+        with failures(context, first_delay=0.01):
             raise InputError("a bad line", where="f.csv:3", found="x;y", mend="mend it")
 
     result = dg.materialize([failing], raise_on_error=False)

@@ -15,8 +15,8 @@ def definitions_of(settings: Settings, tmp_path) -> dg.Definitions:
 
 
 def requests(definitions: dg.Definitions, schedule: str, tick: dt.datetime) -> list[dg.RunRequest]:
-    context = dg.build_schedule_context(scheduled_execution_time=tick)
-    return list(definitions.get_schedule_def(schedule).evaluate_tick(context).run_requests or [])
+    context = dg.build_schedule_context(scheduled_execution_time=tick, repository_def=definitions.get_repository_def())
+    return list(definitions.resolve_schedule_def(schedule).evaluate_tick(context).run_requests or [])
 
 
 def test_a_night_is_a_run_for_each_pi(tmp_path) -> None:
@@ -38,7 +38,7 @@ def test_a_daily_schedule_asks_for_the_last_whole_day(schedule: str, tmp_path) -
 def test_outside_the_calendar_nothing_is_asked_for_and_the_reason_said(tmp_path) -> None:
     definitions = definitions_of(demo_settings(), tmp_path)
     context = dg.build_schedule_context(scheduled_execution_time=dt.datetime(2026, 2, 1, 2, tzinfo=dt.UTC))
-    tick = definitions.get_schedule_def("nightly_scoring").evaluate_tick(context)
+    tick = definitions.resolve_schedule_def("nightly_scoring").evaluate_tick(context)
     assert not tick.run_requests
     assert "2026-01-31" in tick.skip_message
 
