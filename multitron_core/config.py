@@ -86,12 +86,15 @@ class TrainingConfig:
 
     checkpoint_steps: int = 500
     loss_limit: float = 1_000.0  # a batch loss above this counts as exploded
+    # CPU threads, 0 for torch's own number. Part of the config, since another number gives other last bits. A small model
+    # is faster with one, and many times so where other processes keep the cores busy.
+    threads: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on CUDA that has it
     negative_search: Literal["auto", "float32", "bfloat16"] = "auto"  # of finding the kept negatives, not of their loss
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "epochs", "batch_sessions", "kept_negatives", "checkpoint_steps")
-        _at_least(self, 0, "warmup_steps", "seed", "uniform_negatives", "in_batch_negatives", "patience")
+        _at_least(self, 0, "warmup_steps", "seed", "uniform_negatives", "in_batch_negatives", "patience", "threads")
         _at_least(self, 0.0, "gradient_clip", "regularisation", "loss_limit")
         if not 0.0 < self.learning_rate < float("inf"):
             _refuse(self, "learning_rate", "use a positive number, for example 1e-3")

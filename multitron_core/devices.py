@@ -34,6 +34,17 @@ def uses_bfloat16(setting: str, device: torch.device) -> bool:
     return setting == "bfloat16"
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with `count` CPU threads inside the context; 0 leaves their number as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; torch's CPU allocator has no type of its own for that."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

@@ -57,6 +57,7 @@ def demo() -> Preset:
             schedule="cosine",
             uniform_negatives=512,
             in_batch_negatives=16,
+            threads=1,
         ),
         {"dimension": 64, "layers": 2},
     )

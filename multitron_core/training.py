@@ -35,7 +35,16 @@ from multitron_core.ahead import ahead
 from multitron_core.batches import epoch_order, make_batch, random_of, training_rows
 from multitron_core.checkpoint import load_checkpoint, save_checkpoint
 from multitron_core.config import ModelConfig
-from multitron_core.devices import barrier, is_out_of_memory, pick_device, process_group, rank, uses_bfloat16, world
+from multitron_core.devices import (
+    barrier,
+    is_out_of_memory,
+    pick_device,
+    process_group,
+    rank,
+    threads,
+    uses_bfloat16,
+    world,
+)
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
 from multitron_core.losses import regulariser, scalarisation
@@ -109,7 +118,7 @@ def train(
         return out_dir
     run = _Run(dataset, config, identity, checkpoint, torch.device(pick_device(device)))
     # The run seeds torch's global state before each step; the caller's own state comes back afterwards.
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), threads(config.training.threads):
         try:
             weights = run.weights(on_epoch, progress=progress and leader)
         except (MemoryError, RuntimeError) as error:

@@ -340,3 +340,27 @@ def test_two_processes_train_what_one_does(tmp_path):
     np.testing.assert_allclose(second.to_numpy(), first.to_numpy(), rtol=1e-4, atol=1e-5)
     for name, tensor in weights(one).items():
         torch.testing.assert_close(weights(two)[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_the_command_says_what_is_wrong(tmp_path, capsys):
+    data = shop(sessions=20)
+    PreparedSessions(data.train, data.train, data.vocabulary, {}).save(tmp_path / "prepared")
+    options = ["--sessions", str(tmp_path / "prepared"), "--out", str(tmp_path / "model"), "--device", "cpu"]
+    assert training.main([*options, "--preset", "digi"]) == 1
+    assert "error: unknown preset" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_number_of_threads_is_the_configs_while_it_trains(tmp_path, monkeypatch):
+    found: list[int] = []
+    losses_of = training.losses_of
+
+    def watched(*arguments: object) -> torch.Tensor:
+        found.append(torch.get_num_threads())
+        return losses_of(*arguments)
+
+    monkeypatch.setattr(training, "losses_of", watched)
+    before = torch.get_num_threads()
+    train(shop(sessions=60), small(epochs=1, threads=before + 1), tmp_path / "model", progress=False)
+    assert set(found) == {before + 1}
+    assert torch.get_num_threads() == before
