@@ -86,8 +86,8 @@ class TrainingConfig:
 
     checkpoint_steps: int = 500
     loss_limit: float = 1_000.0  # a batch loss above this counts as exploded
-    # CPU threads, 0 for torch's own number. Part of the config, since another number gives other last bits. A small model
-    # is faster with one, and many times so where other processes keep the cores busy.
+    # CPU threads, 0 for torch's own number. Part of the config, since another number gives other last bits. A small
+    # model is faster with one, and many times so where other processes keep the cores busy.
     threads: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on CUDA that has it
     negative_search: Literal["auto", "float32", "bfloat16"] = "auto"  # of finding the kept negatives, not of their loss
