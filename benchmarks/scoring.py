@@ -228,7 +228,9 @@ def _write(frames: Any, folder: Path, part: Any, vocabulary: Any) -> None:
 
     from multitron_core.lake import Lake
 
-    Lake(folder / "lake").replace_partition(
+    lake = Lake(folder / "lake")
+    lake.create(vocabulary.item_ids.dtype)
+    lake.replace_partition(
         dt.date(2024, 1, 1), PI, frames, model_version="benchmark", k=K, items=vocabulary, expected_lists=len(part)
     )
 

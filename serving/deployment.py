@@ -1,15 +1,18 @@
 """Deploy a model so that it cannot be half deployed.
 
-The new version is exported beside the live one, loaded beside it, and asked golden questions: the lists of real
-sessions at several preferences, whose answers the in-process scorer gave. Only then `config.pbtxt` names it live.
-Until that one rename the old version answers; after it the old version stays loaded for clients that began with it.
+The new version is exported beside the live one, loaded under a name of its own, and asked golden questions: the lists
+of real sessions at several preferences, whose answers the in-process scorer gave. Only then `config.pbtxt` names it
+live. Until that one rename the old version answers, and a candidate that fails never touches it (Triton 2.51 was seen
+to crash when a version failed to load under the name of a busy one); after it the old version stays loaded for clients
+that began with it.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +34,11 @@ from serving.repository import (
     live_model_of,
     make_config,
 )
-from serving.request import LiveModel, Server
+from serving.request import Scorer, Server
 
 logger = logging.getLogger(__name__)
+
+CANDIDATE = "-candidate"  # what the name of a version under examination ends with
 
 
 @dataclass(frozen=True)
@@ -88,18 +93,15 @@ def deploy(
         try:
             export_version(model_dir, folder)
             verify_checksums(folder)
-            held = [version] + ([live.version] if live else [])
-            candidate = make_config(repository, live=live.version if live else version, held=held, settings=settings)
-            server.load(model_name, config=candidate)
-            lists = _compare_golden(model_dir, server, version, golden_sessions, golden_pi, golden_k, model_name)
+            lists = _verify(model_dir, server, repository, version, settings, golden_sessions, golden_pi, golden_k)
             for gate in gates:
                 gate(folder, repository.version_folder(live.version) if live else None)
         except BaseException as error:  # an interrupt too must leave nothing half deployed
             logger.error("version %d of %s is refused: %s", version, model_name, error)
-            _withdraw(repository, server, folder, live)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
-        repository.write_config(make_config(repository, live=version, held=held, settings=settings))
-        server.load(model_name)
+        held = [version] + ([live.version] if live else [])
+        _promote(repository, server, make_config(repository, live=version, held=held, settings=settings), config)
         return _report(repository, live.version if live else None, lists, repository.prune(keep))
 
 
@@ -134,11 +136,9 @@ def rollback(version: int | None, server: Server, *, model_name: str = MODEL_NAM
         held = sorted({version, live.version})
         settings = _settings_of(config)
         if version not in config.version_policy.specific.versions:
-            # First beside the live version, so that a version that does not load changes nothing.
-            beside = make_config(repository, live=live.version, held=held, settings=settings)
-            server.load(model_name, config=beside)
-        repository.write_config(make_config(repository, live=version, held=held, settings=settings))
-        server.load(model_name)
+            with _candidate(repository, server, version, settings):
+                pass  # a version that does not load changes nothing
+        _promote(repository, server, make_config(repository, live=version, held=held, settings=settings), config)
         return _report(repository, live.version if live.version != version else None, 0, [])
 
 
@@ -152,44 +152,70 @@ def _repository(server: Server, model_name: str) -> ModelRepository:
     return ModelRepository(server.repository, model_name)
 
 
-def _compare_golden(
+def _promote(
+    repository: ModelRepository, server: Server, promoted: pb.ModelConfig, before: pb.ModelConfig | None
+) -> None:
+    """Make a configuration the live one, on disk and on the server; or neither."""
+    repository.write_config(promoted)
+    try:
+        server.load(repository.model_name)
+    except BaseException:
+        if before is None:
+            (repository.folder / "config.pbtxt").unlink()
+        else:
+            repository.write_config(before)
+        raise
+
+
+@contextmanager
+def _candidate(
+    repository: ModelRepository, server: Server, version: int, settings: InstanceSettings
+) -> Iterator[Scorer]:
+    """A version loaded under a name of its own, so that whatever happens to it leaves the live model alone."""
+    name = f"{repository.model_name}{CANDIDATE}"
+    aside = ModelRepository(repository.root, name)
+    shutil.rmtree(aside.folder, ignore_errors=True)  # of a deployment that was killed
+    aside.folder.mkdir()
+    try:
+        aside.version_folder(version).symlink_to(Path("..") / repository.model_name / str(version))
+        server.load(name, config=make_config(aside, live=version, held=[version], settings=settings))
+        try:
+            yield server.scorer(model_name=name)
+        finally:
+            server.unload(name)
+    finally:
+        shutil.rmtree(aside.folder, ignore_errors=True)
+
+
+def _verify(
     model_dir: Path | str,
     server: Server,
+    repository: ModelRepository,
     version: int,
+    settings: InstanceSettings,
     sessions: EncodedSessions | None,
     pis: Sequence[str],
     k: int,
-    model_name: str,
 ) -> int:
-    """Ask both scorers the golden questions; returns the number of lists compared."""
-    expected_scorer, found_scorer = InProcessScorer(model_dir), server.scorer(model_name=model_name)
+    """Ask the loaded version and the in-process scorer the golden questions; returns the number of lists compared."""
+    expected_scorer = InProcessScorer(model_dir)
     live = expected_scorer.live_model()
     lists = 0
-    for pi in pis:
-        for request in golden_requests(live, sessions, np.array(pi_vector(pi), np.float32), min(k, live.items)):
-            expected = expected_scorer.top_k(request)
-            found = found_scorer.top_k(request, version=version)
-            difference = compare_lists(expected, found)
-            if difference:
-                raise InputError(
-                    "the loaded model does not give the lists of the model folder",
-                    where=f"{model_name} version {version}, pi {pi}",
-                    found=difference,
-                    mend="export again; if it happens again, the server's torch differs from this one",
-                )
-            lists += len(request.items)
+    with _candidate(repository, server, version, settings) as found_scorer:
+        for pi in pis:
+            for request in golden_requests(live, sessions, np.array(pi_vector(pi), np.float32), min(k, live.items)):
+                expected = expected_scorer.top_k(request)
+                found = found_scorer.top_k(request, version=version)
+                difference = compare_lists(expected, found)
+                if difference:
+                    raise InputError(
+                        "the loaded model does not give the lists of the model folder",
+                        where=f"{repository.model_name} version {version}, pi {pi}",
+                        found=difference,
+                        mend="export again; if it happens again, the server's torch differs from this one",
+                    )
+                lists += len(request.items)
     return lists
-
-
-def _withdraw(repository: ModelRepository, server: Server, folder: Path, live: LiveModel | None) -> None:
-    """Take a refused candidate off the server and the disk; `config.pbtxt` was never touched."""
-    try:
-        if live is not None:
-            server.load(repository.model_name)
-        else:
-            server.unload(repository.model_name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _settings_of(config: pb.ModelConfig) -> InstanceSettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from serving.server import TritonServer, find_triton_home
 
 ITEMS = 500
 torch.set_num_threads(1)
+logging.getLogger("torch.__trace").propagate = False  # pytest would keep every line of an export
 
 
 def write_model(folder: Path, *, items: int = ITEMS, seed: int = 0, version: str = "first", **shape: object) -> Path:

@@ -75,7 +75,7 @@ def test_a_whole_life_on_one_server(
             except Exception as error:  # noqa: BLE001 - whatever it is, the test must show it
                 failures.append(error)
 
-    client = threading.Thread(target=score_all_the_time)
+    client = threading.Thread(target=score_all_the_time, daemon=True)
     client.start()
 
     def altered(*arguments: object, **options: object) -> Manifest:

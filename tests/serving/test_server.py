@@ -1,0 +1,198 @@
+"""The embedded server as a process: addresses, failures, and what is left when somebody is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+
+from multitron_core.errors import InputError, UnavailableError
+from multitron_core.vocabulary import Vocabulary
+from serving import server as server_module
+from serving.deployment import deploy
+from serving.request import ScoringRequest
+from serving.scorer import score_sessions
+from serving.server import TritonServer, find_triton_home, remove_dead_regions
+from serving.triton_scorer import TritonScorer
+from tests.serving.conftest import require_triton, some_sessions
+
+
+def wait_until(what: object, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def listening_addresses(pid: int) -> set[str]:
+    """The addresses on which a process listens, by /proc."""
+    inodes = {os.readlink(path)[8:-1] for path in Path(f"/proc/{pid}/fd").iterdir() if "socket" in os.readlink(path)}
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
+
+
+def test_it_listens_on_loopback_alone_and_ends_with_the_context(tmp_path: Path) -> None:
+    require_triton()
+    with TritonServer(tmp_path / "repository") as server:
+        pid = server.process_id
+        assert pid is not None
+        assert listening_addresses(pid) == {"0100007F"}  # 127.0.0.1
+        assert server.url.startswith("127.0.0.1:")
+        with pytest.raises(InputError, match="no model is deployed"):
+            server.scorer().live_model()
+    assert not alive(pid)
+    assert "Started GRPCInferenceService" in (tmp_path / "repository.log").read_text()
+    with pytest.raises(UnavailableError, match="does not answer"):
+        TritonScorer(server.urls, triton.InferenceServerClient).live_model()
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    require_triton()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(InputError, match=rf"grpc port.*in use.*{port}.*another port"),
+            TritonServer(tmp_path / "repository", grpc_port=port),
+        ):
+            pass
+
+
+def test_a_port_that_is_taken_while_it_starts_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_triton()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        offered = [taken.getsockname()[1]]
+        free_port = server_module._free_port
+        monkeypatch.setattr(server_module, "_free_port", lambda: offered.pop() if offered else free_port())
+        with TritonServer(tmp_path / "repository") as server:
+            assert server.client().is_server_ready()
+    assert not offered
+
+
+def test_no_binary_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MULTITRON_TRITON_HOME", str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match=r"no Triton binary.*urls=.*in-process scorer"):
+        find_triton_home()
+    with pytest.raises(InputError, match="no Triton binary"), TritonServer(tmp_path / "repository"):
+        pass
+
+
+def test_a_server_that_does_not_start_shows_its_log(tmp_path: Path) -> None:
+    home = tmp_path / "home" / "pytriton" / "tritonserver"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for folder in ("bin", f"python_backend_stubs/{version}", "backends/python"):
+        (home / folder).mkdir(parents=True)
+    (home / "python_backend_stubs" / version / "triton_python_backend_stub").touch()
+    binary = home / "bin" / "tritonserver"
+    binary.write_text("#!/bin/sh\necho 'a library is missing'\nexit 3\n")
+    binary.chmod(0o755)
+    with pytest.raises(UnavailableError, match=r"(?s)ended while it started.*exit status 3.*a library is missing"):
+        TritonServer(tmp_path / "repository", triton_home=tmp_path / "home").__enter__()
+
+
+def test_a_remote_server_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match=r"not ready after 0\.5 s"):
+        TritonServer(urls="127.0.0.1:9", start_timeout=0.5).__enter__()
+    with pytest.raises(InputError, match="needs a model repository"):
+        TritonServer()
+
+
+def test_it_dies_with_its_parent_and_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    require_triton()
+    program = (
+        "import sys, time\n"
+        "from serving.server import TritonServer\n"
+        "with TritonServer(sys.argv[1]) as server:\n"
+        "    print(server.process_id, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "repository")], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert alive(pid)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    wait_until(lambda: not alive(pid))
+    parent.stdout.close()
+    # What a killed run can leave behind is removed by the next one.
+    region = Path(f"/dev/shm/multitron_batch_{parent.pid}_left")
+    ours = Path(f"/dev/shm/multitron_batch_{os.getpid()}_ours")
+    region.touch()
+    ours.touch()
+    remove_dead_regions()
+    assert not region.exists()
+    assert ours.exists()
+    ours.unlink()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_while_it_scores(tmp_path: Path, model_dir: Path, vocabulary: Vocabulary) -> None:
+    require_triton()
+    sessions = some_sessions(vocabulary, 400)
+    with TritonServer(tmp_path / "repository") as server:
+        deploy(model_dir, server, golden_pi=["0.50"])
+        scorer = TritonScorer(server.urls, server.client, patience=1.0)
+        expected = list(score_sessions(sessions, "0.50", 5, scorer=scorer, vocabulary=vocabulary))
+        frames = score_sessions(
+            sessions, "0.50", 5, scorer=scorer, vocabulary=vocabulary, window_sessions=50, batch_sessions=8
+        )
+        next(frames)
+        pid = server.process_id
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(UnavailableError, match="does not answer"):
+            list(frames)
+    # The night is run again: a new server finds what was live, and gives the same lists.
+    with TritonServer(tmp_path / "repository") as again:
+        found = list(score_sessions(sessions, "0.50", 5, scorer=again.scorer(), vocabulary=vocabulary))
+    assert found[0].drop("score").equals(expected[0].drop("score"))
+
+
+@pytest.mark.slow
+def test_a_remote_handle_and_wrong_requests(tmp_path: Path, model_dir: Path, vocabulary: Vocabulary) -> None:
+    require_triton()
+    with TritonServer(tmp_path / "repository") as embedded:
+        with TritonServer(urls=embedded.urls) as remote, pytest.raises(InputError, match="repository"):
+            deploy(model_dir, remote)
+        with TritonServer(tmp_path / "repository", urls=embedded.urls) as remote:
+            deploy(model_dir, remote, golden_pi=["0.50"])
+        # The same server under two addresses: requests take turns.
+        with TritonServer(urls=[*embedded.urls, *embedded.urls]) as remote:
+            sessions = some_sessions(vocabulary, 60)
+            frame = next(iter(score_sessions(sessions, "0.50", 5, scorer=remote.scorer(), vocabulary=vocabulary)))
+            assert len(frame) == 300
+            ask = remote.scorer().top_k
+            pi = np.full((1, 2), 0.5, np.float32)
+            one = np.ones((1, 1), np.int64)
+            for request, message in (
+                (ScoringRequest(one * 9999, one[0], pi, 5), "item indices"),
+                (ScoringRequest(one, one[0] * 3, pi, 5), "lengths"),
+                (ScoringRequest(one, one[0], pi, 9999), "k is 9999"),
+                (ScoringRequest(np.ones((1, 11), np.int64), one[0], pi, 5), "11 steps"),
+                (ScoringRequest(one, one[0], pi * np.nan, 5), "finite"),
+                (ScoringRequest(one, one[0], pi, 5, assortment=np.ones(3, bool)), "assortment"),
+            ):
+                with pytest.raises(InputError, match=message):
+                    ask(request, version=1)
+            with pytest.raises(UnavailableError, match="not served any more"):
+                ask(ScoringRequest(one, one[0], pi, 5), version=8)
