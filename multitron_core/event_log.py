@@ -152,8 +152,9 @@ def _stage(
         events = events.filter(pl.col("day").is_between(*days)).with_columns(source_day=pl.col("day"))
         rejects = rejects.with_columns(day=pl.lit(None, pl.Date))
     else:
-        source_day = pl.col("file").replace_strict(day_of_file, return_dtype=pl.Date)
-        events = events.with_columns(source_day=source_day)
+        schema = {"file": pl.String, "source_day": pl.Date}
+        source_days = pl.LazyFrame(list(day_of_file.items()), schema=schema, orient="row")
+        events = events.join(source_days, on="file", how="left", maintain_order="left")
         far = ~(pl.col("day") - pl.col("source_day")).dt.total_days().is_between(-source.max_late_days, 1)
         strange = events.filter(far).select(
             "file",
@@ -163,7 +164,7 @@ def _stage(
                 "text"
             ),
         )
-        rejects = pl.concat([rejects, strange]).with_columns(day=source_day)
+        rejects = pl.concat([rejects, strange]).join(source_days, on="file", how="left").rename({"source_day": "day"})
         events = events.filter(~far)
         all_events = events.group_by("source_day").len()
     partitions = pl.PartitionBy(folder / "events", key="day", include_key=False)
@@ -174,13 +175,13 @@ def _stage(
     )
     _judge(source, rejected, dict(accepted.iter_rows()))
     staged = sorted((folder / "events").glob("day=*/*.parquet"))
-    schema = events.collect_schema()
+    item_type = events.collect_schema()["item_id"]
     came_in = pl.DataFrame(schema={name: INGESTION_SCHEMA[name] for name in ("day", "source_day", "count")})
     if staged:
         scan = pl.scan_parquet(staged, hive_partitioning=True, hive_schema={"day": pl.Date})
         came_in = scan.group_by("day", "source_day").agg(count=pl.len().cast(pl.Int64)).collect(engine="streaming")
-    source_days = None if day_of_file is None else sorted(set(day_of_file.values()))
-    return _Stage(folder, rejected.select(REJECTS_SCHEMA.names()), came_in, schema["item_id"], source_days)
+    days_of_files = None if day_of_file is None else sorted(set(day_of_file.values()))
+    return _Stage(folder, rejected.select(REJECTS_SCHEMA.names()), came_in, item_type, days_of_files)
 
 
 def _fixed_item_type(source: RawSource, lake: Tables) -> ColumnMapping | None:

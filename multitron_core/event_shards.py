@@ -20,7 +20,7 @@ from multitron_core.errors import InputError
 from multitron_core.events import EVENT_TYPES, TIME, EventLog, check_events
 from multitron_core.session_cut import cut_sessions
 
-ROWS_IN_MEMORY = 4_000_000
+ROWS_IN_MEMORY = 5_000_000
 """Events that are held at once by default; a row takes about 50 bytes, and work on it about four times as much."""
 
 BUCKETS = 64
@@ -32,7 +32,6 @@ class EventShards:
 
     Args:
         rows_in_memory: events that are held at once.
-        keep: the event types that are kept; others are counted only.
         session_gap: `session_id` is a user's id, whose events are cut where nothing happens for longer than this.
 
     Use as a context manager: leaving it removes what was written to the disk.
@@ -42,14 +41,13 @@ class EventShards:
         self,
         *,
         rows_in_memory: int = ROWS_IN_MEMORY,
-        keep: tuple[str, ...] = EVENT_TYPES,
         session_gap: timedelta | None = None,
     ) -> None:
         if rows_in_memory < 1:
             raise InputError("rows_in_memory is not positive", found=rows_in_memory, mend="use about a million or more")
-        self._limit, self._keep, self._gap = rows_in_memory, keep, session_gap
+        self._limit, self._gap = rows_in_memory, session_gap
         self._buffer: list[pl.DataFrame] = []
-        self._buffered = self._kept = self._seen = 0
+        self._buffered = self._seen = 0
         self._files: dict[str, int] = {}
         self._spilled: defaultdict[int, list[Path]] = defaultdict(list)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -92,14 +90,14 @@ class EventShards:
         checked = check_events(log.events).with_columns(pl.col("ts").to_physical())
         queries = [checked.sink_batches(take, maintain_order=True, lazy=True)]
         if isinstance(events, EventLog):
-            queries.append(events.rejects.group_by("reason").len())
-            queries.append(events.rejects.head(3))
+            first = pl.col("file", "line", "text").first()
+            queries.append(events.rejects.group_by("reason", maintain_order=True).agg(pl.len(), first))
         results = pl.collect_all(queries, engine="streaming")
         if failures:
             raise failures[0]
         if isinstance(events, EventLog):
-            self.rejected.update(dict(results[1].sort("reason").iter_rows()))
-            self.first_rejects = results[2]
+            self.first_rejects = results[1]
+            self.rejected.update(dict(results[1].select("reason", "len").iter_rows()))
 
     @property
     def folder(self) -> Path | None:
@@ -113,13 +111,14 @@ class EventShards:
     def __iter__(self) -> Iterator[pl.DataFrame]:
         """Shards: `session_id`, `item_id`, `ts` Int64 (microseconds), `event_type`, `place` Int64 (order of lines).
 
-        A session's events are all in one shard, in the order in which they were read.
+        A session's events are all in one shard, in the order in which they were read. Can be done once.
         """
         if not self._spilled:
-            yield self._with_place(pl.concat(self._buffer)) if self._buffer else pl.DataFrame()
+            if self._buffer:
+                yield self._with_place(self._drain())
             return
         self._spill()
-        shards = max(1, -(-self._kept // self._limit))
+        shards = max(1, -(-self._seen // self._limit))
         for shard in range(min(shards, BUCKETS)):
             paths = [path for bucket in range(shard, BUCKETS, shards) for path in self._spilled[bucket]]
             if paths:
@@ -135,7 +134,9 @@ class EventShards:
             raise InputError("unknown event types", found=unknown, mend=f"map them to {', '.join(EVENT_TYPES)}")
         self.counts.update(counts)
         if "file" in batch.columns:
-            for name in batch["file"].unique().sort():
+            # Most batches are of one file, which the extremes tell without looking at every row twice.
+            one_file = batch["file"].min() == batch["file"].max()
+            for name in batch["file"].head(1) if one_file else batch["file"].unique().sort():
                 self._files.setdefault(name, len(self._files))
             batch = batch.with_columns(pl.col("file").replace_strict(self._files, return_dtype=pl.UInt32))
         else:
@@ -143,13 +144,16 @@ class EventShards:
             line = pl.int_range(self._seen, self._seen + len(batch), dtype=pl.Int64)
             batch = batch.with_columns(file=pl.lit(0, pl.UInt32), line=line)
         self._seen += len(batch)
-        if set(counts) - set(self._keep):
-            batch = batch.filter(pl.col("event_type").is_in(self._keep))
-        self._kept += len(batch)
         self._buffered += len(batch)
         self._buffer.append(batch.with_columns(pl.col("event_type").cast(pl.Enum(EVENT_TYPES))))
         if self._buffered >= self._limit:
             self._spill()
+
+    def _drain(self) -> pl.DataFrame:
+        """What was buffered, which is not held here any more."""
+        events = pl.concat(self._buffer)
+        self._buffer, self._buffered = [], 0
+        return events
 
     def _spill(self) -> None:
         if not self._buffer:
@@ -157,17 +161,16 @@ class EventShards:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="multitron-shards-")
         bucket = (pl.col("session_id").hash() % BUCKETS).alias("bucket")
-        parts = pl.concat(self._buffer).with_columns(bucket).partition_by("bucket", as_dict=True, include_key=False)
-        self._buffer, self._buffered = [], 0
+        parts = self._drain().with_columns(bucket).partition_by("bucket", as_dict=True, include_key=False)
         for (key,), part in parts.items():
             path = Path(self._folder.name) / f"{key}-{len(self._spilled[key])}.arrow"
-            part.write_ipc(path, compression="lz4")
+            part.write_ipc(path)  # uncompressed: a third of the CPU time of a spill
             self._spilled[key].append(path)
 
     def _with_place(self, events: pl.DataFrame) -> pl.DataFrame:
         rank = {name: rank for rank, name in enumerate(self.file_names())}
-        ranks = np.array([rank[name] for name in self._files], dtype=np.int64)
-        place = pl.Series("place", (ranks[events["file"].to_numpy()] << LINE_BITS) | events["line"].to_numpy())
+        file_places = np.array([rank[name] for name in self._files], dtype=np.int64) << LINE_BITS
+        place = pl.Series("place", file_places[events["file"].to_numpy()] | events["line"].to_numpy())
         events = events.drop("file", "line").with_columns(place)
         if self._gap is None:
             return events

@@ -81,12 +81,25 @@ def read_files(
     except OSError as error:
         where = [file.path for found in files.values() for file in found][:5]
         raise UnavailableError("a raw file cannot be opened", where=where, found=str(error)) from error
+    # Events and rejects are one parse: filters and selections that moved below this point would make it two.
+    parsed = parsed.map_batches(
+        _unchanged,
+        predicate_pushdown=False,
+        projection_pushdown=False,
+        slice_pushdown=False,
+        streamable=True,
+        validate_output_schema=False,
+    )
     accepted = pl.col("reason").is_null()
     events = parsed.filter(accepted).select("session_id", "item_id", "ts", "event_type", "file", "line")
     rejects = parsed.filter(~accepted).select("file", "line", "reason", pl.col("text").str.slice(0, TEXT_LIMIT))
     if cut and columns is not None and columns.user_id is not None:
         events = cut_sessions(events, columns.session_gap)
     return EventLog(events, rejects)
+
+
+def _unchanged(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame
 
 
 def check_orders(files: Files, format: str, *, orders_required: bool, where: object) -> None:

@@ -129,10 +129,12 @@ def _frequent_items(shards: EventShards, shelf: _Shelf, rules: PreparationRules,
     """Pass 1. The ids of the items that are frequent enough; an item's place in them is its code until pass 3."""
     counts: pl.DataFrame | None = None
     for events in shards:
-        is_click = pl.col("event_type") == "click"
-        clicks = group_clicks(events.filter(is_click))
-        clicks = _drop_short(clicks, rules, "", dropped)
-        shelf.append(clicks, events.filter(~is_click).select("session_id", "item_id", "ts"))
+        orders = events.filter(event_type="order").select("session_id", "item_id", "ts")
+        only_clicks = events.filter(event_type="click").drop("event_type")
+        del events  # at the log's size every copy counts
+        clicks = _drop_short(group_clicks(only_clicks), rules, "", dropped)
+        del only_clicks
+        shelf.append(clicks, orders)
         found = clicks.items.alias("item_id").to_frame().group_by("item_id").agg(clicks=pl.len())
         # Merging at every shard keeps this at the size of the catalogue.
         merged = found if counts is None else pl.concat([counts, found])

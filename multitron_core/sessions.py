@@ -123,7 +123,7 @@ def prepare_sessions(
         InputError: too many rejects, no clicks, or a split that leaves train or test empty.
     """
     rules = _rules(get_format(format).rules, split_days, min_session_clicks, min_item_clicks)
-    with EventShards(rows_in_memory=rows_in_memory, keep=("click", "order"), session_gap=session_gap) as shards:
+    with EventShards(rows_in_memory=rows_in_memory, session_gap=session_gap) as shards:
         shards.read(events)
         accepted = sum(shards.counts.values())
         check_reject_share(

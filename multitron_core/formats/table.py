@@ -18,7 +18,7 @@ import polars as pl
 
 from multitron_core.errors import InputError
 from multitron_core.formats.format import EVENT_TYPES, PARSED_COLUMNS, TIME, Files, Format, PreparationRules, SplitRule
-from multitron_core.formats.text_lines import first_reason, iso_time, out_of_range, scan_text_lines
+from multitron_core.formats.text_lines import first_reason, iso_time, out_of_range, renamed, scan_text_lines
 from multitron_core.raw_files import RawFile
 
 StorageOptions = dict[str, str] | None
@@ -258,7 +258,7 @@ def _events(scan: pl.LazyFrame, mapping: ColumnMapping, item_type: pl.DataType) 
     used = {value: kind for value, kind in mapping.event_types.items() if kind is not None}
     unused = [value for value, kind in mapping.event_types.items() if kind is None]
     kind = pl.col("type").cast(pl.String)
-    event_type = pl.lit("click") if mapping.event_type is None else kind.replace_strict(used, default=None)
+    event_type = pl.lit("click") if mapping.event_type is None else renamed(kind, used)
     reasons = {
         "event type not used": kind.is_in(unused),
         "session or user id is missing": pl.col("session").cast(pl.String).fill_null("") == "",

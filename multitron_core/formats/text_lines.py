@@ -6,7 +6,7 @@ each line why it is no event. gzip and zstd files are read as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -60,6 +60,17 @@ def split_fields(lines: pl.LazyFrame, names: Sequence[str], separator: str) -> p
 def first_reason(reasons: dict[str, pl.Expr]) -> pl.Expr:
     """The first reason whose condition holds (null counts as not), null when none does."""
     return pl.coalesce(*[pl.when(condition).then(pl.lit(reason)) for reason, condition in reasons.items()])
+
+
+def renamed(text: pl.Expr, names: Mapping[str, str]) -> pl.Expr:
+    """`names[text]`, null for a text that has none.
+
+    The same as `replace_strict`, which the streaming engine does not do batch by batch: at 1 GB of input it took five
+    times the memory.
+    """
+    return pl.coalesce(
+        [pl.when(text == old).then(pl.lit(new)) for old, new in names.items()] or pl.lit(None, pl.String)
+    )
 
 
 def is_integer(text: pl.Expr) -> pl.Expr:
