@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ import dagster as dg
 import polars as pl
 
 from multitron_core.errors import InputError, MultitronError
+from multitron_core.event_log import read_event_log
 from multitron_core.events import read_events
 from multitron_core.lake import Lake
+from multitron_core.sessions import PreparedSessions, format_statistics
 from multitron_core.simulator import simulate
 from orchestration import models
 from orchestration.definitions import build_definitions
@@ -150,7 +152,7 @@ def _new_shop(data: Path, format: str) -> Settings:
     )
 
 
-def _server(shop: Shop) -> Any:
+def _server(shop: Shop) -> AbstractContextManager[None]:
     """One Triton server for all steps, unless the shop has servers or scores in process."""
     if shop.triton_urls:
         return nullcontext()
@@ -175,19 +177,20 @@ def _shared_server(shop: Shop) -> Iterator[None]:
 def _run_jobs(shop: Shop, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
     """The jobs in the order in which the schedules run them."""
     calendar, grid = shop.settings.calendar, shop.settings.scoring.pi
-    day = run_date(shop)
-    with step(f"job ingestion: {calendar.first_day} to {day}"):
+    last = calendar.last_day or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    with step(f"job ingestion: {calendar.first_day} to {last}"):
         _run(
             definitions,
             instance,
             "ingestion",
             tags={
                 "dagster/asset_partition_range_start": str(calendar.first_day),
-                "dagster/asset_partition_range_end": str(day),
+                "dagster/asset_partition_range_end": str(last),
             },
         )
     with step("job training: sessions, model, front, deployment", own_lines=True):
         _run(definitions, instance, "training")
+    day = run_date(shop)
     with step(f"job session_preparation: {day}"):
         _run(definitions, instance, "session_preparation", partition_key=str(day))
     for pi in grid:
@@ -198,8 +201,12 @@ def _run_jobs(shop: Shop, definitions: dg.Definitions, instance: dg.DagsterInsta
 
 
 def run_date(shop: Shop) -> dt.date:
-    """The day that a demo scores: the calendar's last."""
-    return shop.settings.calendar.last_day or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    """The day that a demo scores: the last one with a click. Orders can come later."""
+    clicks = read_event_log(Lake(shop.lake), last=shop.settings.calendar.last_day).filter(event_type="click")
+    day = clicks.select(pl.col("ts").max().dt.date()).collect(engine="streaming").item()
+    if day is None:
+        raise InputError("there are no clicks", where=shop.source_path, mend="name raw files that have clicks")
+    return day
 
 
 def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, job: str, **options: Any) -> None:
@@ -259,6 +266,7 @@ def _print_results(shop: Shop) -> None:
     print("\nTables (Delta Lake):")
     for table in ("events", "rejects", "recommendations", "published", "fronts"):
         print(f"  {table:<16} {lake.uri(table)}")
+    _print_counts(shop, lake)
     metrics = pl.read_parquet(folder / "grid.parquet").select(
         pi=pl.col("pi_order").map_elements(lambda value: f"{value:.2f}", return_dtype=pl.String),
         click_recall="click_recall_20",
@@ -281,6 +289,18 @@ def _print_results(shop: Shop) -> None:
     print(f"\nThe front: {folder / 'front.png'}")
     name = "" if shop.home == DEMO_HOME.resolve() else f" DATA={shop.settings.source.path}"
     print(f"\nNext: make ui{name}   (the Dagster UI: how these tables came to be)")
+
+
+def _print_counts(shop: Shop, lake: Lake) -> None:
+    """What came in and what became of it: nothing is lost without a reason."""
+    counted = pl.scan_delta(lake.open("ingestion")).group_by("what").agg(pl.col("count").sum()).collect()
+    total = dict(counted.iter_rows())
+    print(
+        f"\nLines and events in: {total.get('in', 0):,} = {total.get('accepted', 0):,} accepted "
+        f"+ {total.get('duplicate', 0):,} duplicates + {total.get('rejected', 0):,} rejected"
+    )
+    print("Training sessions:")
+    print("  " + format_statistics(PreparedSessions.load(shop.training_sessions).statistics).replace("\n", "\n  "))
 
 
 def _print_sessions(lake: Lake, day: dt.date, shown: list[str]) -> None:
