@@ -106,7 +106,8 @@ class ColumnMapping:
 def _parse(files: Files, columns: ColumnMapping | None, storage_options: StorageOptions) -> pl.LazyFrame:
     mapping = columns or ColumnMapping()
     scans = [_scan(file, mapping, storage_options) for file in files["events"]]
-    item_type = _item_type(scans, mapping)
+    as_text = all(not file.name.endswith((".parquet", ".delta")) for file in files["events"])
+    item_type = _item_type(scans, mapping, as_text=as_text)
     return pl.concat([_events(scan, mapping, item_type) for scan in scans])
 
 
@@ -231,7 +232,7 @@ def _require(sources: Mapping[str, str], names: list[str], file: RawFile) -> Non
         )
 
 
-def _item_type(scans: list[pl.LazyFrame], mapping: ColumnMapping) -> pl.DataType:
+def _item_type(scans: list[pl.LazyFrame], mapping: ColumnMapping, *, as_text: bool) -> pl.DataType:
     if mapping.item_type != "auto":
         return pl.Int64() if mapping.item_type == "integer" else pl.String()
     types = [scan.collect_schema()["item"] for scan in scans]
@@ -244,7 +245,7 @@ def _item_type(scans: list[pl.LazyFrame], mapping: ColumnMapping) -> pl.DataType
             found=[str(each) for each in types],
             mend="name another column",
         )
-    if not all(each == pl.String for each in types):
+    if not as_text:
         return pl.String()
     sample = scans[0].filter(pl.col("item").is_not_null()).select("item").head(_SAMPLE).collect()["item"]
     whole = sample.str.contains(r"^-?(?:0|[1-9][0-9]{0,17})$")
