@@ -7,6 +7,8 @@ RUN := .venv/bin/python
 HOME_OF = var/$(if $(DATA),$(notdir $(abspath $(DATA))),demo)
 SHOP = $(if $(MULTITRON_HOME),$(MULTITRON_HOME),$(HOME_OF))
 TESTS ?= tests
+# Threads that spin while they wait take the cores from those that work, as soon as two processes share them.
+export OMP_WAIT_POLICY ?= passive
 
 .PHONY: demo ui test test-fast lint format bench clean install lock
 .DEFAULT_GOAL := help
