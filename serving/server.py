@@ -138,7 +138,7 @@ class TritonServer:
                 raise InputError(
                     "the Triton server cannot load the model",
                     where=f"{model_name} on {url}",
-                    found=error.message(),
+                    found=error.message().split("Internal: ")[-1].split("\n")[0],  # the cause, without its wrapping
                     mend=f"see the server's log{f' {self.log_file}' if self.log_file else ''}",
                 ) from error
 

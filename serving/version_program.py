@@ -102,7 +102,7 @@ def check_files(folder: str) -> dict[str, Any]:
         path = os.path.join(folder, name)
         found = file_sha256(path) if os.path.exists(path) else "no such file"
         if found != expected:
-            raise ValueError(f"{path} differs from its checksum {expected}: {found}")
+            raise ValueError(f"a file differs from its checksum: {path} ({found}, expected {expected})")
     return manifest
 
 
