@@ -2,9 +2,8 @@
 
 The new version is exported beside the live one, loaded under a name of its own, and asked golden questions: the lists
 of real sessions at several preferences, whose answers the in-process scorer gave. Only then `config.pbtxt` names it
-live. Until that one rename the old version answers, and a candidate that fails never touches it (Triton 2.51 was seen
-to crash when a version failed to load under the name of a busy one); after it the old version stays loaded for clients
-that began with it.
+live. Until that one rename the old version answers, and a candidate that fails never touches it; after it the old
+version stays loaded for clients that began with it.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 _SHARED_MEMORY = Path("/dev/shm")
 _REGION_PREFIX = "multitron_batch"
+_LOAD_SECONDS = 600
 _ATTEMPTS = 3  # a port that the system gave us can be taken before the server binds it
 _ELSEWHERE = "start a Triton server elsewhere and give its gRPC address as urls=, or score with the in-process scorer"
 
@@ -230,6 +231,9 @@ class TritonServer:
             f"--model-repository={self.repository}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self._regions}",
+            # Triton 2.51 aborts when it gives up an instance that is still starting, by default after 30 s, which
+            # importing torch on a crowded machine can take.
+            f"--backend-config=python,stub-timeout-seconds={_LOAD_SECONDS}",
             "--model-control-mode=explicit",
             "--disable-auto-complete-config",
             "--allow-sagemaker=false",
