@@ -75,6 +75,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_while_it_starts_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_triton()
     with socket.socket() as taken:
