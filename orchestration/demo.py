@@ -27,7 +27,7 @@ from multitron_core.lake import Lake
 from multitron_core.sessions import PreparedSessions, format_statistics
 from multitron_core.simulator import simulate
 from orchestration import models
-from orchestration.definitions import build_definitions
+from orchestration.code_location import build_definitions
 from orchestration.instance import close_dead_runs, prepare_instance
 from orchestration.partitions import night_key
 from orchestration.shop import (
@@ -59,6 +59,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder of raw files; without it a shop is simulated")
     parser.add_argument("--format", help="diginetica, yoochoose, otto or table; needed with --data")
     parser.add_argument("--split-days", type=int, help="days of the test set, instead of the format's own")
+    parser.add_argument("--sessions", type=int, default=SESSIONS, help="size of the simulated shop")
+    parser.add_argument("--items", type=int, default=ITEMS, help="size of its catalogue")
     parser.add_argument("--preset", help="training preset: demo, diginetica, yoochoose, otto, official")
     arguments = parser.parse_args()
     logging.getLogger("serving").setLevel(logging.ERROR)
@@ -69,6 +71,7 @@ def main() -> int:
             format=arguments.format,
             split_days=arguments.split_days,
             preset=arguments.preset,
+            size=(arguments.sessions, arguments.items),
         )
     except MultitronError as error:
         print(f"\nerror: {error}", file=sys.stderr)
@@ -79,7 +82,15 @@ def main() -> int:
     return 0
 
 
-def run_demo(home: Path, *, data: Path | None, format: str | None, split_days: int | None, preset: str | None) -> None:
+def run_demo(
+    home: Path,
+    *,
+    data: Path | None = None,
+    format: str | None = None,
+    split_days: int | None = None,
+    preset: str | None = None,
+    size: tuple[int, int] = (SESSIONS, ITEMS),
+) -> None:
     """Take a shop the whole way and print what came of it.
 
     Args:
@@ -87,6 +98,7 @@ def run_demo(home: Path, *, data: Path | None, format: str | None, split_days: i
         data: raw files; None simulates a shop.
         format: of `data`.
         split_days, preset: instead of what shop.toml, or without one the defaults, say.
+        size: sessions and items of the simulated shop.
 
     Raises:
         MultitronError: whatever stopped it, with the mend.
@@ -95,9 +107,9 @@ def run_demo(home: Path, *, data: Path | None, format: str | None, split_days: i
         shop = _shop(home, data=data, format=format, split_days=split_days, preset=preset)
         os.environ.update(prepare_instance(shop))
     if data is None:
-        with step(f"simulated shop: {SESSIONS} sessions, {ITEMS} items, 8 days"):
-            calendar = shop.settings.calendar
-            simulate(home / "raw", sessions=SESSIONS, items=ITEMS, days=8, first_day=calendar.first_day)
+        sessions, items = size
+        with step(f"simulated shop: {sessions} sessions, {items} items, 8 days"):
+            simulate(home / "raw", sessions=sessions, items=items, days=8, first_day=shop.settings.calendar.first_day)
     definitions = build_definitions(shop)
     with dg.DagsterInstance.get() as instance:
         close_dead_runs(instance, tag=RUN_TAG, value="demo")

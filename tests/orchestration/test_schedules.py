@@ -5,7 +5,7 @@ import datetime as dt
 import dagster as dg
 import pytest
 
-from orchestration.definitions import build_definitions
+from orchestration.code_location import build_definitions
 from orchestration.schedules import last_whole_day
 from orchestration.shop import Settings, Shop, demo_settings
 
