@@ -23,6 +23,7 @@ from multitron_core.raw_files import RawFile
 
 StorageOptions = dict[str, str] | None
 _FIELDS = ("session", "item", "time", "type")
+_ROW = "row number of this file"  # a name that no table has
 _SAMPLE = 1000  # lines that decide whether the item ids of a text file are integers
 
 
@@ -127,9 +128,9 @@ def _scan(file: RawFile, mapping: ColumnMapping, storage_options: StorageOptions
 
 def _scan_typed(file: RawFile, mapping: ColumnMapping, storage_options: StorageOptions) -> pl.LazyFrame:
     if file.name.endswith(".delta"):
-        rows = pl.scan_delta(file.path, storage_options=storage_options).with_row_index("line", offset=1)
+        rows = pl.scan_delta(file.path, storage_options=storage_options).with_row_index(_ROW, offset=1)
     else:
-        rows = pl.scan_parquet(file.path, row_index_name="line", row_index_offset=1, storage_options=storage_options)
+        rows = pl.scan_parquet(file.path, row_index_name=_ROW, row_index_offset=1, storage_options=storage_options)
     sources = mapping.sources()
     _require(sources, rows.collect_schema().names(), file)
     text = [pl.lit(f"{column}=") + pl.col(column).cast(pl.String).fill_null("null") for column in sources.values()]
@@ -138,7 +139,7 @@ def _scan_typed(file: RawFile, mapping: ColumnMapping, storage_options: StorageO
         *[pl.lit(None, pl.String).alias(name) for name in _FIELDS if name not in sources],
         pl.lit(None, pl.String).alias("broken"),
         pl.lit(file.name).alias("file"),
-        pl.col("line").cast(pl.Int64),
+        pl.col(_ROW).cast(pl.Int64).alias("line"),
         pl.concat_str(text, separator=", ").alias("text"),
     )
 
