@@ -1,0 +1,48 @@
+"""One simulated shop, taken the whole way once by the demo's own command; the tests look at what it left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = ("--sessions", "4000", "--items", "400")
+
+
+def run_demo(home: Path, *arguments: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
+    """`make demo` without the installation, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "orchestration.demo", "--home", str(home), *arguments],
+        cwd=ROOT,
+        env=environment(home),
+        text=True,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What a person's shell would have, and the shop."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MULTITRON_", "DAGSTER_"))}
+    kept = {name: value for name, value in os.environ.items() if name == "MULTITRON_TRITON_HOME"}
+    return {
+        **inherited,
+        **kept,
+        "MULTITRON_HOME": str(home),
+        "DAGSTER_HOME": str(home / "dagster"),
+        "OMP_WAIT_POLICY": "passive",
+    }
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The home of a shop that the demo has made, and what it printed."""
+    home = tmp_path_factory.mktemp("shop")
+    result = run_demo(home, *SIZE)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return home, result.stdout

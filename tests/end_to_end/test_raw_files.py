@@ -1,0 +1,64 @@
+"""The whole way on raw files: real ones, and such as nobody should have delivered."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from multitron_core.lake import Lake
+from multitron_core.preference import DEFAULT_GRID
+from multitron_core.sessions import PreparedSessions
+from tests.end_to_end.conftest import run_demo
+
+pytestmark = pytest.mark.slow
+
+
+def test_real_diginetica_files_go_the_same_way(real_data: Path, tmp_path: Path) -> None:
+    home = tmp_path / "shop"
+    result = run_demo(home, "--data", str(real_data / "diginetica-week"), "--format", "diginetica", "--split-days", "2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    sessions = {pi: Lake(home / "lake").read_recommendations(pi)["session_id"].n_unique() for pi in DEFAULT_GRID}
+    assert len(set(sessions.values())) == 1
+    assert min(sessions.values()) > 10_000
+    statistics = PreparedSessions.load(home / "sessions" / "training").statistics
+    assert statistics["in"]["clicks"] == 76_821
+    used = statistics["train"]["clicks"] + statistics["test"]["clicks"]
+    assert used + sum(n for reason, n in statistics["dropped"].items() if reason.startswith("clicks")) == 76_821
+
+
+def bad_inputs(real_data: Path, folder: Path) -> dict[str, tuple[list[str], list[str]]]:
+    """name -> (arguments, what the error must name)."""
+    week = real_data / "diginetica-week"
+    empty, alone, dirty = folder / "empty", folder / "alone", folder / "dirty"
+    for each in (empty, alone, dirty):
+        each.mkdir()
+    shutil.copy(week / "train-item-views.csv.gz", alone)
+    shutil.copy(week / "train-purchases.csv.gz", dirty)
+    (dirty / "train-item-views.csv").write_text(
+        "sessionId;userId;itemId;timeframe;eventdate\n1;NA;7;0;2016-05-26\n" + "1;NA;x;9;2016-05-26\n" * 400
+    )
+    return {
+        "an unknown format": (["--data", str(week), "--format", "csv"], ["csv", "diginetica"]),
+        "an empty folder": (["--data", str(empty), "--format", "diginetica"], [str(empty), "mend"]),
+        "no orders": (["--data", str(alone), "--format", "diginetica"], ["purchases", "mend"]),
+        "bad lines": (["--data", str(dirty), "--format", "diginetica"], ["train-item-views.csv, line 3", "x"]),
+        "no training sessions": (
+            ["--data", str(week), "--format", "diginetica"],
+            ["no train session", "2016-05-25", "split_days"],
+        ),
+        "DATA alone": (["--data", str(week)], ["FORMAT"]),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["an unknown format", "an empty folder", "no orders", "bad lines", "no training sessions", "DATA alone"]
+)
+def test_bad_input_is_named_with_its_mend(name: str, real_data: Path, tmp_path: Path) -> None:
+    arguments, named = bad_inputs(real_data, tmp_path)[name]
+    result = run_demo(tmp_path / "shop", *arguments)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    for word in named:
+        assert word in result.stderr, result.stderr
