@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY ?= passive
 help:
 	@echo "make demo    simulate a shop and take it the whole way, raw events to recommendation tables"
 	@echo "             DATA=<folder> FORMAT=diginetica|yoochoose|otto|table [SPLIT_DAYS=n] [PRESET=name]: the same on raw files"
-	@echo "make ui      the Dagster UI over what the demo made (same DATA=...)"
+	@echo "make ui      the Dagster UI over what the demo made (same DATA=...; PORT=3000)"
 	@echo "make test    every test            make test-fast   the tests that take seconds"
 	@echo "make lint    ruff and mypy         make format      let ruff mend"
 	@echo "make bench   every benchmark, small sizes"
@@ -48,7 +48,7 @@ demo: install
 	  $(if $(PRESET),--preset "$(PRESET)")
 
 ui: install
-	@$(RUN) -m orchestration.ui --home "$(SHOP)"
+	@$(RUN) -m orchestration.ui --home "$(SHOP)" $(if $(PORT),--port "$(PORT)")
 
 test: install
 	$(RUN) -m pytest -n 2 --dist loadfile $(TESTS)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from multitron_core.errors import MultitronError
+from multitron_core.errors import InputError, MultitronError
 from orchestration.instance import prepare_instance
 from orchestration.shop import HOME_VARIABLE, URL_VARIABLE, Shop, load_shop
 from serving.server import TritonServer
 
+LOOPBACK = "127.0.0.1"
 WORKSPACE = Path(__file__).resolve().parents[1] / "workspace.yaml"
 
 
@@ -20,14 +22,33 @@ def run_ui(shop: Shop, *, port: int) -> int:
     """Start the server that the steps share, and Dagster's UI and daemon; return the exit status.
 
     Steps that find no server start one of their own, so the UI also works without this one: it only saves time.
+
+    Raises:
+        InputError: the port is in use, or no Triton server can be started here.
     """
+    _check_free(port)
     environment = {**os.environ, **prepare_instance(shop)}
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE), "-h", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE), "-h", LOOPBACK, "-p", str(port)]
     if shop.triton_urls or shop.settings.triton.scorer == "in_process":
         return subprocess.run(command, env=environment, check=False).returncode
     with TritonServer(repository=shop.triton_repository) as server:
         environment[URL_VARIABLE] = server.url
         return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _check_free(port: int) -> None:
+    """Refuse a port that somebody listens on: Dagster would start everything else first, and then abort unexplained."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise InputError(
+                "the UI's port cannot be used",
+                where=f"{LOOPBACK}:{port}",
+                found=error.strerror,
+                mend=f"stop what uses it (another `make ui`?), or choose another: make ui PORT={port + 1}",
+            ) from error
 
 
 def main() -> int:

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from multitron_core.errors import InputError
+from orchestration.shop import Shop, demo_settings
+from orchestration.ui import run_ui
+
+
+def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=rf"127\.0\.0\.1:{port}.*PORT="):
+            run_ui(Shop(home=tmp_path, settings=demo_settings()), port=port)
+    assert not list(tmp_path.iterdir())
