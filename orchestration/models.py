@@ -44,7 +44,9 @@ def folder_of(shop: Shop, version: str) -> Path:
     Raises:
         InputError: no folder has that version.
     """
-    known = {model_version(config.parent): config.parent for config in sorted(shop.models.glob("*/config.json"))}
+    folders = [config.parent for config in sorted(shop.models.glob("*/config.json"))]
+    # Beside its folder a training keeps what it is writing or replacing, which may be half of a model.
+    known = {model_version(each): each for each in folders if each.suffix not in (".writing", ".replaced")}
     if version not in known:
         raise InputError(
             "the live model's folder is missing",
