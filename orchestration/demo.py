@@ -24,6 +24,7 @@ from multitron_core.errors import InputError, MultitronError
 from multitron_core.event_log import read_event_log
 from multitron_core.events import read_events
 from multitron_core.lake import Lake
+from multitron_core.preset import named
 from multitron_core.sessions import PreparedSessions, format_statistics
 from multitron_core.simulator import simulate
 from orchestration import models
@@ -126,6 +127,10 @@ def _shop(home: Path, *, data: Path | None, format: str | None, split_days: int 
             found={"DATA": str(data), "FORMAT": format},
             mend="make demo DATA=<folder> FORMAT=diginetica|yoochoose|otto|table",
         )
+    if split_days is not None and split_days < 1:
+        raise InputError("no day would be left to test on", where="SPLIT_DAYS", found=split_days, mend="use 1 or more")
+    if preset is not None:
+        named(preset)  # an unknown one must not get into shop.toml
     there = (home / "shop.toml").exists()
     settings = load_shop(home).settings if there else demo_settings() if data is None else _new_shop(data, format or "")
     if data is not None and there and (settings.source.path, settings.source.format) != (str(data.resolve()), format):
@@ -299,7 +304,7 @@ def _print_results(shop: Shop) -> None:
         print(f"  {pi} {count:>9}  " + "  ".join(cells))
     _print_sessions(lake, day, [pi for pi in SHOWN_PI if pi in grid])
     print(f"\nThe front: {folder / 'front.png'}")
-    name = "" if shop.home == DEMO_HOME.resolve() else f" DATA={shop.settings.source.path}"
+    name = "" if shop.home == DEMO_HOME.resolve() else f" MULTITRON_HOME={shop.home}"
     print(f"\nNext: make ui{name}   (the Dagster UI: how these tables came to be)")
 
 
