@@ -22,7 +22,9 @@ class ShopResource(dg.ConfigurableResource):
     home: str
 
     def load(self) -> Shop:
-        """The shop; its settings are read anew, so that a change needs no restart."""
+        """The shop; its settings are read anew at each step. Partitions (calendar, pi) and schedules are made when the
+        code location loads: a change of those needs a reload in the UI.
+        """
         return load_shop(self.home)
 
     def lake(self) -> Lake:
