@@ -38,7 +38,15 @@ from multitron_core.events import check_orders, check_reject_share, read_files
 from multitron_core.formats import ColumnMapping
 from multitron_core.raw_source import RawSource, days_between
 
-__all__ = ["EVENT_SCHEMA", "IngestionReport", "RawSource", "create_event_log", "ingest", "read_event_log"]
+__all__ = [
+    "EVENT_SCHEMA",
+    "IngestionReport",
+    "RawSource",
+    "create_event_log",
+    "ingest",
+    "read_event_log",
+    "read_ingestion",
+]
 
 LOG_COLUMNS = ("session_id", "item_id", "ts", "event_type", "file", "line")
 _IDENTITY = ("session_id", "item_id", "ts", "event_type")
@@ -113,6 +121,26 @@ def read_event_log(lake: Tables, first: date | None = None, last: date | None = 
     if last is not None:
         events = events.filter(pl.col("day") <= last)
     return events.select(LOG_COLUMNS)
+
+
+def read_ingestion(lake: Tables, first: date | None = None, last: date | None = None) -> pl.DataFrame:
+    """What was counted, for the days from `first` to `last` (None is open), and the rejects of files without a day.
+
+    Returns:
+        `day`, `source_day`, `what` (in, accepted, duplicate, rejected), `reason` (the event type of what was accepted,
+        the reason of what was rejected), `count`. Of each day and source day, in = accepted + duplicate + rejected.
+
+    Raises:
+        InputError: nothing has been ingested.
+    """
+    if not exists_table(lake, "ingestion"):
+        raise InputError("there is no event log", where=lake.uri("ingestion"), mend="ingest raw events first")
+    in_range = pl.lit(True)
+    if first is not None:
+        in_range &= pl.col("day") >= first
+    if last is not None:
+        in_range &= pl.col("day") <= last
+    return scan_table(lake, "ingestion").filter(in_range | pl.col("day").is_null()).collect()
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
 from multitron_core.event_shards import ROWS_IN_MEMORY, EventShards
 from multitron_core.events import EVENT_TYPES, EventLog, check_reject_share, read_events
-from multitron_core.formats import FORMATS, PreparationRules, SplitRule, get_format
+from multitron_core.formats import FORMATS, ColumnMapping, PreparationRules, SplitRule, get_format
 from multitron_core.preparation import split_sessions
 from multitron_core.scoring_sessions import encode_sessions
 from multitron_core.vocabulary import Vocabulary
@@ -185,6 +185,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--data", required=True, nargs="+", help="a file, folder or glob of raw events, or several")
     parser.add_argument("--format", required=True, help=f"one of {', '.join(FORMATS)}")
+    parser.add_argument(
+        "--columns", type=json.loads, help="for `table`: the column mapping as JSON, session_gap in minutes"
+    )
+    parser.add_argument("--without-orders", action="store_true", help="accept clicks without a file of orders")
     parser.add_argument("--split-days", type=float, help="days of the test set, instead of the format's")
     parser.add_argument("--max-reject-share", type=float, default=0.01, help="let this share of bad lines pass")
     parser.add_argument("--stats", action="store_true", help="print the counts")
@@ -194,7 +198,12 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("nothing to do: give --stats, --out FOLDER, or both")
     try:
         prepared = prepare_sessions(
-            read_events(options.data, options.format),
+            read_events(
+                options.data,
+                options.format,
+                columns=None if options.columns is None else ColumnMapping.from_settings(options.columns),
+                orders_required=not options.without_orders,
+            ),
             options.format,
             split_days=options.split_days,
             max_reject_share=options.max_reject_share,

@@ -303,3 +303,15 @@ def test_the_command(real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*command, "--split-days", "2", "--stats", "--out", str(tmp_path / "out")]) == 0
     assert "5,687" in capsys.readouterr().out
     assert len(PreparedSessions.load(tmp_path / "out").train) == 5_687
+
+
+def test_the_command_reads_a_table_with_a_mapping(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"u,{item},2026-01-0{day}T00:0{item}:00Z\n" for day in (1, 4) for item in range(3)]
+    (tmp_path / "events.csv").write_text("customer,sku,at\n" + "".join(2 * lines + 2 * lines))
+    columns = json.dumps({"user_id": "customer", "item_id": "sku", "ts": "at", "event_type": None, "session_gap": 45})
+    command = ["--format", "table", "--data", str(tmp_path / "events.csv"), "--columns", columns, "--without-orders"]
+    assert main([*command, "--stats"]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:3]] == [
+        ["train", "1", "12", "0"],
+        ["test", "1", "12", "0"],
+    ]
