@@ -126,6 +126,28 @@ def load_channels(path: Path | str) -> tuple[Channel, ...]:
     return parse_channels(settings)
 
 
+def channel_rows(channels: Collection[Channel], front: pl.DataFrame | None = None) -> pl.DataFrame:
+    """The rows of the table `channels`, with the preference that each objective chooses; arguments and errors as in
+    `publish_channels`.
+    """
+    rows = [
+        {
+            "name": channel.name,
+            "owner": channel.owner,
+            "table_name": channel.table,
+            "pi": _preference(channel, front),
+            "k": channel.k,
+            "exclude_items": json.dumps([str(item) for item in channel.exclude_items]),
+            "chosen_by": "pi" if channel.objective is None else channel.objective,
+        }
+        for channel in sorted(channels, key=lambda channel: channel.name)
+    ]
+    names = [row["name"] for row in rows]
+    if len(set(names)) != len(names):
+        raise InputError("two channels have the same name", found=names, mend="name each channel once")
+    return pl.DataFrame(rows, schema=contracts(pl.Int64)[CHANNELS].polars_schema())
+
+
 def publish_channels(
     lake: Lake, channels: Collection[Channel], *, front: pl.DataFrame | None = None, grid: Collection[str] = ()
 ) -> pl.DataFrame:
@@ -143,22 +165,7 @@ def publish_channels(
     Raises:
         InputError: an objective without a front, or one that the front does not have.
     """
-    rows = [
-        {
-            "name": channel.name,
-            "owner": channel.owner,
-            "table_name": channel.table,
-            "pi": _preference(channel, front),
-            "k": channel.k,
-            "exclude_items": json.dumps([str(item) for item in channel.exclude_items]),
-            "chosen_by": "pi" if channel.objective is None else channel.objective,
-        }
-        for channel in sorted(channels, key=lambda channel: channel.name)
-    ]
-    names = [row["name"] for row in rows]
-    if len(set(names)) != len(names):
-        raise InputError("two channels have the same name", found=names, mend="name each channel once")
-    frame = pl.DataFrame(rows, schema=contracts(pl.Int64)[CHANNELS].polars_schema())
+    frame = channel_rows(channels, front)
     lake.replace_rows(CHANNELS, frame)
     return frame.with_columns(on_grid=pl.col("pi").is_in(list(grid)))
 

@@ -125,7 +125,14 @@ def fallback_recommendations(item_type: pl.DataType | type[pl.DataType]) -> Tabl
     return TableContract(
         "fallback_recommendations",
         "The k best items for a visitor without history, one a row, per night (run_date) and preference (pi).",
-        (Column("audience", "string", 'Whom the list is for; "all" is everybody.'), *_tail(item_type)),
+        (
+            Column("audience", "string", 'Whom the list is for; "all" is everybody.'),
+            *_tail(
+                item_type,
+                "How often and how high the night's sessions are shown the item: the mean of 1 / log2(rank + 1) over "
+                "their lists, 0 where it is not in a list; 1 is the first place of every list.",
+            ),
+        ),
         ("run_date", "pi"),
         list_key="audience",
     )
@@ -173,12 +180,15 @@ def channels() -> TableContract:
     )
 
 
-def _tail(item_type: pl.DataType | type[pl.DataType]) -> tuple[Column, ...]:
-    """The columns that every table of ranked lists ends with."""
+def _tail(
+    item_type: pl.DataType | type[pl.DataType],
+    score: str = "The model's score; falls with rank, comparable within one list only.",
+) -> tuple[Column, ...]:
+    """The columns that every table of ranked lists ends with; `score` says what the score is."""
     return (
         Column("rank", "short", "Place in the list: 1 is the best, without gaps."),
         Column("item_id", delta_item_type(item_type), "The recommended item, by the shop's own id."),
-        Column("score", "float", "The model's score; falls with rank, comparable within one list only."),
+        Column("score", "float", score),
         Column(
             "pi", "string", 'The preference: weight on orders with two decimals, "0.00" (clicks) to "1.00" (orders).'
         ),

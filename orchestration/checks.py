@@ -1,52 +1,82 @@
-"""What a partition of `recommendations` promises, read back from the table and checked.
+"""What a partition of ranked lists promises, read back from the table and checked; and which version was checked.
 
 The writer refuses a wrong row before the commit; these checks look at what readers would get, and block what follows.
+All of them look at one Delta version and say which: `published` releases that version and no other.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
+# Neither has a public name; the lock file pins the version that they are tested with.
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
+
+from multitron_core.errors import InputError
 from multitron_core.lake import Lake
+from multitron_core.night_comparison import NightComparison, Thresholds, compare_nights, objections
 from multitron_core.vocabulary import Vocabulary
 from orchestration.partitions import Partitions
 
+LIST_TABLES = ("recommendations", "item_recommendations", "fallback_recommendations")
+"""The tables of ranked lists that a night writes and releases together."""
+
 CHECKS = {
-    "rows_present": "The partition has rows: k for each session.",
+    "rows_present": "The partition has rows: k for each list.",
     "ranks_dense": "Each list has the ranks 1 to k, each once.",
     "items_known": "Every item is in the live model's vocabulary.",
     "items_distinct": "No item stands twice in a list.",
     "scores_falling": "Scores are finite and do not rise with the rank.",
 }
+COMPARISON = "like_the_night_before"
+DELTA_VERSION = "delta version"
+REASON = "reason"
 
 
-def recommendation_checks(partitions: Partitions) -> list[dg.AssetCheckSpec]:
-    """The blocking checks of `recommendations`, a night each."""
+def check_specs(partitions: Partitions, table: str) -> list[dg.AssetCheckSpec]:
+    """The blocking checks of a table of ranked lists, a night each."""
+    described = {
+        **CHECKS,
+        COMPARISON: "The night does not differ from the one published before beyond the thresholds of [quality]. What "
+        "changed is in the metadata, and so is the reason where it fails; the first night has nothing to differ from.",
+    }
     return [
-        dg.AssetCheckSpec(
-            name, asset="recommendations", description=description, blocking=True, partitions_def=partitions.nights
-        )
-        for name, description in CHECKS.items()
+        dg.AssetCheckSpec(name, asset=table, description=description, blocking=True, partitions_def=partitions.nights)
+        for name, description in described.items()
     ]
 
 
-def run_checks(lake: Lake, day: dt.date, pi: str, *, k: int, vocabulary: Vocabulary) -> Iterator[dg.AssetCheckResult]:
-    """Read the partition once, streaming, and judge it.
+def run_checks(
+    lake: Lake,
+    day: dt.date,
+    pi: str,
+    *,
+    k: int,
+    vocabulary: Vocabulary,
+    table: str = "recommendations",
+    delta_version: int | None = None,
+) -> Iterator[dg.AssetCheckResult]:
+    """Read the partition once, streaming, and judge it by itself.
 
     Args:
         lake: where the table is.
         day, pi: the partition.
         k: items a list.
         vocabulary: the items that may occur.
+        table: the table of ranked lists.
+        delta_version: the version to read, None for the newest.
     """
-    rows = pl.scan_delta(lake.open("recommendations")).filter(pl.col("run_date") == day, pl.col("pi") == pi)
+    opened = lake.open(table, delta_version)
+    rows = pl.scan_delta(opened).filter(pl.col("run_date") == day, pl.col("pi") == pi)
     lists = (
         rows.join(vocabulary.to_frame().lazy(), on="item_id", how="left")
-        .group_by("session_id")
+        .group_by(lake.contract(table, opened).list_key)
         .agg(
             items=pl.len(),
             dense=(pl.col("rank").sort() == pl.int_range(1, pl.len() + 1, dtype=pl.Int16)).all() & (pl.len() == k),
@@ -58,7 +88,7 @@ def run_checks(lake: Lake, day: dt.date, pi: str, *, k: int, vocabulary: Vocabul
     )
     found = (
         lists.select(
-            sessions=pl.len(),
+            lists=pl.len(),
             rows=pl.col("items").sum(),
             not_dense=(~pl.col("dense")).sum(),
             unknown=pl.col("unknown").sum(),
@@ -68,17 +98,90 @@ def run_checks(lake: Lake, day: dt.date, pi: str, *, k: int, vocabulary: Vocabul
         .collect(engine="streaming")
         .row(0, named=True)
     )
-    partition = f"{day}|{pi}"
+    told: dict[str, Any] = {"partition": f"{day}|{pi}", DELTA_VERSION: opened.version()}
 
     def result(name: str, passed: bool, **metadata: int) -> dg.AssetCheckResult:
-        return dg.AssetCheckResult(
-            asset_key="recommendations", check_name=name, passed=passed, metadata={"partition": partition, **metadata}
-        )
+        return dg.AssetCheckResult(asset_key=table, check_name=name, passed=passed, metadata={**told, **metadata})
 
-    yield result(
-        "rows_present", found["rows"] == k * found["sessions"] > 0, rows=found["rows"], sessions=found["sessions"]
-    )
+    yield result("rows_present", found["rows"] == k * found["lists"] > 0, rows=found["rows"], lists=found["lists"])
     yield result("ranks_dense", found["not_dense"] == 0, lists_not_dense=found["not_dense"])
     yield result("items_known", found["unknown"] == 0, unknown_items=found["unknown"])
     yield result("items_distinct", found["repeated"] == 0, repeated_items=found["repeated"])
     yield result("scores_falling", found["not_falling"] == 0, lists_not_falling=found["not_falling"])
+
+
+def compare(
+    lake: Lake, day: dt.date, pi: str, *, table: str, delta_version: int, thresholds: Thresholds
+) -> dg.AssetCheckResult:
+    """The partition beside the night published before: what changed, and whether that looks right."""
+    told: dict[str, Any] = {"partition": f"{day}|{pi}", DELTA_VERSION: delta_version}
+    try:
+        comparison = compare_nights(lake, day, pi, table=table, delta_version=delta_version)
+    except InputError as error:  # nothing was written, or what was published before is gone: a person has to look
+        reasons = [str(error)]
+    else:
+        reasons = objections(comparison, _for_lists_of(comparison, thresholds))
+        told |= _figures(comparison)
+    return dg.AssetCheckResult(
+        asset_key=table,
+        check_name=COMPARISON,
+        passed=not reasons,
+        description="; ".join(reasons) or None,
+        metadata={**told, REASON: "; ".join(reasons) or "none"},
+    )
+
+
+def checked_version(instance: dg.DagsterInstance, table: str, partition: str) -> int:
+    """The Delta version of a table at which a partition passed all of its checks, the last time that they ran.
+
+    Raises:
+        InputError: a check has not run for this partition or did not pass, or they looked at different versions.
+    """
+    found: dict[str, int] = {}
+    for name in (*CHECKS, COMPARISON):
+        records = instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(dg.AssetKey(table), name),
+            limit=1,
+            status=COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
+            partition_filter=PartitionKeyFilter(key=partition),
+        )
+        evaluation = records[0].evaluation if records else None
+        where = f"{table}, partition {partition}, check {name}"
+        if evaluation is None:
+            raise InputError(
+                "what has not been checked is not published", where=where, mend=f"materialize `{table}` of {partition}"
+            )
+        if not evaluation.passed:
+            raise InputError(
+                "what has failed its check is not published",
+                where=where,
+                found=evaluation.description or {key: value.value for key, value in evaluation.metadata.items()},
+                mend=f"mend the cause and materialize `{table}` of {partition}; where the night is right and the "
+                "thresholds are not, change [quality] of shop.toml and run the checks again",
+            )
+        found[name] = int(str(evaluation.metadata[DELTA_VERSION].value))
+    if len(set(found.values())) > 1:
+        raise InputError(
+            "the checks looked at different versions of the table",
+            where=f"{table}, partition {partition}",
+            found=found,
+            mend="run the checks of this partition again, all of them",
+        )
+    return found[COMPARISON]
+
+
+def _for_lists_of(comparison: NightComparison, thresholds: Thresholds) -> Thresholds:
+    """A table of one list has every item once: there no item can take too large a share."""
+    return dataclasses.replace(thresholds, max_top_share=1.0) if comparison.lists == 1 else thresholds
+
+
+def _figures(comparison: NightComparison) -> dict[str, Any]:
+    """The figures that there are, by name; numbers stay numbers, so that Dagster plots them over the nights."""
+    figures = dataclasses.asdict(comparison)
+    for name in ("table", "run_date", "pi"):
+        del figures[name]
+    night = figures.pop("before")
+    return {
+        "compared with": str(night) if night else "nothing: the first night of this preference",
+        **{name.replace("_", " "): value for name, value in figures.items() if value is not None},
+    }

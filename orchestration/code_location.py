@@ -5,8 +5,10 @@ from __future__ import annotations
 import dagster as dg
 
 from orchestration.assets.ingestion import ingestion_assets
-from orchestration.assets.scoring import scoring
+from orchestration.assets.publication import publication
+from orchestration.assets.scoring import scoring_assets
 from orchestration.assets.serving import serving_assets
+from orchestration.assets.tables import table_assets
 from orchestration.assets.training import training_assets
 from orchestration.partitions import partitions_of
 from orchestration.resources import ShopResource
@@ -20,10 +22,17 @@ def build_definitions(shop: Shop) -> dg.Definitions:
     Loading them opens no table, no model and no connection.
     """
     partitions = partitions_of(shop.settings)
-    scored, jobs_by_name = scoring(partitions), jobs(partitions)
+    released, jobs_by_name = publication(partitions), jobs(partitions)
     return dg.Definitions(
-        assets=[*ingestion_assets(partitions), *training_assets(), *serving_assets(), *scored.assets],
-        asset_checks=scored.checks,
+        assets=[
+            *ingestion_assets(partitions),
+            *training_assets(),
+            *serving_assets(),
+            *scoring_assets(partitions),
+            *released.assets,
+            *table_assets(),
+        ],
+        asset_checks=released.checks,
         jobs=list(jobs_by_name.values()),
         schedules=schedules(shop.settings, jobs_by_name),
         resources={"shop": ShopResource(home=str(shop.home))},

@@ -21,14 +21,14 @@ class Partitions:
 
 
 def partitions_of(settings: Settings) -> Partitions:
-    """The partitions that a shop's calendar and pi grid give."""
+    """The partitions that a shop's calendar and preferences give."""
     calendar = settings.calendar
     days = dg.DailyPartitionsDefinition(
         start_date=calendar.first_day.isoformat(),
         # Dagster's end is exclusive.
         end_date=(calendar.last_day + dt.timedelta(days=1)).isoformat() if calendar.last_day else None,
     )
-    preferences = dg.StaticPartitionsDefinition(list(settings.scoring.pi))
+    preferences = dg.StaticPartitionsDefinition(list(settings.preferences))
     return Partitions(days, preferences, dg.MultiPartitionsDefinition({"date": days, "pi": preferences}))
 
 

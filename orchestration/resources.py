@@ -29,11 +29,12 @@ class ShopResource(dg.ConfigurableResource):
 
     def lake(self) -> Lake:
         """The Delta tables of the shop."""
-        return Lake(self.load().lake)
+        shop = self.load()
+        return Lake(shop.lake, shop.storage_options)
 
     def server(self) -> AbstractContextManager[TritonServer | InProcessServer]:
         """Who answers scoring requests, as the settings say: a server by URL, a server of our own, or this process."""
         shop = self.load()
-        if shop.settings.triton.scorer == "in_process":
+        if shop.scores_in_process:
             return InProcessServer(shop.triton_repository)
         return TritonServer(repository=shop.triton_repository, urls=shop.triton_urls)

@@ -9,8 +9,12 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.checks import LIST_TABLES
 from orchestration.partitions import Partitions, night_key
 from orchestration.shop import Settings
+
+TIME_ZONE = "UTC"
+"""Days are UTC days, so the night runs in UTC: in a zone ahead of it, midnight UTC would fall between its stages."""
 
 
 def jobs(partitions: Partitions) -> dict[str, Any]:  # Dagster does not export the type of an asset job
@@ -27,7 +31,7 @@ def jobs(partitions: Partitions) -> dict[str, Any]:  # Dagster does not export t
             dg.define_asset_job(
                 "training",
                 dg.AssetSelection.assets("training_sessions", "model", "front", "deployed_model"),
-                description="Event log to training sessions, one model, its front, and its deployment behind the gate.",
+                description="Event log to training sessions, one model, its front, its deployment behind gates.",
             ),
             dg.define_asset_job(
                 "session_preparation",
@@ -37,15 +41,25 @@ def jobs(partitions: Partitions) -> dict[str, Any]:  # Dagster does not export t
             ),
             dg.define_asset_job(
                 "scoring",
-                dg.AssetSelection.assets("recommendations", "published"),
+                dg.AssetSelection.assets(*LIST_TABLES, "published"),
                 partitions_def=partitions.nights,
-                description="One (run date, pi): score every session, replace that partition, check it, release it.",
+                description="One (run date, pi): score sessions and items; replace, check, release their partitions.",
             ),
             dg.define_asset_job(
                 "night_completion",
-                dg.AssetSelection.assets("night"),
+                dg.AssetSelection.assets("night", "channels"),
                 partitions_def=partitions.days,
-                description="What the night wrote, and the check that every pi is there.",
+                description="What the night wrote, the check that every pi is there, and the channels.",
+            ),
+            dg.define_asset_job(
+                "channel_publication",
+                dg.AssetSelection.assets("channels"),
+                description="The channels of shop.toml to their table, after somebody changed them.",
+            ),
+            dg.define_asset_job(
+                "housekeeping_of_tables",
+                dg.AssetSelection.assets("housekeeping"),
+                description="Old nights and files that nobody needs go; sizes and ages are told.",
             ),
         )
     }
@@ -53,7 +67,6 @@ def jobs(partitions: Partitions) -> dict[str, Any]:  # Dagster does not export t
 
 def schedules(settings: Settings, jobs_by_name: dict[str, Any]) -> list[dg.ScheduleDefinition]:
     """The nightly and weekly schedules; off until somebody turns them on in the UI."""
-    timezone = settings.calendar.timezone
 
     def daily(name: str, job: str, hour: int, minute: int, description: str) -> dg.ScheduleDefinition:
         """A schedule that runs a daily job for the last whole day."""
@@ -62,7 +75,7 @@ def schedules(settings: Settings, jobs_by_name: dict[str, Any]) -> list[dg.Sched
             name=name,
             job=jobs_by_name[job],
             cron_schedule=f"{minute} {hour} * * *",
-            execution_timezone=timezone,
+            execution_timezone=TIME_ZONE,
             description=description,
         )
         def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -74,13 +87,13 @@ def schedules(settings: Settings, jobs_by_name: dict[str, Any]) -> list[dg.Sched
     @dg.schedule(
         job=jobs_by_name["scoring"],
         cron_schedule="0 2 * * *",
-        execution_timezone=timezone,
+        execution_timezone=TIME_ZONE,
         description="Scores the last whole UTC day: a run for each pi, so that each succeeds and fails by itself.",
     )
     def nightly_scoring(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         day = last_whole_day(context.scheduled_execution_time)
         return _outside_calendar(settings, day) or [
-            dg.RunRequest(run_key=f"{day}|{pi}", partition_key=night_key(day, pi)) for pi in settings.scoring.pi
+            dg.RunRequest(run_key=f"{day}|{pi}", partition_key=night_key(day, pi)) for pi in settings.preferences
         ]
 
     return [
@@ -89,11 +102,18 @@ def schedules(settings: Settings, jobs_by_name: dict[str, Any]) -> list[dg.Sched
         nightly_scoring,
         daily("morning_completion", "night_completion", 6, 0, "Looks whether every pi of the night is there."),
         dg.ScheduleDefinition(
+            name="nightly_housekeeping",
+            job=jobs_by_name["housekeeping_of_tables"],
+            cron_schedule="0 7 * * *",
+            execution_timezone=TIME_ZONE,
+            description="Deletes the nights that are older than keep_days, when the night is over.",
+        ),
+        dg.ScheduleDefinition(
             name="weekly_training",
             job=jobs_by_name["training"],
             cron_schedule="0 3 * * 0",
-            execution_timezone=timezone,
-            description="Trains on all ingested days every Sunday, and deploys the model when it passes its gate.",
+            execution_timezone=TIME_ZONE,
+            description="Trains on all ingested days every Sunday, and deploys the model when it passes its gates.",
         ),
     ]
 

@@ -14,13 +14,17 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from multitron_core.channels import Channel, parse_channels
 from multitron_core.errors import InputError
+from multitron_core.night_comparison import Thresholds
 from multitron_core.preference import DEFAULT_GRID, pi_grid
 
 HOME_VARIABLE = "MULTITRON_HOME"
 URL_VARIABLE = "MULTITRON_TRITON_URL"
+SCORER_VARIABLE = "MULTITRON_SCORER"
+STORAGE_PREFIX = "MULTITRON_STORAGE_"
 DEMO_HOME = Path("var/demo")
 
 
@@ -39,11 +43,10 @@ class Source(_Section):
 
 
 class Calendar(_Section):
-    """The days that have partitions."""
+    """The days that have partitions; days are UTC days, as in the event log."""
 
     first_day: dt.date
     last_day: dt.date | None = None  # none: the calendar grows with time
-    timezone: str = "UTC"  # of the schedules; days of events are UTC days
 
 
 class Sessions(_Section):
@@ -58,6 +61,7 @@ class Model(_Section):
 
     preset: str = "demo"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    gate_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05  # how much worse than the live front a new one may be
     training: dict[str, Any] = Field(default_factory=dict)  # settings of TrainingConfig that differ from the preset's
 
 
@@ -75,6 +79,34 @@ class Triton(_Section):
     scorer: Literal["triton", "in_process"] = "triton"
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Quality(_Section):
+    """When a night looks too unlike the one before it to be published; see `night_comparison.Thresholds`."""
+
+    min_lists: Annotated[float, Field(ge=0)] = Thresholds.min_lists
+    min_items: Annotated[float, Field(ge=0)] = Thresholds.min_items
+    min_overlap: Share = Thresholds.min_overlap
+    max_top_share: Share = Thresholds.max_top_share
+
+    def thresholds(self) -> Thresholds:
+        """As the comparison takes them."""
+        return Thresholds(**self.model_dump())
+
+
+class Tables(_Section):
+    """Where the tables are, and for how long."""
+
+    root: str | None = None  # a folder or an address such as s3://bucket/prefix; none: lake/ in the home
+    keep_days: Annotated[int, Field(ge=1)] = 30  # older nights are deleted
+
+
+def _checked_channels(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    parse_channels(sections)
+    return sections
+
+
 class Settings(_Section):
     """The settings of a shop, checked when they are loaded."""
 
@@ -84,6 +116,31 @@ class Settings(_Section):
     model: Model = Model()
     scoring: Scoring = Scoring()
     triton: Triton = Triton()
+    quality: Quality = Quality()
+    tables: Tables = Tables()
+    channels: Annotated[dict[str, dict[str, Any]], AfterValidator(_checked_channels)] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _lists_are_long_enough(self) -> Settings:
+        for channel in self.declared_channels:
+            if channel.k > self.scoring.k:
+                raise InputError(
+                    "a channel shows more items than a list has",
+                    where=f"channel {channel.name}, k",
+                    found=channel.k,
+                    mend=f"use {self.scoring.k} or less, or raise k of [scoring]",
+                )
+        return self
+
+    @property
+    def declared_channels(self) -> tuple[Channel, ...]:
+        """The channels."""
+        return parse_channels(self.channels)
+
+    @property
+    def preferences(self) -> tuple[str, ...]:
+        """What a night scores: the grid, and what channels ask for beside it; rising."""
+        return pi_grid({*self.scoring.pi, *(channel.pi for channel in self.declared_channels if channel.pi)})
 
 
 class Shop(BaseModel):
@@ -102,8 +159,23 @@ class Shop(BaseModel):
 
     @property
     def lake(self) -> str:
-        """The root of the Delta tables."""
-        return str(self.home / "lake")
+        """The root of the Delta tables; a relative folder is taken from the home."""
+        root = self.settings.tables.root or "lake"
+        return root if "://" in root else str(self.home / root)
+
+    @property
+    def storage_options(self) -> dict[str, str] | None:
+        """What the object store of the tables asks for, MULTITRON_STORAGE_<option> in the environment.
+
+        Credentials have no place in a file of settings. None leaves deltalake to what it finds by itself, for example
+        AWS_REGION and the machine's role.
+        """
+        found = {
+            name.removeprefix(STORAGE_PREFIX): value
+            for name, value in os.environ.items()
+            if name.startswith(STORAGE_PREFIX)
+        }
+        return found or None
 
     @property
     def training_sessions(self) -> Path:
@@ -130,6 +202,18 @@ class Shop(BaseModel):
         return self.home / "dagster"
 
     @property
+    def scores_in_process(self) -> bool:
+        """Whether steps score without a server; the environment goes before the file.
+
+        Raises:
+            InputError: the variable holds something else than a scorer.
+        """
+        scorer = os.environ.get(SCORER_VARIABLE) or self.settings.triton.scorer
+        if scorer not in ("triton", "in_process"):
+            raise InputError("unknown scorer", where=SCORER_VARIABLE, found=scorer, mend="use triton or in_process")
+        return scorer == "in_process"
+
+    @property
     def triton_urls(self) -> tuple[str, ...]:
         """Servers to use; the environment goes before the file, so that one command can bring its own server."""
         from_environment = os.environ.get(URL_VARIABLE, "")
@@ -141,6 +225,11 @@ def demo_settings() -> Settings:
     return Settings(
         source=Source(path="raw", format="table", files="events-{date}.csv.gz"),
         calendar=Calendar(first_day=dt.date(2026, 1, 1), last_day=dt.date(2026, 1, 8)),
+        channels={
+            "newsletter": {"owner": "newsletter@example.com", "pi": "0.50", "k": 10},
+            "product_page": {"owner": "pages@example.com", "table": "item_recommendations", "pi": "0.25", "k": 8},
+            "home_page": {"owner": "pages@example.com", "table": "fallback_recommendations", "pi": "0.00"},
+        },
     )
 
 
@@ -203,6 +292,9 @@ _EXPLANATIONS = {
     "model": "The preset, and what differs from it in [model.training].",
     "scoring": "A partition a night for each pi (the weight on orders), and the length of the lists.",
     "triton": "gRPC host:port of running servers; none: each step starts its own on loopback.",
+    "quality": "Against the night before: a night beyond these is not published.",
+    "tables": "root: where the tables are, none: lake/ here. keep_days: older nights are deleted.",
+    "channels": "Who reads which table at which pi, a section [channels.<name>] each.",
 }
 
 

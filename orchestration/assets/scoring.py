@@ -1,10 +1,8 @@
-"""The event log and the live model to published recommendation tables."""
+"""The event log and the live model to the night's tables of ranked lists, not yet released to anybody."""
 
-import dataclasses
 import datetime as dt
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -12,24 +10,27 @@ import polars as pl
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, UnavailableError
 from multitron_core.event_log import read_event_log
-from multitron_core.lake import Lake
+from multitron_core.fallback import fallback_list
+from multitron_core.lake import Lake, PartitionCommit
+from multitron_core.partition_files import partition_files
 from multitron_core.sessions import encode_sessions
-from multitron_core.table_contracts import recommendations as recommendations_contract
+from multitron_core.swapped_folder import swapped_folder
+from multitron_core.table_contracts import contracts
 from multitron_core.vocabulary import Vocabulary
 from orchestration import models
 from orchestration.assets.ingestion import session_gap
-from orchestration.checks import recommendation_checks, run_checks
 from orchestration.metadata import as_markdown, column_schema, counts
 from orchestration.partitions import Partitions, night_of
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
 from orchestration.shop import Shop
+from serving.item_scorer import score_items
 from serving.repository import ModelRepository, live_model_of
 from serving.request import LiveModel
 from serving.scorer import Progress, score_sessions
 
 GROUP = "scoring"
-SAMPLE_SESSIONS = 3
+SAMPLE_LISTS = 3
 
 
 def live_model(shop: Shop) -> LiveModel:
@@ -66,16 +67,8 @@ def night_sessions(shop: Shop, day: dt.date) -> EncodedSessions:
     return EncodedSessions.load(folder)
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """The assets of the group `scoring`, and their checks."""
-
-    assets: list[dg.AssetsDefinition]
-    checks: list[dg.AssetChecksDefinition]
-
-
-def scoring(partitions: Partitions) -> Scoring:
-    """The group `scoring` over a shop's partitions."""
+def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
+    """The assets of the group `scoring`."""
 
     @dg.asset(
         partitions_def=partitions.days,
@@ -108,11 +101,8 @@ def scoring(partitions: Partitions) -> Scoring:
                 log, live_vocabulary(here), until=day, days=days, session_gap=session_gap(here)
             )
             folder = here.scoring_sessions(day)
-            beside = folder.with_name(folder.name + ".new")
-            shutil.rmtree(beside, ignore_errors=True)
-            sessions.save(beside)
-            shutil.rmtree(folder, ignore_errors=True)
-            beside.rename(folder)
+            with swapped_folder(folder) as new:
+                sessions.save(new)
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": len(sessions),
@@ -138,149 +128,159 @@ def scoring(partitions: Partitions) -> Scoring:
     def recommendations(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         here, lake = shop.load(), shop.lake()
         day, pi = night_of(context.partition_key)
+        k = here.settings.scoring.k
         with failures(context), shop.server() as server:
-            live = live_model(here)
-            vocabulary = live_vocabulary(here)
+            live, vocabulary = live_model(here), live_vocabulary(here)
             sessions = night_sessions(here, day)
-            lake.create(vocabulary.item_ids.dtype)
-
-            def log_progress(progress: Progress) -> None:
-                context.log.info(
-                    f"{progress.sessions} of {progress.total} sessions, {progress.rate:.0f}/s, "
-                    f"{progress.seconds_left:.0f} s left"
-                )
-
-            committed = lake.replace_partition(
-                day,
-                pi,
-                score_sessions(
-                    sessions,
-                    pi,
-                    here.settings.scoring.k,
-                    scorer=server.scorer(),
-                    vocabulary=vocabulary,
-                    progress=log_progress,
-                ),
+            lists = score_sessions(
+                sessions, pi, k, scorer=server.scorer(), vocabulary=vocabulary, progress=_told_to(context)
+            )
+            committed = _write(
+                lake,
+                "recommendations",
+                (day, pi),
+                lists,
+                k=k,
+                vocabulary=vocabulary,
                 model_version=live.model_version,
-                k=here.settings.scoring.k,
-                items=vocabulary,
                 expected_lists=len(sessions),
             )
-        sample = lake.read_recommendations(
-            pi, day, session_ids=sessions.session_ids.head(SAMPLE_SESSIONS).to_list(), unpublished=True
-        )
+        clicks = dg.TableColumnDep(asset_key=dg.AssetKey("scoring_sessions"), column_name="items")
+        session = dg.TableColumnDep(asset_key=dg.AssetKey("scoring_sessions"), column_name="session_id")
         return dg.MaterializeResult(
             metadata={
-                "dagster/row_count": committed.rows,
-                "dagster/partition_row_count": committed.rows,
-                "dagster/column_schema": _contract_schema(vocabulary),
-                "dagster/uri": lake.uri("recommendations"),
-                "dagster/column_lineage": _lineage(),
-                "sessions": committed.sessions,
-                "model version": live.model_version,
+                **_described(lake, committed, vocabulary, live.model_version, sample=sessions.session_ids),
+                "dagster/column_lineage": dg.TableColumnLineage(
+                    {"session_id": [session], "item_id": [clicks], "score": [clicks], "rank": [clicks]}
+                ),
                 "triton version": live.version,
-                "delta version": committed.delta_version,
-                "files": committed.files,
-                "bytes": committed.bytes,
-                "seconds": committed.seconds,
-                "sample": as_markdown(sample, rows=SAMPLE_SESSIONS * here.settings.scoring.k),
             }
         )
 
-    @dg.multi_asset_check(
-        specs=recommendation_checks(partitions), description="What the table promises, read back from the table."
+    @dg.asset(
+        partitions_def=partitions.nights,
+        deps=["deployed_model"],
+        group_name=GROUP,
+        kinds={"triton", "deltalake"},
+        pool="triton",
+        description=(
+            "The k best items beside every item of the live model's vocabulary, itself left out: the item is scored as "
+            "a session of one click. For product pages; written and released as `recommendations` is."
+        ),
     )
-    def recommendations_as_promised(
-        context: dg.AssetCheckExecutionContext, shop: ShopResource
-    ) -> Iterator[dg.AssetCheckResult]:
+    def item_recommendations(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         here, lake = shop.load(), shop.lake()
         day, pi = night_of(context.partition_key)
-        yield from run_checks(lake, day, pi, k=here.settings.scoring.k, vocabulary=live_vocabulary(here))
+        k = here.settings.scoring.k
+        with failures(context), shop.server() as server:
+            live, vocabulary = live_model(here), live_vocabulary(here)
+            lists = score_items(pi, k, scorer=server.scorer(), vocabulary=vocabulary, progress=_told_to(context))
+            committed = _write(
+                lake,
+                "item_recommendations",
+                (day, pi),
+                lists,
+                k=k,
+                vocabulary=vocabulary,
+                model_version=live.model_version,
+                expected_lists=len(vocabulary),
+            )
+        return dg.MaterializeResult(
+            metadata={
+                **_described(lake, committed, vocabulary, live.model_version, sample=vocabulary.item_ids),
+                "triton version": live.version,
+            }
+        )
 
     @dg.asset(
         partitions_def=partitions.nights,
         deps=[recommendations],
         group_name=GROUP,
-        kinds={"deltalake"},
+        kinds={"polars", "deltalake"},
         description=(
-            "The release: a row that pins the checked Delta version of this partition. Readers that ask for the latest "
-            "night get the latest one published; what failed its checks is never seen."
+            "The k items for a visitor without history, who is taken for one of the night's sessions drawn at random: "
+            "those that the lists of `recommendations` at this preference show most and highest (the mean of "
+            "1 / log2(rank + 1)). Written and released as `recommendations` is."
         ),
     )
-    def published(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
-        lake = shop.lake()
+    def fallback_recommendations(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
+        here, lake = shop.load(), shop.lake()
         day, pi = night_of(context.partition_key)
+        k = here.settings.scoring.k
         with failures(context):
-            publication = lake.publish(day, pi)
-        return dg.MaterializeResult(
-            metadata={
-                "dagster/row_count": publication.rows,
-                "dagster/uri": lake.uri("published"),
-                "publication": counts(dataclasses.asdict(publication)),
-            }
-        )
-
-    @dg.asset(
-        partitions_def=partitions.days,
-        deps=[
-            dg.AssetDep(
-                published, partition_mapping=dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="date")
+            source = lake.version("recommendations")
+            rows = fallback_list(lake, day, pi, k, delta_version=source)
+            scored = partition_files(lake.open("recommendations", source)).filter(run_date=day, pi=pi)
+            vocabulary = live_vocabulary(here)
+            committed = _write(
+                lake,
+                "fallback_recommendations",
+                (day, pi),
+                [rows],
+                k=k,
+                vocabulary=vocabulary,
+                model_version=scored["model_version"][0],
+                expected_lists=1,
             )
-        ],
-        group_name=GROUP,
-        kinds={"polars"},
-        description="The night as a whole: what was published for each pi of the grid.",
-    )
-    def night(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
-        day = dt.date.fromisoformat(context.partition_key)
-        there = published_of(shop.lake(), day)
         return dg.MaterializeResult(
             metadata={
-                "dagster/row_count": int(there["rows"].sum()),
-                "preferences": there.height,
-                "published": as_markdown(there),
+                **_described(lake, committed, vocabulary, scored["model_version"][0], sample=rows["audience"].unique()),
+                "delta version of `recommendations`": source,
             }
         )
 
-    @dg.asset_check(
-        asset=night,
-        partitions_def=partitions.days,
-        blocking=True,
-        description="Every pi of the grid is published for this date, with the same sessions and one model version.",
-    )
-    def every_pi_is_there(context: dg.AssetCheckExecutionContext, shop: ShopResource) -> dg.AssetCheckResult:
-        day = dt.date.fromisoformat(context.partition_key)
-        there = published_of(shop.lake(), day)
-        missing = sorted(set(shop.load().settings.scoring.pi) - set(there["pi"]))
-        lists, versions = there["lists"].unique().to_list(), there["model_version"].unique().to_list()
-        return dg.AssetCheckResult(
-            passed=not missing and len(lists) == 1 and len(versions) == 1,
-            metadata={
-                "missing": missing,
-                "sessions": lists,
-                "model versions": versions,
-                "mend": f"materialize `recommendations` and `published` of {day} for {missing}" if missing else "none",
-            },
+    return [scoring_sessions, recommendations, item_recommendations, fallback_recommendations]
+
+
+def _write(
+    lake: Lake,
+    table: str,
+    night: tuple[dt.date, str],
+    lists: Iterable[pl.DataFrame],
+    *,
+    vocabulary: Vocabulary,
+    **options: Any,
+) -> PartitionCommit:
+    """Replace a night's partition of a table of ranked lists; the tables are made when they are missing."""
+    lake.create(vocabulary.item_ids.dtype)
+    return lake.replace_partition(*night, lists, table=table, items=vocabulary, **options)
+
+
+def _told_to(context: dg.AssetExecutionContext) -> Callable[[Progress], None]:
+    """The progress of scoring, as lines in the run's log."""
+
+    def log_progress(progress: Progress) -> None:
+        context.log.info(
+            f"{progress.sessions} of {progress.total} lists, {progress.rate:.0f}/s, {progress.seconds_left:.0f} s left"
         )
 
-    return Scoring(
-        assets=[scoring_sessions, recommendations, published, night],
-        checks=[recommendations_as_promised, every_pi_is_there],
+    return log_progress
+
+
+def _described(
+    lake: Lake, committed: PartitionCommit, vocabulary: Vocabulary, model_version: str, *, sample: pl.Series
+) -> dict[str, Any]:
+    """The metadata of a partition that was written; `sample` are keys of lists, of which the first few are shown."""
+    contract = contracts(vocabulary.item_ids.dtype)[committed.table]
+    shown = lake.read_recommendations(
+        committed.pi,
+        committed.run_date,
+        session_ids=sample.head(SAMPLE_LISTS).to_list(),
+        table=committed.table,
+        unpublished=True,
     )
-
-
-def published_of(lake: Lake, day: dt.date) -> pl.DataFrame:
-    """The rows of `published` for the recommendations of a day."""
-    return lake.publications("recommendations").filter(run_date=day).sort("pi")
-
-
-def _contract_schema(vocabulary: Vocabulary) -> dg.TableSchema:
-    contract = recommendations_contract(vocabulary.item_ids.dtype)
-    return column_schema(contract.polars_schema(), {column.name: column.comment for column in contract.columns})
-
-
-def _lineage() -> dg.TableColumnLineage:
-    """Where the columns come from."""
-    session = dg.TableColumnDep(asset_key=dg.AssetKey("scoring_sessions"), column_name="session_id")
-    clicks = dg.TableColumnDep(asset_key=dg.AssetKey("scoring_sessions"), column_name="items")
-    return dg.TableColumnLineage({"session_id": [session], "item_id": [clicks], "score": [clicks], "rank": [clicks]})
+    return {
+        "dagster/row_count": committed.rows,
+        "dagster/partition_row_count": committed.rows,
+        "dagster/column_schema": column_schema(
+            contract.polars_schema(), {column.name: column.comment for column in contract.columns}
+        ),
+        "dagster/uri": lake.uri(committed.table),
+        "lists": committed.sessions,
+        "model version": model_version,
+        "delta version": committed.delta_version,
+        "files": committed.files,
+        "bytes": committed.bytes,
+        "seconds": committed.seconds,
+        "sample": as_markdown(shown, rows=shown.height),
+    }

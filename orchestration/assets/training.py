@@ -117,7 +117,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
             image = pictures.front_picture(table)
             (folder / "front.png").write_bytes(image)
             grid = front_table(
-                measure_front(trained, prepared, [float(pi) for pi in here.settings.scoring.pi], config=config)
+                measure_front(trained, prepared, [float(pi) for pi in here.settings.preferences], config=config)
             )
             grid.write_parquet(folder / "grid.parquet")
             committed = lake.replace_rows("fronts", table, key={"model_version": version})

@@ -1,0 +1,142 @@
+"""From the night's tables to what readers see: the checks, the release, and the night as a whole."""
+
+import dataclasses
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+import polars as pl
+
+from multitron_core.lake import Lake
+from orchestration.assets.scoring import live_vocabulary
+from orchestration.checks import LIST_TABLES, check_specs, checked_version, compare, run_checks
+from orchestration.metadata import as_markdown
+from orchestration.partitions import Partitions, night_of
+from orchestration.resources import ShopResource
+from orchestration.retries import failures
+
+GROUP = "publication"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """The assets of the group `publication`, and the checks that stand before and behind them."""
+
+    assets: list[dg.AssetsDefinition]
+    checks: list[dg.AssetChecksDefinition]
+
+
+def publication(partitions: Partitions) -> Publication:
+    """The group `publication` over a shop's partitions."""
+
+    @dg.asset(
+        partitions_def=partitions.nights,
+        deps=list(LIST_TABLES),
+        group_name=GROUP,
+        kinds={"deltalake"},
+        description=(
+            "The release of a night at one preference, all tables or none: a row each that pins the Delta version that "
+            "passed its checks. Readers that ask for the latest night get the latest one published; what has not been "
+            "checked, or failed, is never seen, also when this asset is materialized alone."
+        ),
+    )
+    def published(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
+        lake = shop.lake()
+        day, pi = night_of(context.partition_key)
+        with failures(context):
+            versions = {table: checked_version(context.instance, table, context.partition_key) for table in LIST_TABLES}
+            released = [
+                lake.publish(day, pi, table=table, delta_version=version) for table, version in versions.items()
+            ]
+        rows = pl.DataFrame([dataclasses.asdict(row) for row in released])
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": rows.height,
+                "dagster/uri": lake.uri("published"),
+                "published": as_markdown(rows),
+            }
+        )
+
+    @dg.asset(
+        partitions_def=partitions.days,
+        deps=[
+            dg.AssetDep(
+                published, partition_mapping=dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name="date")
+            )
+        ],
+        group_name=GROUP,
+        kinds={"polars"},
+        description="The night as a whole: what was published of each table for each preference.",
+    )
+    def night(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
+        with failures(context):
+            there = published_of(shop.lake(), dt.date.fromisoformat(context.partition_key))
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": int(there["rows"].sum()),
+                "preferences": there["pi"].n_unique(),
+                "published": as_markdown(there),
+            }
+        )
+
+    @dg.asset_check(
+        asset=night,
+        partitions_def=partitions.days,
+        blocking=True,
+        description="Every preference of every table is published for this date, a table's with the same number of "
+        "lists, and all by one model version.",
+    )
+    def every_pi_is_there(context: dg.AssetCheckExecutionContext, shop: ShopResource) -> dg.AssetCheckResult:
+        day = dt.date.fromisoformat(context.partition_key)
+        wanted = shop.load().settings.preferences
+        there = published_of(shop.lake(), day)
+        pairs = set(there.select("table_name", "pi").iter_rows())
+        missing = [f"{table} {pi}" for table in LIST_TABLES for pi in wanted if (table, pi) not in pairs]
+        asked = there.filter(pl.col("pi").is_in(list(wanted)))
+        lists = {table: asked.filter(table_name=table)["lists"].unique().sort().to_list() for table in LIST_TABLES}
+        versions = asked["model_version"].unique().sort().to_list()
+        return dg.AssetCheckResult(
+            passed=not missing and all(len(counted) == 1 for counted in lists.values()) and len(versions) == 1,
+            metadata={
+                "missing": missing,
+                "lists": lists,
+                "model versions": versions,
+                "mend": f"run the job `scoring` of {day} for {missing}" if missing else "none",
+            },
+        )
+
+    return Publication(
+        assets=[published, night], checks=[*(_checks(partitions, table) for table in LIST_TABLES), every_pi_is_there]
+    )
+
+
+def _checks(partitions: Partitions, table: str) -> dg.AssetChecksDefinition:
+    """The checks of one table of ranked lists; all of them look at the same Delta version."""
+
+    @dg.multi_asset_check(
+        name=f"{table}_as_promised",
+        specs=check_specs(partitions, table),
+        description="What the table promises, read back from it; and what changed since the night before.",
+    )
+    def as_promised(context: dg.AssetCheckExecutionContext, shop: ShopResource) -> Iterator[dg.AssetCheckResult]:
+        here, lake = shop.load(), shop.lake()
+        day, pi = night_of(context.partition_key)
+        version = lake.version(table)
+        yield from run_checks(
+            lake,
+            day,
+            pi,
+            k=here.settings.scoring.k,
+            vocabulary=live_vocabulary(here),
+            table=table,
+            delta_version=version,
+        )
+        yield compare(lake, day, pi, table=table, delta_version=version, thresholds=here.settings.quality.thresholds())
+
+    return as_promised
+
+
+def published_of(lake: Lake, day: dt.date) -> pl.DataFrame:
+    """The rows of `published` of a day, by table and preference."""
+    return lake.publications().filter(run_date=day).sort("table_name", "pi")

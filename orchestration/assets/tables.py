@@ -1,0 +1,126 @@
+"""What keeps the tables useful between the nights: the channels that read them, and housekeeping."""
+
+import dataclasses
+
+import dagster as dg
+import polars as pl
+
+from multitron_core.channels import channel_rows, publish_channels
+from multitron_core.errors import InputError
+from multitron_core.housekeeping import Housekeeping, keep_house
+from multitron_core.lake import Lake
+from orchestration import models
+from orchestration.assets.scoring import live_model, live_vocabulary
+from orchestration.metadata import as_markdown
+from orchestration.resources import ShopResource
+from orchestration.retries import failures
+from orchestration.shop import Shop
+
+GROUP = "tables"
+
+
+def table_assets() -> list[dg.AssetsDefinition]:
+    """The assets of the group `tables`; none has partitions."""
+
+    @dg.asset(
+        deps=[dg.AssetDep("night", partition_mapping=dg.AllPartitionMapping()), "front"],
+        group_name=GROUP,
+        kinds={"deltalake"},
+        description=(
+            "Who reads which table at which preference, from [channels] of shop.toml. A channel moves to another "
+            "published preference by this asset alone; while one asks for a preference that is not published, all "
+            "channels stay as they are."
+        ),
+    )
+    def channels(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
+        here, lake = shop.load(), shop.lake()
+        with failures(context):
+            lake.create(live_vocabulary(here).item_ids.dtype)
+            declared, front = here.settings.declared_channels, _scored_front(here)
+            _require_published(lake, channel_rows(declared, front))
+            rows = publish_channels(lake, declared, front=front, grid=here.settings.preferences)
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": rows.height,
+                "dagster/uri": lake.uri("channels"),
+                "channels": as_markdown(rows),
+                "delta version": lake.version("channels"),
+            }
+        )
+
+    @dg.asset(
+        deps=[dg.AssetDep("published", partition_mapping=dg.AllPartitionMapping())],
+        group_name=GROUP,
+        kinds={"deltalake"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "publications_readable",
+                asset="housekeeping",
+                description="Every row of `published` can still be read as it was published.",
+            )
+        ],
+        description=(
+            "Retention: nights older than keep_days of shop.toml go, then the files that no reader can need, then a "
+            "checkpoint. The latest published night of a preference always stays. Sizes and ages are in the metadata."
+        ),
+    )
+    def housekeeping(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
+        here, lake = shop.load(), shop.lake()
+        with failures(context):
+            reports = keep_house(lake, days=here.settings.tables.keep_days)
+        gone = [f"{report.table} {day} {pi}" for report in reports for day, pi in report.unreadable]
+        return dg.MaterializeResult(
+            metadata={
+                "tables": as_markdown(pl.DataFrame([_row(report) for report in reports])),
+                "keep days": here.settings.tables.keep_days,
+                # Numbers of their own, so that Dagster plots them over time.
+                "bytes": sum(report.bytes for report in reports),
+                "files": sum(report.files for report in reports),
+                "small files": sum(report.small_files for report in reports),
+                "rows": sum(report.rows for report in reports),
+                "nights": max((report.nights for report in reports), default=0),
+                "deleted nights": len({night for report in reports for night in report.deleted_nights}),
+                "vacuumed files": sum(report.vacuumed_files for report in reports),
+            },
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name="publications_readable",
+                    passed=not gone,
+                    metadata={"gone": gone, "mend": "materialize `published` of these" if gone else "none"},
+                )
+            ],
+        )
+
+    return [channels, housekeeping]
+
+
+def _scored_front(shop: Shop) -> pl.DataFrame | None:
+    """The live model's front at the preferences that nights score, from which objectives choose; None without one."""
+    path = models.folder_of(shop, live_model(shop).model_version) / "grid.parquet"
+    return pl.read_parquet(path) if path.exists() else None
+
+
+def _require_published(lake: Lake, channels: pl.DataFrame) -> None:
+    """Refuse channels whose readers would find nothing.
+
+    Raises:
+        InputError: naming them.
+    """
+    there = lake.publications().select("table_name", "pi").unique()
+    missing = channels.join(there, on=["table_name", "pi"], how="anti")
+    if len(missing):
+        raise InputError(
+            "channels ask for preferences that are not published",
+            where=lake.uri("published"),
+            found={row["name"]: f"{row['table_name']} at pi {row['pi']}" for row in missing.iter_rows(named=True)},
+            mend="run the job `scoring` for the latest night and that pi (reload the code location where the pi is "
+            "new), then materialize `channels`; until then all channels stay as they are",
+        )
+
+
+def _row(report: Housekeeping) -> dict[str, object]:
+    """A report as a row of a table, dates as text."""
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name, value in dataclasses.asdict(report).items()
+    }
