@@ -95,7 +95,7 @@ class EncodedSessions:
         Raises:
             InputError: a file is missing or is not what `save` writes.
         """
-        folder = Path(folder)
+        folder = Path(folder).resolve()  # one state of a folder that may be swapped meanwhile
         try:
             arrays = {
                 name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)

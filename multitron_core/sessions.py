@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import shutil
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +25,7 @@ from multitron_core.events import EVENT_TYPES, EventLog, check_reject_share, rea
 from multitron_core.formats import FORMATS, ColumnMapping, PreparationRules, SplitRule, get_format
 from multitron_core.preparation import split_sessions
 from multitron_core.scoring_sessions import encode_sessions
+from multitron_core.swapped_folder import swapped_folder
 from multitron_core.vocabulary import Vocabulary
 
 __all__ = ["PreparedSessions", "encode_sessions", "format_statistics", "prepare_sessions"]
@@ -52,21 +52,13 @@ class PreparedSessions:
     def save(self, folder: Path | str) -> None:
         """Write into `folder` (`train/`, `test/`, `vocabulary.parquet`, `statistics.json`), replacing what is there.
 
-        Everything is written beside it first: what was there stays whole until the new is complete.
+        Readers find the old or the new sessions, never half of them; see `swapped_folder`.
         """
-        folder = Path(folder)
-        new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        self.train.save(new / "train")
-        self.test.save(new / "test")
-        self.vocabulary.save(new / "vocabulary.parquet")
-        (new / "statistics.json").write_text(json.dumps(self.statistics, indent=2))
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        with swapped_folder(folder) as new:
+            self.train.save(new / "train")
+            self.test.save(new / "test")
+            self.vocabulary.save(new / "vocabulary.parquet")
+            (new / "statistics.json").write_text(json.dumps(self.statistics, indent=2))
 
     @classmethod
     def load(cls, folder: Path | str) -> PreparedSessions:
@@ -75,7 +67,7 @@ class PreparedSessions:
         Raises:
             InputError: a file is missing or damaged.
         """
-        folder = Path(folder)
+        folder = Path(folder).resolve()  # one state of a folder that may be swapped meanwhile
         try:
             statistics = json.loads((folder / "statistics.json").read_text())
         except (OSError, ValueError) as error:

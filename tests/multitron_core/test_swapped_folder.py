@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from multitron_core.swapped_folder import swapped_folder
+
+
+def write(path: Path, text: str) -> None:
+    with swapped_folder(path) as folder:
+        (folder / "a").write_text(text)
+        (folder / "b").write_text(text)
+
+
+def test_a_folder_appears_and_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "sessions"
+    write(path, "old")
+    assert (path / "a").read_text() == "old"
+    write(path, "new")
+    assert (path / "b").read_text() == "new"
+    write(path, "newest")
+    assert len(list(path.parent.iterdir())) == 3, "the link, the folder it points to, and the one before"
+
+
+def test_a_failure_leaves_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "sessions"
+    write(path, "old")
+
+    def fail() -> None:
+        with swapped_folder(path) as folder:
+            (folder / "a").write_text("half")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert (path / "a").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_a_killed_process_left_is_removed_and_a_plain_folder_gives_way(tmp_path: Path) -> None:
+    path = tmp_path / "sessions"
+    path.mkdir()
+    (path / "a").write_text("plain")
+    (tmp_path / "sessions.0123456789ab").mkdir()
+    write(path, "new")
+    assert (path / "a").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_open_file_outlives_the_swap(tmp_path: Path) -> None:
+    path = tmp_path / "sessions"
+    write(path, "old")
+    with (path / "a").open() as held:
+        write(path, "new")
+        assert held.read() == "old"
+
+
+def test_a_reader_never_finds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "sessions"
+    write(path, "0")
+    missing, stop = [], threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            if not os.path.isdir(path):
+                missing.append(True)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for number in range(50):
+        write(path, str(number))
+    stop.set()
+    reader.join()
+    assert not missing
