@@ -33,7 +33,10 @@ _SHARED_MEMORY = Path("/dev/shm")
 _REGION_PREFIX = "multitron_batch"
 _LOAD_SECONDS = 600
 _ATTEMPTS = 3  # a port that the system gave us can be taken before the server binds it
-_ELSEWHERE = "start a Triton server elsewhere and give its gRPC address as urls=, or score with the in-process scorer"
+_ELSEWHERE = (
+    "start a Triton server elsewhere and give its gRPC address (urls=; for the nightly job "
+    "MULTITRON_TRITON_URL=host:port), or score with the in-process scorer (MULTITRON_SCORER=in_process)"
+)
 
 
 class TritonServer:

@@ -29,7 +29,7 @@ def run_demo(home: Path, *arguments: str, timeout: float = 500) -> subprocess.Co
 def environment(home: Path) -> dict[str, str]:
     """What a person's shell would have, and the shop."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MULTITRON_", "DAGSTER_"))}
-    kept = {name: value for name, value in os.environ.items() if name == "MULTITRON_TRITON_HOME"}
+    kept = {name: os.environ[name] for name in ("MULTITRON_TRITON_HOME", "MULTITRON_SCORER") if name in os.environ}
     return {
         **inherited,
         **kept,
