@@ -28,6 +28,7 @@ from multitron_core.preset import named
 from multitron_core.sessions import PreparedSessions, format_statistics
 from multitron_core.simulator import simulate
 from orchestration import models
+from orchestration.checks import LIST_TABLES
 from orchestration.code_location import build_definitions
 from orchestration.instance import close_dead_runs, prepare_instance
 from orchestration.partitions import night_key
@@ -173,8 +174,8 @@ def _server(shop: Shop) -> AbstractContextManager[None]:
     """One Triton server for all steps, unless the shop has servers or scores in process."""
     if shop.triton_urls:
         return nullcontext()
-    if shop.settings.triton.scorer == "in_process":
-        print("  note: scoring in this process, without a Triton server (shop.toml says so)")
+    if shop.scores_in_process:
+        print("  note: scoring in this process, without a Triton server, as the settings say")
         return nullcontext()
     return _shared_server(shop)
 
@@ -193,7 +194,7 @@ def _shared_server(shop: Shop) -> Iterator[None]:
 
 def _run_jobs(shop: Shop, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
     """The jobs in the order in which the schedules run them."""
-    calendar, grid = shop.settings.calendar, shop.settings.scoring.pi
+    calendar, grid = shop.settings.calendar, shop.settings.preferences
     last = calendar.last_day or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     with step(f"job ingestion: {calendar.first_day} to {last}"):
         _run(
@@ -219,7 +220,9 @@ def _run_jobs(shop: Shop, definitions: dg.Definitions, instance: dg.DagsterInsta
 
 def run_date(shop: Shop) -> dt.date:
     """The day that a demo scores: the last one with a click. Orders can come later."""
-    clicks = read_event_log(Lake(shop.lake), last=shop.settings.calendar.last_day).filter(event_type="click")
+    clicks = read_event_log(Lake(shop.lake, shop.storage_options), last=shop.settings.calendar.last_day).filter(
+        event_type="click"
+    )
     day = clicks.select(pl.col("ts").max().dt.date()).collect(engine="streaming").item()
     if day is None:
         raise InputError("there are no clicks", where=shop.source_path, mend="name raw files that have clicks")
@@ -278,11 +281,11 @@ def step(what: str, *, own_lines: bool = False) -> Iterator[None]:
 
 
 def _print_results(shop: Shop) -> None:
-    lake, day, grid = Lake(shop.lake), run_date(shop), shop.settings.scoring.pi
+    lake, day, grid = Lake(shop.lake, shop.storage_options), run_date(shop), shop.settings.preferences
     folder = models.newest(shop)
     print("\nTables (Delta Lake):")
-    for table in ("events", "rejects", "recommendations", "published", "fronts"):
-        print(f"  {table:<16} {lake.uri(table)}")
+    for table in ("events", "rejects", *LIST_TABLES, "published", "channels", "fronts"):
+        print(f"  {table:<24} {lake.uri(table)}")
     _print_counts(shop, lake)
     metrics = pl.read_parquet(folder / "grid.parquet").select(
         pi=pl.col("pi_order").map_elements(lambda value: f"{value:.2f}", return_dtype=pl.String),

@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,12 +135,17 @@ class ShopInTest:
         return self.run("scoring", night_key(day, pi))
 
 
+@contextmanager
+def copied_shop(deployed_home: Path, home: Path) -> Iterator[ShopInTest]:
+    """A copy of the deployed shop, with an instance that ends with it."""
+    shutil.copytree(deployed_home, home)
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield ShopInTest(home, instance)
+
+
 @pytest.fixture
 def shop(deployed_home: Path, tmp_path: Path) -> Iterator[ShopInTest]:
     """A shop of its own, with three days in its event log."""
-    home = tmp_path / "shop"
-    shutil.copytree(deployed_home, home)
-    with dg.DagsterInstance.ephemeral() as instance:
-        shop = ShopInTest(home, instance)
+    with copied_shop(deployed_home, tmp_path / "shop") as shop:
         shop.ingest()
         yield shop

@@ -1,0 +1,61 @@
+"""What stands beside an item is what a session of one click on it gets, without the item."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from multitron_core.lake import Lake
+from multitron_core.vocabulary import Vocabulary
+from serving.in_process import InProcessScorer
+from serving.item_scorer import one_click_sessions, score_items
+from serving.request import ScoringRequest
+from serving.scorer import score_sessions
+from tests.serving.conftest import write_model
+
+K = 4
+
+
+@dataclasses.dataclass
+class SameModelOtherIds:
+    """The scorer of a model whose vocabulary is told to be another one of the same size."""
+
+    scorer: InProcessScorer
+    vocabulary: Vocabulary
+
+    def live_model(self):
+        return dataclasses.replace(self.scorer.live_model(), vocabulary_hash=self.vocabulary.hash)
+
+    def top_k(self, request: ScoringRequest, *, version: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.scorer.top_k(request, version=version)
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> InProcessScorer:
+    return InProcessScorer(write_model(tmp_path_factory.mktemp("models") / "small", items=30))
+
+
+@pytest.mark.parametrize("ids", ["numbers", "texts"])
+def test_every_item_has_the_list_of_its_one_click(scorer: InProcessScorer, ids: str, tmp_path: Path) -> None:
+    numbers = pl.Series(np.random.default_rng(0).permutation(30) + 5)  # as texts they sort otherwise
+    vocabulary = Vocabulary(numbers.cast(pl.Int64 if ids == "numbers" else pl.String))
+    told = SameModelOtherIds(scorer, vocabulary)
+    frames = list(score_items("0.50", K, scorer=told, vocabulary=vocabulary, window_sessions=7))
+    found = pl.concat(frames)
+    expected = pl.concat(
+        score_sessions(one_click_sessions(vocabulary), "0.50", K + 1, scorer=told, vocabulary=vocabulary)
+    ).filter(pl.col("item_id") != pl.col("session_id"))
+    assert found["for_item_id"].dtype == vocabulary.item_ids.dtype
+    assert found["for_item_id"].unique(maintain_order=True).to_list() == vocabulary.item_ids.sort().to_list()
+    for item, rows in found.group_by("for_item_id"):
+        assert rows["item_id"].to_list() == expected.filter(session_id=item[0])["item_id"].head(K).to_list()
+    lake = Lake(tmp_path)
+    lake.create(vocabulary.item_ids.dtype)
+    committed = lake.replace_partition(
+        "2026-01-05", "0.50", frames, model_version="7", k=K, table="item_recommendations", expected_lists=30
+    )
+    assert committed.rows == 30 * K
