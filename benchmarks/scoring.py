@@ -52,7 +52,10 @@ def main() -> None:
     parser.add_argument("--ways", default="abcdef")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--child", nargs=2, metavar=("WAY", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--small", action="store_true", help="half a minute: 2,000 items, 1,000 sessions")
     options = parser.parse_args()
+    if options.small:
+        options.items, options.sessions, options.loop_sessions = 2_000, 1_000, 300
     if options.child:
         print(json.dumps(_measure(options.child[0], Path(options.child[1]), options)))
         return

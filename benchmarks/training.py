@@ -57,7 +57,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--catalogue", type=int, nargs="+", metavar="ITEMS", help="measure the optimisers instead")
     parser.add_argument("--child", nargs=4, metavar=("SIDE", "PRECISION", "THREADS", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--small", action="store_true", help="half a minute: 3 steps")
     options = parser.parse_args()
+    if options.small:
+        options.steps = 3
     if options.child:
         side, precision, threads, folder = options.child
         torch.set_num_threads(int(threads))

@@ -29,7 +29,7 @@ def run_ui(shop: Shop, *, port: int) -> int:
     _check_free(port)
     environment = {**os.environ, **prepare_instance(shop)}
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE), "-h", LOOPBACK, "-p", str(port)]
-    if shop.triton_urls or shop.settings.triton.scorer == "in_process":
+    if shop.triton_urls or shop.scores_in_process:
         return subprocess.run(command, env=environment, check=False).returncode
     with TritonServer(repository=shop.triton_repository) as server:
         environment[URL_VARIABLE] = server.url

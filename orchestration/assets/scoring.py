@@ -24,10 +24,12 @@ from orchestration.partitions import Partitions, night_of
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
 from orchestration.shop import Shop
+from serving.in_process import InProcessServer
 from serving.item_scorer import score_items
 from serving.repository import ModelRepository, live_model_of
 from serving.request import LiveModel
 from serving.scorer import Progress, score_sessions
+from serving.server import TritonServer
 
 GROUP = "scoring"
 SAMPLE_LISTS = 3
@@ -49,6 +51,19 @@ def live_model(shop: Shop) -> LiveModel:
 def live_vocabulary(shop: Shop) -> Vocabulary:
     """The vocabulary of the live model."""
     return Vocabulary.load(models.folder_of(shop, live_model(shop).model_version) / "vocabulary.parquet")
+
+
+def answering(shop: Shop, server: TritonServer | InProcessServer) -> tuple[LiveModel, Vocabulary]:
+    """The version that the server answers with, whatever the repository says by now, and its vocabulary.
+
+    A server by URL can be behind the repository; the rows carry the version that gave the scores.
+
+    Raises:
+        InputError: nothing is deployed there, or that version's model folder is gone.
+        UnavailableError: the server does not answer.
+    """
+    live = server.live_model()
+    return live, Vocabulary.load(models.folder_of(shop, live.model_version) / "vocabulary.parquet")
 
 
 def night_sessions(shop: Shop, day: dt.date) -> EncodedSessions:
@@ -130,7 +145,7 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         day, pi = night_of(context.partition_key)
         k = here.settings.scoring.k
         with failures(context), shop.server() as server:
-            live, vocabulary = live_model(here), live_vocabulary(here)
+            live, vocabulary = answering(here, server)
             sessions = night_sessions(here, day)
             lists = score_sessions(
                 sessions, pi, k, scorer=server.scorer(), vocabulary=vocabulary, progress=_told_to(context)
@@ -173,7 +188,7 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         day, pi = night_of(context.partition_key)
         k = here.settings.scoring.k
         with failures(context), shop.server() as server:
-            live, vocabulary = live_model(here), live_vocabulary(here)
+            live, vocabulary = answering(here, server)
             lists = score_items(pi, k, scorer=server.scorer(), vocabulary=vocabulary, progress=_told_to(context))
             committed = _write(
                 lake,

@@ -16,7 +16,7 @@ FULL = {
         "columns": {"item_id": 'sku "new"', "event_types": {"view": "click", "buy": "order"}},
         "max_reject_share": 0.02,
     },
-    "calendar": {"first_day": dt.date(2026, 3, 1), "last_day": dt.date(2026, 3, 9), "timezone": "Europe/Berlin"},
+    "calendar": {"first_day": dt.date(2026, 3, 1), "last_day": dt.date(2026, 3, 9)},
     "sessions": {"split_days": 2, "state_days": 5},
     "model": {"preset": "diginetica", "device": "cpu", "training": {"epochs": 3, "beta": [0.5, 0.5]}},
     "scoring": {"pi": ["0.10", "0.90"], "k": 10},
@@ -78,3 +78,14 @@ def test_paths_are_taken_from_the_home_and_servers_from_the_environment_first(
     assert shop.triton_urls == ("a:1", "b:2")
     write_shop(tmp_path, Settings.model_validate({**FULL, "source": {"path": "s3://shop/raw", "format": "otto"}}))
     assert load_shop(tmp_path).source_path == "s3://shop/raw"
+
+
+def test_the_scorer_of_the_environment_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shop(tmp_path, demo_settings())
+    shop = load_shop(tmp_path)
+    assert not shop.scores_in_process
+    monkeypatch.setenv("MULTITRON_SCORER", "in_process")
+    assert shop.scores_in_process
+    monkeypatch.setenv("MULTITRON_SCORER", "tritn")
+    with pytest.raises(InputError, match="tritn"):
+        _ = shop.scores_in_process
