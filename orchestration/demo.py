@@ -10,6 +10,7 @@ import argparse
 import datetime as dt
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ def main() -> int:
     parser.add_argument("--preset", help="training preset: demo, diginetica, yoochoose, otto, official")
     arguments = parser.parse_args()
     logging.getLogger("serving").setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run_demo(
             arguments.home,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from orchestration.shop import HOME_VARIABLE, URL_VARIABLE, Shop, load_shop
 from serving.server import TritonServer
 
 LOOPBACK = "127.0.0.1"
+STOP_SECONDS = 20
+"""How long Dagster's processes have to stop."""
+
 WORKSPACE = Path(__file__).resolve().parents[1] / "workspace.yaml"
 
 
@@ -30,10 +34,24 @@ def run_ui(shop: Shop, *, port: int) -> int:
     environment = {**os.environ, **prepare_instance(shop)}
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE), "-h", LOOPBACK, "-p", str(port)]
     if shop.triton_urls or shop.scores_in_process:
-        return subprocess.run(command, env=environment, check=False).returncode
+        return _until_it_ends(command, environment)
     with TritonServer(repository=shop.triton_repository) as server:
         environment[URL_VARIABLE] = server.url
-        return subprocess.run(command, env=environment, check=False).returncode
+        return _until_it_ends(command, environment)
+
+
+def _until_it_ends(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command; whatever ends this process kindly (Ctrl-C, SIGTERM) ends the command and its children first."""
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        try:
+            return process.wait()
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def _check_free(port: int) -> None:
@@ -57,6 +75,7 @@ def main() -> int:
     parser.add_argument("--home", default=os.environ.get(HOME_VARIABLE, "var/demo"), help="the shop's home folder")
     parser.add_argument("--port", type=int, default=3000, help="the UI's port on 127.0.0.1")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run_ui(load_shop(arguments.home), port=arguments.port)
     except MultitronError as error:
