@@ -238,19 +238,20 @@ def _replace(
     """Bring what was staged into the tables: rejects, then events, and the counts last."""
     affected = _affected_days(lake, stage, days)
     stage_days: list[date | None] = [None] if stage.source_days is None else [*stage.source_days]
-    write_table(lake, "rejects", in_days(stage_days), lambda: iter([stage.rejects]))
+    write_table(lake, "rejects", in_days(stage_days), lambda _: iter([stage.rejects]))
     counts: list[pl.DataFrame] = []
     redo: set[date] = set()
 
-    def frames() -> Iterator[pl.DataFrame]:
+    before = scan_table(lake, "ingestion").filter(pl.col("day").is_in(affected)).collect()
+
+    def frames(standing: pl.LazyFrame) -> Iterator[pl.DataFrame]:
         counts.clear()
         redo.clear()
-        before = scan_table(lake, "ingestion").filter(pl.col("day").is_in(affected)).collect()
         for day in affected:
-            rows = _rows(lake, stage, day)
+            rows = _rows(standing, stage, day)
             slices = max(1, -(-rows // rows_in_memory))
             for number in range(slices):
-                kept, vanished = _merge_day(lake, stage, day, slices, number)
+                kept, vanished = _merge_day(standing, stage, day, slices, number)
                 if vanished:
                     redo.update(_repeating(before, stage, day))
                 counts.append(
@@ -260,7 +261,7 @@ def _replace(
 
     write_table(lake, "events", in_days([*affected]), frames)
     statistics = _statistics(lake, stage, affected, counts)
-    write_table(lake, "ingestion", in_days(list(dict.fromkeys([*affected, *stage_days]))), lambda: iter([statistics]))
+    write_table(lake, "ingestion", in_days(list(dict.fromkeys([*affected, *stage_days]))), lambda _: iter([statistics]))
     own = statistics.filter(stage.of_these_files() | pl.col("source_day").is_null())
     late = own.filter(pl.col("what") == "accepted", ~pl.col("day").is_between(*days))
     accepted = _by_reason(own, "accepted")
@@ -289,15 +290,15 @@ def _affected_days(lake: Tables, stage: _Stage, days: tuple[date, date]) -> list
     return sorted(affected)
 
 
-def _rows(lake: Tables, stage: _Stage, day: date) -> int:
+def _rows(events: pl.LazyFrame, stage: _Stage, day: date) -> int:
     staged = int(stage.came_in.filter(day=day)["count"].sum())
-    return staged + scan_table(lake, "events").filter(pl.col("day") == day).select(pl.len()).collect().item()
+    return staged + events.filter(pl.col("day") == day).select(pl.len()).collect().item()
 
 
-def _merge_day(lake: Tables, stage: _Stage, day: date, slices: int, number: int) -> tuple[pl.DataFrame, bool]:
+def _merge_day(events: pl.LazyFrame, stage: _Stage, day: date, slices: int, number: int) -> tuple[pl.DataFrame, bool]:
     """A slice of a day's events as they are to stand, and whether an event is gone that these files brought before."""
     in_slice = pl.lit(True) if slices == 1 else pl.col("session_id").hash() % slices == number
-    standing = scan_table(lake, "events").filter(pl.col("day") == day).filter(in_slice).collect()
+    standing = events.filter(pl.col("day") == day).filter(in_slice).collect()
     parts = [standing.filter(~stage.of_these_files())]
     staged = stage.events(day)
     if staged is not None:

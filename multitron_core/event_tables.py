@@ -104,16 +104,38 @@ def item_type_of(lake: Tables) -> pl.DataType:
     return scan_table(lake, "events").collect_schema()["item_id"]
 
 
-def write_table(lake: Tables, name: str, predicate: str, frames: Callable[[], Iterator[pl.DataFrame]]) -> None:
-    """Replace the rows that match `predicate` in one commit; `frames` is called again when a commit is in the way."""
+def write_table(
+    lake: Tables, name: str, predicate: str, frames: Callable[[pl.LazyFrame], Iterator[pl.DataFrame]]
+) -> None:
+    """Replace the rows that match `predicate` in one commit.
+
+    Args:
+        lake: where the table is.
+        name: the table.
+        predicate: over the partitions.
+        frames: gives the new rows from the table as it stands; called again when another commit was in the way.
+    """
+    standing = [pl.LazyFrame()]
+
+    def open_table() -> DeltaTable:
+        table = _open(lake, name)
+        # Opened here and not inside the stream: the stream occupies a worker of deltalake's runtime, and with as many
+        # streams as workers nobody would be left to open a table. Opened twice, since the writer changes its own.
+        standing[0] = pl.scan_delta(_open(lake, name, table.version()))
+        return table
+
     delta_stream.replace(
-        lambda: DeltaTable(lake.uri(name), storage_options=lake.storage_options),
-        frames,
+        open_table,
+        lambda: frames(standing[0]),
         scan_table(lake, name).collect_schema(),
         repeatable=True,
         predicate=predicate,
         metadata={},
     )
+
+
+def _open(lake: Tables, name: str, version: int | None = None) -> DeltaTable:
+    return DeltaTable(lake.uri(name), version=version, storage_options=lake.storage_options)
 
 
 def in_days(days: Sequence[date | None]) -> str:

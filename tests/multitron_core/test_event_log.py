@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -185,6 +186,30 @@ def test_days_one_by_one_are_one_ingestion_of_everything(
     assert report.counts["duplicate"] >= number_of_days - 1
     for table in ("events", "rejects", "ingestion"):
         assert whole_table(single, table).equals(whole_table(whole, table)), table
+
+
+@pytest.mark.slow
+def test_days_ingested_at_once_are_days_ingested_in_turn(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    days = [date(2026, 1, number) for number in range(1, 7)]
+    for earlier, day in zip([D1, *days], days, strict=False):  # every file but the first has a late event
+        late = f"late-{day},1,{earlier}T12:00:00Z,click"
+        write(raw, day, *[f"s{day},{item},{day}T10:00:{item:02}Z,click" for item in range(20)], late, "damaged")
+    source = table_source(raw, max_reject_share=0.1)
+    in_turn, at_once = Lake(tmp_path / "in-turn"), Lake(tmp_path / "at-once")
+    for lake in (in_turn, at_once):
+        ingest(source, lake, D1, D1)
+    for day in days:
+        ingest(source, in_turn, day, day)
+    with ThreadPoolExecutor(3) as pool:
+        reports = list(pool.map(lambda day: ingest(source, at_once, day, day), days))
+    assert all(adds_up(report.counts) for report in reports)
+    for table in ("events", "rejects"):
+        assert whole_table(in_turn, table).equals(whole_table(at_once, table)), table
+    # Counts are written after the events; the last writer of a day has counted what the table holds.
+    for report in (ingest(source, lake, days[0], days[-1]) for lake in (in_turn, at_once)):
+        assert adds_up(report.counts)
+    assert read_ingestion(in_turn).sort(pl.all()).equals(read_ingestion(at_once).sort(pl.all()))
 
 
 def test_users_keep_their_ids_in_the_log(tmp_path: Path, lake: Lake) -> None:
