@@ -34,7 +34,7 @@ from multitron_core.event_tables import (
     scan_table,
     write_table,
 )
-from multitron_core.events import check_orders, check_reject_share, read_files
+from multitron_core.events import check_orders, check_reject_share, read_files, reading
 from multitron_core.formats import ColumnMapping
 from multitron_core.raw_source import RawSource, days_between
 
@@ -197,10 +197,11 @@ def _stage(
         all_events = events.group_by("source_day").len()
     partitions = pl.PartitionBy(folder / "events", key="day", include_key=False)
     (folder / "events").mkdir()
-    _, rejected, accepted = pl.collect_all(
-        [events.sink_parquet(partitions, compression="lz4", mkdir=True, lazy=True), rejects, all_events],
-        engine="streaming",
-    )
+    with reading():
+        _, rejected, accepted = pl.collect_all(
+            [events.sink_parquet(partitions, compression="lz4", mkdir=True, lazy=True), rejects, all_events],
+            engine="streaming",
+        )
     _judge(source, rejected, dict(accepted.iter_rows()))
     staged = sorted((folder / "events").glob("day=*/*.parquet"))
     item_type = events.collect_schema()["item_id"]

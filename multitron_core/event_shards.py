@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from multitron_core.errors import InputError
-from multitron_core.events import EVENT_TYPES, TIME, EventLog, check_events
+from multitron_core.events import EVENT_TYPES, TIME, EventLog, check_events, reading
 from multitron_core.session_cut import cut_sessions
 
 ROWS_IN_MEMORY = 5_000_000
@@ -50,6 +49,7 @@ class EventShards:
         self._buffered = self._seen = 0
         self._files: dict[str, int] = {}
         self._spilled: defaultdict[int, list[Path]] = defaultdict(list)
+        self._paths: list[list[Path]] = []  # of each shard, when there are files
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.counts: Counter[str] = Counter()
         """Event type -> events that came in."""
@@ -77,27 +77,37 @@ class EventShards:
             InputError: columns are missing, of a wrong type, or hold nulls or unknown event types.
         """
         log = events if isinstance(events, EventLog) else EventLog(events.lazy(), pl.LazyFrame())
-        failures: list[InputError] = []
+        failures: list[BaseException] = []
 
-        def take(batch: pl.DataFrame) -> bool:
-            # Raising inside the engine's callback would lose the error's type, so it waits here and the stream stops.
+        def take(batch: pl.DataFrame) -> None:
             try:
                 self._take(batch)
-            except InputError as error:
-                failures.append(error)
-            return bool(failures)
+            except BaseException as error:
+                failures.append(error)  # the engine would hand on its text only
+                raise
 
         checked = check_events(log.events).with_columns(pl.col("ts").to_physical())
         queries = [checked.sink_batches(take, maintain_order=True, lazy=True)]
         if isinstance(events, EventLog):
             first = pl.col("file", "line", "text").first()
             queries.append(events.rejects.group_by("reason", maintain_order=True).agg(pl.len(), first))
-        results = pl.collect_all(queries, engine="streaming")
-        if failures:
-            raise failures[0]
+        try:
+            with reading():
+                results = pl.collect_all(queries, engine="streaming")
+        except Exception:
+            if failures:
+                raise failures[0] from None
+            raise
         if isinstance(events, EventLog):
             self.first_rejects = results[1]
             self.rejected.update(dict(results[1].select("reason", "len").iter_rows()))
+        if self._spilled:
+            self._spill()
+            shards = min(-(-self._seen // self._limit), BUCKETS)
+            groups = (
+                [path for bucket in range(n, BUCKETS, shards) for path in self._spilled[bucket]] for n in range(shards)
+            )
+            self._paths = [paths for paths in groups if paths]
 
     @property
     def folder(self) -> Path | None:
@@ -108,21 +118,18 @@ class EventShards:
         """The sources of the events, sorted; a click's file is the one at `place >> LINE_BITS`."""
         return sorted(self._files)
 
-    def __iter__(self) -> Iterator[pl.DataFrame]:
-        """Shards: `session_id`, `item_id`, `ts` Int64 (microseconds), `event_type`, `place` Int64 (order of lines).
+    def __len__(self) -> int:
+        """The number of shards."""
+        return len(self._paths) if self._spilled else int(self._buffered > 0)
 
-        A session's events are all in one shard, in the order in which they were read. Can be done once.
+    def load(self, number: int) -> pl.DataFrame:
+        """A shard, once: `session_id`, `item_id`, `ts` Int64 (microseconds), `event_type`, `place` Int64.
+
+        A session's events are all in one shard, in the order in which they were read; `place` is the order of lines.
         """
-        if not self._spilled:
-            if self._buffer:
-                yield self._with_place(self._drain())
-            return
-        self._spill()
-        shards = max(1, -(-self._seen // self._limit))
-        for shard in range(min(shards, BUCKETS)):
-            paths = [path for bucket in range(shard, BUCKETS, shards) for path in self._spilled[bucket]]
-            if paths:
-                yield self._with_place(pl.concat(pl.read_ipc(path) for path in paths))
+        if self._spilled:
+            return self._with_place(pl.concat(pl.read_ipc(path) for path in self._paths[number]))
+        return self._with_place(self._drain())
 
     def _take(self, batch: pl.DataFrame) -> None:
         nulls = {name: count for name, count in batch.null_count().row(0, named=True).items() if count}

@@ -7,6 +7,8 @@ rejects  file String, line Int64, reason String, text String (at most 500 charac
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import polars as pl
@@ -100,6 +102,26 @@ def read_files(
 
 def _unchanged(frame: pl.DataFrame) -> pl.DataFrame:
     return frame
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """What goes wrong while raw files are being read, as errors of this project.
+
+    Raises:
+        InputError: a file is gone, or its compression is damaged.
+        UnavailableError: the object store does not answer.
+    """
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError) as error:
+        if "object-store" in str(error):
+            raise UnavailableError("the object store does not answer", found=str(error)) from error
+        raise InputError(
+            "a raw file cannot be read",
+            found=str(error),
+            mend="check that the files are there and whole: `gzip -t` tests a compressed one",
+        ) from error
 
 
 def check_orders(files: Files, format: str, *, orders_required: bool, where: object) -> None:

@@ -10,9 +10,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -24,6 +27,8 @@ from multitron_core.event_shards import LINE_BITS, EventShards
 from multitron_core.formats.format import PreparationRules, SplitRule
 from multitron_core.session_clicks import SessionClicks, group_clicks
 from multitron_core.vocabulary import Vocabulary
+
+Result = TypeVar("Result")
 
 _DAY = 86_400_000_000  # microseconds
 
@@ -52,7 +57,7 @@ def split_sessions(shards: EventShards, rules: PreparationRules) -> Split:
     Raises:
         InputError: no session of train or of test is left.
     """
-    shelf = _Shelf(shards.folder)
+    shelf = _Shelf(len(shards), shards.folder)
     dropped = Counter({"carts: not used": shards.counts["cart"]})
     item_ids = _frequent_items(shards, shelf, rules, dropped)
     starts = _drop_rare_items(shelf, item_ids, rules, dropped)
@@ -62,9 +67,12 @@ def split_sessions(shards: EventShards, rules: PreparationRules) -> Split:
     index = np.zeros(len(item_ids), dtype=np.int32)  # code -> index, 0 for what train does not have
     index[codes] = np.arange(1, len(codes) + 1, dtype=np.int32)
     parts: tuple[list[EncodedShard], list[EncodedShard]] = ([], [])
-    for number in range(len(shelf)):
-        clicks, orders = shelf.get(number)
-        for part, encoded in zip(parts, _encode(clicks, orders, split, index, vocabulary, rules, dropped), strict=True):
+
+    def encode(number: int, dropped: Counter[str]) -> tuple[EncodedShard, EncodedShard]:
+        return _encode(*shelf.get(number), split, index, vocabulary, rules, dropped)
+
+    for pair in _each_shard(len(shelf), encode, dropped):
+        for part, encoded in zip(parts, pair, strict=True):
             part.append(encoded)
     counts = tuple(sum(encoded.orders for encoded in part) for part in parts)
     train, test = (merge_shards(part, by_first_event, vocabulary.hash) for part in parts)
@@ -95,19 +103,16 @@ class _Shelf:
     """The shards' sessions between passes: in memory when the log fits there, else in files.
 
     Args:
+        shards: how many.
         folder: where files go; None keeps all in memory.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, shards: int, folder: Path | None) -> None:
         self._folder = folder
-        self._kept: list[tuple[SessionClicks, pl.DataFrame] | None] = []
+        self._kept: list[tuple[SessionClicks, pl.DataFrame] | None] = [None] * shards
 
     def __len__(self) -> int:
         return len(self._kept)
-
-    def append(self, clicks: SessionClicks, orders: pl.DataFrame) -> None:
-        self._kept.append(None)
-        self.put(len(self) - 1, clicks, orders)
 
     def put(self, number: int, clicks: SessionClicks, orders: pl.DataFrame) -> None:
         if self._folder is None:
@@ -125,17 +130,38 @@ class _Shelf:
         return SessionClicks.load(self._folder / f"clicks-{number}"), orders
 
 
+def _each_shard(shards: int, work: Callable[[int, Counter[str]], Result], dropped: Counter[str]) -> Iterator[Result]:
+    """`work(number of the shard, its own counter of what it drops)` for every shard, results in order.
+
+    Two shards are in work at once: polars and numpy leave the interpreter for the most part, and a third would cost
+    memory more than it saves time.
+    """
+
+    def counted(number: int) -> tuple[Result, Counter[str]]:
+        own: Counter[str] = Counter()
+        return work(number, own), own
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for result, own in pool.map(counted, range(shards)):
+            dropped.update(own)
+            yield result
+
+
 def _frequent_items(shards: EventShards, shelf: _Shelf, rules: PreparationRules, dropped: Counter[str]) -> pl.Series:
     """Pass 1. The ids of the items that are frequent enough; an item's place in them is its code until pass 3."""
-    counts: pl.DataFrame | None = None
-    for events in shards:
+
+    def work(number: int, dropped: Counter[str]) -> pl.DataFrame:
+        events = shards.load(number)
         orders = events.filter(event_type="order").select("session_id", "item_id", "ts")
         only_clicks = events.filter(event_type="click").drop("event_type")
         del events  # at the log's size every copy counts
         clicks = _drop_short(group_clicks(only_clicks), rules, "", dropped)
         del only_clicks
-        shelf.append(clicks, orders)
-        found = clicks.items.alias("item_id").to_frame().group_by("item_id").agg(clicks=pl.len())
+        shelf.put(number, clicks, orders)
+        return clicks.items.alias("item_id").to_frame().group_by("item_id").agg(clicks=pl.len())
+
+    counts: pl.DataFrame | None = None
+    for found in _each_shard(len(shards), work, dropped):
         # Merging at every shard keeps this at the size of the catalogue.
         merged = found if counts is None else pl.concat([counts, found])
         counts = merged.group_by("item_id").agg(pl.col("clicks").sum())
@@ -146,25 +172,25 @@ def _frequent_items(shards: EventShards, shelf: _Shelf, rules: PreparationRules,
 def _drop_rare_items(shelf: _Shelf, item_ids: pl.Series, rules: PreparationRules, dropped: Counter[str]) -> np.ndarray:
     """Pass 2. The sessions' first and last start, int64 [2]; from here on the items of clicks are codes."""
     codes = item_ids.alias("item_id").to_frame().with_row_index("code")
-    least, most = [], []
-    for number in range(len(shelf)):
+
+    def work(number: int, dropped: Counter[str]) -> tuple[int, int] | None:
         clicks, orders = shelf.get(number)
         found = clicks.items.alias("item_id").to_frame().join(codes, on="item_id", how="left", maintain_order="left")
         kept = found["code"].is_not_null()
         dropped[f"clicks: item with fewer than {rules.min_item_clicks} clicks"] += int((~kept).sum())
         clicks = clicks.with_items(found["code"].fill_null(0)).with_clicks(kept.to_numpy())
         clicks = _drop_short(clicks, rules, " after rare items", dropped)
-        if len(clicks):
-            least.append(clicks.first_ts().min())
-            most.append(clicks.first_ts().max())
         shelf.put(number, clicks, orders)
-    if not most:
+        return (int(clicks.first_ts().min()), int(clicks.first_ts().max())) if len(clicks) else None
+
+    starts = [found for found in _each_shard(len(shelf), work, dropped) if found is not None]
+    if not starts:
         raise InputError(
             "no session is left",
             found=dict(dropped),
             mend="give more events, or smaller min_session_clicks and min_item_clicks",
         )
-    return np.array([min(least), max(most)])
+    return np.array([min(first for first, _ in starts), max(last for _, last in starts)])
 
 
 def _split_time(starts: np.ndarray, rule: SplitRule) -> int | None:
@@ -179,20 +205,23 @@ def _first_appearances(shelf: _Shelf, split: _SplitAt, items: int) -> np.ndarray
 
     Sessions come in the order of their first line, each session's clicks in time order.
     """
-    never = np.iinfo(np.int64).max
-    place, step = np.full(items, never), np.full(items, never)
-    for number in range(len(shelf)):
+
+    def work(number: int, dropped: Counter[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Codes, and place and step of their first click in this shard."""
         clicks, _ = shelf.get(number)
-        train = ~split.is_test(clicks)
-        train_clicks = clicks.with_sessions(train)
-        if not np.all(np.diff(train_clicks.first_place) > 0):
-            train_clicks = train_clicks.take(np.argsort(train_clicks.first_place, kind="stable"))
-        codes = train_clicks.items.to_numpy()
+        clicks = clicks.with_sessions(~split.is_test(clicks))
+        if not np.all(np.diff(clicks.first_place) > 0):
+            clicks = clicks.take(np.argsort(clicks.first_place, kind="stable"))
+        codes = clicks.items.to_numpy()
         first = np.full(items, -1)
         first[codes[::-1]] = np.arange(len(codes))[::-1]  # the last write stays: each code's first click
         seen = np.flatnonzero(first >= 0)
-        session = np.searchsorted(train_clicks.offsets, first[seen], side="right") - 1
-        new_place, new_step = train_clicks.first_place[session], first[seen] - train_clicks.offsets[session]
+        session = np.searchsorted(clicks.offsets, first[seen], side="right") - 1
+        return seen, clicks.first_place[session], first[seen] - clicks.offsets[session]
+
+    never = np.iinfo(np.int64).max
+    place, step = np.full(items, never), np.full(items, never)
+    for seen, new_place, new_step in _each_shard(len(shelf), work, Counter()):
         earlier = (new_place < place[seen]) | ((new_place == place[seen]) & (new_step < step[seen]))
         place[seen[earlier]], step[seen[earlier]] = new_place[earlier], new_step[earlier]
     in_train = np.flatnonzero(place != never)

@@ -62,8 +62,8 @@ def encode_sessions(
     dropped: Counter[str] = Counter()
     with EventShards(rows_in_memory=rows_in_memory, session_gap=session_gap) as shards:
         shards.read(frame)
-        for shard in shards:
-            encoded, unknown = _encode(shard, vocabulary, since, dropped)
+        for number in range(len(shards)):
+            encoded, unknown = _encode(shards.load(number), vocabulary, since, dropped)
             shards_encoded.append(encoded)
             unknown_items.append(unknown)
         counts = {f"{event_type}s": shards.counts[event_type] for event_type in EVENT_TYPES}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+from datetime import date
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from multitron_core.errors import InputError
+from multitron_core.event_log import RawSource, ingest
 from multitron_core.events import read_events
+from multitron_core.lake import Lake
 from multitron_core.raw_files import RawFile, find_raw_files
+from multitron_core.sessions import prepare_sessions
 
 ROLES = {"clicks": "clicks", "orders": "buys"}
 
@@ -94,3 +99,15 @@ def test_lines_are_counted_in_each_file(tmp_path: Path) -> None:
         "session_id": pl.String, "item_id": pl.Int64, "ts": pl.Datetime("us", "UTC"), "event_type": pl.String,
         "file": pl.String, "line": pl.Int64,
     }  # fmt: skip
+
+
+def test_a_damaged_compressed_file_is_an_error_of_the_input(tmp_path: Path) -> None:
+    whole = gzip.compress(b"1,2014-04-07T10:51:09.277Z,7,0\n" * 1000)
+    (tmp_path / "clicks.dat.gz").write_bytes(whole[:-9])
+    log = read_events(tmp_path, "yoochoose", orders_required=False)
+    with pytest.raises(InputError, match=r"cannot be read.*gzip -t"):
+        prepare_sessions(log, "yoochoose")
+    source = RawSource(str(tmp_path), "yoochoose", orders_required=False)
+    with pytest.raises(InputError, match=r"cannot be read.*gzip -t"):
+        ingest(source, Lake(tmp_path / "lake"), date(2014, 4, 7), date(2014, 4, 7))
+    assert not (tmp_path / "lake").exists()
