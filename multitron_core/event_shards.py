@@ -19,7 +19,7 @@ from multitron_core.errors import InputError
 from multitron_core.events import EVENT_TYPES, TIME, EventLog, check_events, reading
 from multitron_core.session_cut import cut_sessions
 
-ROWS_IN_MEMORY = 5_000_000
+ROWS_IN_MEMORY = 2_000_000
 """Events that are held at once by default; a row takes about 50 bytes, and work on it about four times as much."""
 
 BUCKETS = 64

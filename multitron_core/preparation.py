@@ -141,6 +141,11 @@ def _each_shard(shards: int, work: Callable[[int, Counter[str]], Result], droppe
         own: Counter[str] = Counter()
         return work(number, own), own
 
+    if shards == 1:  # on this thread: the allocator keeps memory for every thread that ever needed some
+        result, own = counted(0)
+        dropped.update(own)
+        yield result
+        return
     with ThreadPoolExecutor(max_workers=2) as pool:
         for result, own in pool.map(counted, range(shards)):
             dropped.update(own)

@@ -109,14 +109,20 @@ def group_clicks(clicks: pl.DataFrame) -> SessionClicks:
         session = clicks["session"].to_numpy().astype(np.int64)
     else:
         session = np.cumsum(starts.to_numpy(), dtype=np.int64) - 1
+    session_ids, items = clicks["session_id"], clicks["item_id"]
     ts, place = clicks["ts"].to_numpy(), clicks["place"].to_numpy()
     if not _sorted(session, ts, place):
-        clicks = clicks.with_columns(session=pl.Series(session)).sort("session", "ts", "place", maintain_order=True)
-        session, ts, place = (clicks[name].to_numpy() for name in ("session", "ts", "place"))
+        keys = pl.DataFrame({"session": session, "ts": ts, "place": place})
+        rows = keys.select(pl.arg_sort_by("session", "ts", "place", maintain_order=True)).to_series()
+        order = rows.to_numpy()
+        session, ts, place, items = session[order], ts[order], place[order], items.gather(rows)
+    else:
+        rows = None
     lengths = np.bincount(session).astype(np.int64)
     offsets = np.cumsum(lengths) - lengths
-    first_place = np.minimum.reduceat(place, offsets) if len(clicks) else np.zeros(0, np.int64)
-    return SessionClicks(clicks["session_id"].gather(offsets), first_place, lengths, clicks["item_id"], ts)
+    first_place = np.minimum.reduceat(place, offsets) if len(place) else np.zeros(0, np.int64)
+    first_rows = offsets if rows is None else rows.gather(offsets)
+    return SessionClicks(session_ids.gather(first_rows), first_place, lengths, items, ts)
 
 
 def _sorted(session: np.ndarray, ts: np.ndarray, place: np.ndarray) -> bool:

@@ -122,7 +122,10 @@ def prepare_sessions(
             accepted, shards.rejected, shards.first_rejects, max_share=max_reject_share, where=f"{format} events"
         )
         if not shards.counts["click"]:
-            raise InputError("there are no clicks", where=f"{format} events", found=dict(shards.counts))
+            found = {event_type: shards.counts[event_type] for event_type in EVENT_TYPES}
+            raise InputError(
+                "there are no clicks", where=f"{format} events", found=found, mend="check the path and the event types"
+            )
         split = split_sessions(shards, rules)
         statistics = {
             "train": _counts(split.train, split.orders[0]),
