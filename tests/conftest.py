@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says more about the machine's other work than about the code.
+settings.register_profile("multitron", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("multitron")
 
 # Two test processes share two cores; more threads than cores make both slower.
 torch.set_num_threads(1)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZE = ("--sessions", "4000", "--items", "400")
+SIZE = ("--sessions", "6000", "--items", "1000")
+"""Items enough that a list of 20 popular ones is no answer: the deployment gate asks for more than that."""
 
 
 def run_demo(home: Path, *arguments: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ import pytest
 from multitron_core.lake import Lake
 from multitron_core.preference import DEFAULT_GRID
 from multitron_core.sessions import PreparedSessions
-from tests.end_to_end.conftest import run_demo
+from tests.end_to_end.conftest import SIZE, run_demo
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +33,12 @@ def test_a_machine_without_the_server_says_so_and_scores_in_process_when_told(
 ) -> None:
     monkeypatch.setenv("MULTITRON_TRITON_HOME", str(tmp_path / "nowhere"))
     home = tmp_path / "shop"
-    refused = run_demo(home, "--sessions", "1500", "--items", "150")
+    refused = run_demo(home, *SIZE)
     assert refused.returncode == 2
     for word in ("nowhere", "MULTITRON_TRITON_URL", "MULTITRON_SCORER=in_process"):
         assert word in refused.stderr, refused.stderr
     monkeypatch.setenv("MULTITRON_SCORER", "in_process")
-    made = run_demo(home, "--sessions", "1500", "--items", "150")
+    made = run_demo(home, *SIZE)
     assert made.returncode == 0, made.stdout + made.stderr
     assert "without a Triton server" in made.stdout
     assert Lake(home / "lake").publications("recommendations").height == len(DEFAULT_GRID)
