@@ -19,7 +19,7 @@ from multitron_core.lake import Lake
 from multitron_core.sessions import PreparedSessions
 from orchestration import models
 from orchestration.shop import load_shop
-from tests.end_to_end.conftest import ROOT, SIZE, environment, run_demo
+from tests.end_to_end.conftest import ROOT, SIZE, environment, run_demo, small_shop
 
 GRID = ("0.00", "0.25", "0.50", "0.75", "1.00")
 pytestmark = pytest.mark.slow
@@ -117,7 +117,7 @@ def killed_after(home: Path, said_last: str, seconds: float) -> None:
 
 def test_killed_it_goes_on_and_the_tables_are_the_same(demo: tuple[Path, str], tmp_path: Path) -> None:
     """One home, killed in each room of the house on its way; then the same command again."""
-    home = tmp_path / "shop"
+    home = small_shop(tmp_path / "shop")
     for said_last, seconds in (
         ("simulated shop", 0.5),
         ("job ingestion", 1.0),

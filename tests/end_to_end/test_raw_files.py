@@ -10,7 +10,7 @@ import pytest
 from multitron_core.lake import Lake
 from multitron_core.preference import DEFAULT_GRID
 from multitron_core.sessions import PreparedSessions
-from tests.end_to_end.conftest import SIZE, run_demo
+from tests.end_to_end.conftest import SIZE, run_demo, small_shop
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def test_a_machine_without_the_server_says_so_and_scores_in_process_when_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MULTITRON_TRITON_HOME", str(tmp_path / "nowhere"))
-    home = tmp_path / "shop"
+    home = small_shop(tmp_path / "shop")
     refused = run_demo(home, *SIZE)
     assert refused.returncode == 2
     for word in ("nowhere", "MULTITRON_TRITON_URL", "MULTITRON_SCORER=in_process"):
