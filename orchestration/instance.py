@@ -43,4 +43,6 @@ def close_dead_runs(instance: dg.DagsterInstance, *, tag: str, value: str) -> in
     runs = instance.get_runs(dg.RunsFilter(statuses=unfinished, tags={tag: value}))
     for run in runs:
         instance.report_run_failed(run, message="The process of this run was killed; a later start found it dead.")
+        # A killed run keeps its place in a pool, and the next run of that pool would wait for ever.
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     return len(runs)
