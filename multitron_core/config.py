@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from multitron_core.errors import InputError
 from multitron_core.preference import pi_grid
+from multitron_core.regularisers import REGULARISERS
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class TrainingConfig:
     pi_per: Literal["session", "batch"] = "session"  # official batch
     order_loss: Literal["bce", "ordered_softmax"] = "bce"  # "ordered_softmax" ranks what is ordered, bce calibrates it
     scalarisation: Literal["linear", "chebyshev"] = "linear"
-    regulariser: Literal["non_uniformity", "cosine", "none"] = "non_uniformity"
+    regulariser: str = "non_uniformity"  # a name of `regularisers.REGULARISERS`
     regularisation: float = 0.2  # lambda of equation 4
     regulariser_form: Literal["paper", "released"] = "paper"  # the released code computes another divergence
     regulariser_g: Literal["identity", "softmax"] = "identity"  # g of equation 3
@@ -110,7 +112,7 @@ class TrainingConfig:
         _one_of(self, "pi_per", ("session", "batch"))
         _one_of(self, "order_loss", ("bce", "ordered_softmax"))
         _one_of(self, "scalarisation", ("linear", "chebyshev"))
-        _one_of(self, "regulariser", ("non_uniformity", "cosine", "none"))
+        _one_of(self, "regulariser", REGULARISERS)
         _one_of(self, "regulariser_form", ("paper", "released"))
         _one_of(self, "regulariser_g", ("identity", "softmax"))
         _one_of(self, "collisions", ("masked", "official"))
@@ -156,6 +158,6 @@ def _within(config: Any, low: float, high: float, *names: str) -> None:
             _refuse(config, name, f"use a value between {low} and {high}")
 
 
-def _one_of(config: Any, name: str, values: tuple[str, ...]) -> None:
+def _one_of(config: Any, name: str, values: Iterable[str]) -> None:
     if getattr(config, name) not in values:
         _refuse(config, name, f"use one of {', '.join(values)}")

@@ -7,8 +7,6 @@ Normann, Stepprath (RecSys 2024, arXiv 2407.16828), section 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +14,20 @@ from torch import Tensor
 
 from multitron_core.config import TrainingConfig
 from multitron_core.errors import InputError
+from multitron_core.regularisers import REGULARISERS, Elementwise, cosine, non_uniformity, weighted_shares
+
+__all__ = [
+    "chebyshev",
+    "click_loss",
+    "cosine",
+    "linear",
+    "non_uniformity",
+    "order_loss",
+    "ordered_softmax_loss",
+    "regulariser",
+    "scalarisation",
+    "weighted_shares",
+]
 
 
 def click_loss(positive_logits: Tensor, negative_logits: Tensor) -> Tensor:
@@ -85,61 +97,6 @@ def chebyshev(losses: Tensor, pi: Tensor, smoothness: float = 0.1) -> Tensor:
     return smoothness * (torch.logsumexp(losses * pi / smoothness, dim=-1) - math.log(k))
 
 
-def weighted_shares(losses: Tensor, pi: Tensor) -> Tensor:
-    """pihat of equation 3: pi_k L_k over their sum, which is kept at 1e-6 or more. [n, k] -> [n, k]."""
-    weighted = losses * pi
-    return weighted / weighted.sum(dim=-1, keepdim=True).clamp_min(1e-6)
-
-
-def non_uniformity(losses: Tensor, pi: Tensor, form: str = "paper", g: str = "identity") -> Tensor:
-    """The regulariser: how far the weighted losses are from being equal.
-
-    Form "paper" is equation 3, KL(g(pihat) | 1/k) = sum_j g_j log(k g_j). Form "released" is what the authors' code
-    computes: the cross-entropy of softmax(pihat) against 1/k, which is log k + KL(1/k | softmax(pihat)).
-
-    Args:
-        losses: float [n, k], >= 0.
-        pi: float [k] or [n, k].
-        form: "paper" or "released".
-        g: "identity" or "softmax"; form "released" always takes softmax.
-
-    Returns:
-        float [n]; "paper" is 0 where the weighted losses are equal and at most log k.
-
-    Raises:
-        InputError: an unknown form or g.
-    """
-    share = weighted_shares(losses, pi)
-    k = losses.shape[-1]
-    if form == "released":
-        return -F.log_softmax(share, dim=-1).mean(dim=-1)
-    if form != "paper":
-        raise InputError("unknown form", where="losses.non_uniformity", found=form, mend="use 'paper' or 'released'")
-    if g == "softmax":
-        share = share.softmax(dim=-1)
-    elif g != "identity":
-        raise InputError("unknown g", where="losses.non_uniformity", found=g, mend="use 'identity' or 'softmax'")
-    # x log x is 0 at 0, but its gradient is not finite there: the logarithm's argument stays above the smallest share
-    # that float32 divides to.
-    return (share * (k * share.clamp_min(1e-30)).log()).sum(dim=-1)
-
-
-def cosine(losses: Tensor, pi: Tensor) -> Tensor:
-    """-cos(pi, losses): pulls the loss vector to the ray of pi. Ruchte, Grabocka, "Scalable Pareto Front Approximation
-    for Deep Multi-Objective Learning" (ICDM 2021, arXiv 2103.13392). [n, k] and [k] or [n, k] -> [n], in [-1, 0].
-    """
-    return -F.cosine_similarity(losses, pi.expand_as(losses), dim=-1, eps=1e-5)
-
-
-def nothing(losses: Tensor, pi: Tensor) -> Tensor:
-    """No regulariser: zeros [n]."""
-    return torch.zeros_like(losses[..., 0])
-
-
-Elementwise = Callable[[Tensor, Tensor], Tensor]
-"""losses [n, k] and pi [k] or [n, k] -> [n]."""
-
-
 def scalarisation(config: TrainingConfig) -> Elementwise:
     """The scalarisation that the config names."""
     return {"linear": linear, "chebyshev": chebyshev}[config.scalarisation]
@@ -147,5 +104,4 @@ def scalarisation(config: TrainingConfig) -> Elementwise:
 
 def regulariser(config: TrainingConfig) -> Elementwise:
     """The regulariser that the config names, without its weight lambda."""
-    uniform: Elementwise = partial(non_uniformity, form=config.regulariser_form, g=config.regulariser_g)
-    return {"non_uniformity": uniform, "cosine": cosine, "none": nothing}[config.regulariser]
+    return REGULARISERS[config.regulariser](config)

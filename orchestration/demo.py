@@ -24,8 +24,9 @@ import polars as pl
 from multitron_core.errors import InputError, MultitronError
 from multitron_core.event_log import read_event_log
 from multitron_core.events import read_events
+from multitron_core.formats import FORMATS
 from multitron_core.lake import Lake
-from multitron_core.preset import named
+from multitron_core.preset import PRESETS, named
 from multitron_core.sessions import PreparedSessions, format_statistics
 from multitron_core.simulator import simulate
 from orchestration import models
@@ -60,11 +61,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=DEMO_HOME, help="the shop's home folder")
     parser.add_argument("--data", type=Path, help="folder of raw files; without it a shop is simulated")
-    parser.add_argument("--format", help="diginetica, yoochoose, otto or table; needed with --data")
+    parser.add_argument("--format", help=f"{', '.join(FORMATS)}; needed with --data")
     parser.add_argument("--split-days", type=int, help="days of the test set, instead of the format's own")
     parser.add_argument("--sessions", type=int, default=SESSIONS, help="size of the simulated shop")
     parser.add_argument("--items", type=int, default=ITEMS, help="size of its catalogue")
-    parser.add_argument("--preset", help="training preset: demo, diginetica, yoochoose, otto, official")
+    parser.add_argument("--preset", help=f"training preset: {', '.join(PRESETS)}")
     arguments = parser.parse_args()
     logging.getLogger("serving").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -128,7 +129,7 @@ def _shop(home: Path, *, data: Path | None, format: str | None, split_days: int 
         raise InputError(
             "DATA and FORMAT belong together",
             found={"DATA": str(data), "FORMAT": format},
-            mend="make demo DATA=<folder> FORMAT=diginetica|yoochoose|otto|table",
+            mend=f"make demo DATA=<folder> FORMAT={'|'.join(FORMATS)}",
         )
     if split_days is not None and split_days < 1:
         raise InputError("no day would be left to test on", where="SPLIT_DAYS", found=split_days, mend="use 1 or more")

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from multitron_core.channels import Channel, parse_channels
 from multitron_core.errors import InputError
+from multitron_core.formats import get_format
 from multitron_core.night_comparison import Thresholds
 from multitron_core.preference import DEFAULT_GRID, pi_grid
 
@@ -36,7 +37,7 @@ class Source(_Section):
     """Where the raw events are and how they are written."""
 
     path: str  # a folder, file, glob or URL; relative paths are relative to the home
-    format: Literal["diginetica", "yoochoose", "otto", "table"]
+    format: Annotated[str, AfterValidator(lambda name: get_format(name).name)]
     files: str | None = None  # files of one day, for example "events-{date}.csv.gz"; none: every file has every day
     columns: dict[str, Any] = Field(default_factory=dict)  # the `table` format's column mapping
     max_reject_share: Annotated[float, Field(ge=0, le=1)] = 0.01

@@ -1,15 +1,23 @@
-"""The raw formats. A new one is a file here and an entry in `FORMATS`."""
+"""The raw formats. A new one is a file here with a `FORMAT`: everything else finds it by its name."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 from multitron_core.errors import InputError
-from multitron_core.formats import diginetica, otto, table, yoochoose
 from multitron_core.formats.format import Format, PreparationRules, SplitRule
 from multitron_core.formats.table import ColumnMapping
 
-FORMATS: dict[str, Format] = {
-    each.name: each for each in (diginetica.FORMAT, yoochoose.FORMAT, otto.FORMAT, table.FORMAT)
-}
+
+def _formats() -> dict[str, Format]:
+    """The `FORMAT` of every file beside this one that has one, by its name."""
+    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    formats = [module.FORMAT for module in modules if hasattr(module, "FORMAT")]
+    return {each.name: each for each in formats}
+
+
+FORMATS: dict[str, Format] = _formats()
 
 __all__ = ["FORMATS", "ColumnMapping", "Format", "PreparationRules", "SplitRule", "get_format"]
 
