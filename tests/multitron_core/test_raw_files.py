@@ -77,7 +77,7 @@ def test_missing_orders_and_twins_are_refused(folder: Path) -> None:
     (folder / "b/clicks.dat.gz").write_text("")
     with pytest.raises(InputError, match=r"there twice.*clicks.dat.*clicks.dat.gz"):
         read_events(folder / "b", "yoochoose")
-    with pytest.raises(InputError, match=r"unknown format.*ottto.*diginetica, yoochoose, otto, table"):
+    with pytest.raises(InputError, match=r"unknown format.*ottto.*diginetica, otto, table, yoochoose"):
         read_events(folder, "ottto")
 
 
