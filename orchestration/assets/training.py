@@ -3,29 +3,14 @@
 import dagster as dg
 import polars as pl
 
-from multitron_core import pictures, preset
-from multitron_core.event_log import read_event_log
-from multitron_core.front import front_table, front_volume, spaced_preferences
-from multitron_core.front_measurement import measure_front
-from multitron_core.model import load_model
-from multitron_core.model_folder import fingerprint
-from multitron_core.preset import Preset
-from multitron_core.sessions import PreparedSessions, prepare_sessions
-from multitron_core.training import train
+from multitron_core import pictures
 from orchestration import models
-from orchestration.assets.ingestion import session_gap
 from orchestration.metadata import as_markdown, column_schema, counts, picture
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
-from orchestration.shop import Settings
+from orchestration.work import FRONT_POINTS, measure_model, prepare_training, preset_of, train_model
 
 GROUP = "training"
-FRONT_POINTS = 26
-
-
-def preset_of(settings: Settings) -> Preset:
-    """The preset of a shop, with what its settings change."""
-    return preset.named(settings.model.preset).changed(training=settings.model.training)
 
 
 def training_assets() -> list[dg.AssetsDefinition]:
@@ -39,15 +24,8 @@ def training_assets() -> list[dg.AssetsDefinition]:
     )
     def training_sessions(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         here = shop.load()
-        settings = here.settings
         with failures(context):
-            prepared = prepare_sessions(
-                read_event_log(shop.lake()),
-                settings.source.format,
-                split_days=settings.sessions.split_days,
-                session_gap=session_gap(here),
-            )
-            prepared.save(here.training_sessions)
+            prepared = prepare_training(here)
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": len(prepared.train),
@@ -71,22 +49,18 @@ def training_assets() -> list[dg.AssetsDefinition]:
     )
     def model(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         here = shop.load()
+
+        def log_epoch(row: dict[str, float]) -> None:
+            context.log.info("epoch %d: %s", row["epoch"], {name: round(value, 4) for name, value in row.items()})
+
         with failures(context):
-            prepared = PreparedSessions.load(here.training_sessions)
-            settings = preset_of(here.settings)
-            folder = here.models / f"{settings.name}-{fingerprint(prepared, settings)}"
-
-            def log_epoch(row: dict[str, float]) -> None:
-                context.log.info("epoch %d: %s", row["epoch"], {name: round(value, 4) for name, value in row.items()})
-
-            train(prepared, settings, folder, device=here.settings.model.device, on_epoch=log_epoch)
-            models.set_newest(here, folder)
+            folder = train_model(here, on_epoch=log_epoch)
         metrics = pl.read_parquet(folder / "metrics.parquet")
         return dg.MaterializeResult(
             metadata={
                 "dagster/uri": str(folder),
                 "model version": models.model_version(folder),
-                "preset": settings.name,
+                "preset": preset_of(here.settings).name,
                 "epochs": as_markdown(metrics),
                 "curves": picture(pictures.training_curves(metrics), "losses by epoch"),
             }
@@ -105,36 +79,23 @@ def training_assets() -> list[dg.AssetsDefinition]:
     def front(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         here, lake = shop.load(), shop.lake()
         with failures(context):
-            folder = models.newest(here)
-            version = models.model_version(folder)
-            trained, prepared = load_model(folder), PreparedSessions.load(here.training_sessions)
-            config = preset_of(here.settings).training
-            measured = measure_front(
-                trained, prepared, spaced_preferences(FRONT_POINTS, beta=config.beta), config=config
-            )
-            table, volume = front_table(measured), front_volume(measured)
-            table.write_parquet(folder / "front.parquet")
-            image = pictures.front_picture(table)
-            (folder / "front.png").write_bytes(image)
-            grid = front_table(
-                measure_front(trained, prepared, [float(pi) for pi in here.settings.preferences], config=config)
-            )
-            grid.write_parquet(folder / "grid.parquet")
-            committed = lake.replace_rows("fronts", table, key={"model_version": version})
+            measured = measure_model(here, models.newest(here))
+        table, volume = measured.table, measured.volume
+        image = (measured.folder / "front.png").read_bytes()
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": table.height,
                 "dagster/column_schema": column_schema(table),
                 "dagster/uri": lake.uri("fronts"),
-                "delta version": committed.delta_version,
-                "model version": version,
+                "delta version": measured.delta_version,
+                "model version": measured.model_version,
                 "front": picture(image, "click loss against order loss, coloured by the weight on orders"),
                 "metrics": picture(pictures.metrics_picture(table), "metrics against the weight on orders"),
                 "table": as_markdown(table),
-                "scored preferences": as_markdown(grid),
+                "scored preferences": as_markdown(measured.grid),
                 "hypervolume, normalised": str(volume.normalised),
                 "hypervolume, raw": f"{volume.raw}, reference {volume.reference}",
-                "picture": str(folder / "front.png"),
+                "picture": str(measured.folder / "front.png"),
             }
         )
 

@@ -1,0 +1,162 @@
+"""What the assets of training and serving do, without Dagster: the shell command calls the same functions.
+
+Each takes a shop and gives what it made; assets turn that into metadata, the shell into lines of text or JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from multitron_core import preset
+from multitron_core.baselines import evaluate_baselines, popularity
+from multitron_core.config import TrainingConfig, from_dict
+from multitron_core.errors import InputError
+from multitron_core.event_log import read_event_log
+from multitron_core.front import front_table, front_volume, spaced_preferences
+from multitron_core.front_measurement import measure_front
+from multitron_core.hypervolume import FrontVolume
+from multitron_core.lake import Lake
+from multitron_core.model import load_model
+from multitron_core.model_folder import fingerprint
+from multitron_core.pictures import front_picture
+from multitron_core.preset import Preset
+from multitron_core.sessions import PreparedSessions, prepare_sessions
+from multitron_core.training import train
+from orchestration import models
+from orchestration.assets.ingestion import session_gap
+from orchestration.shop import Settings, Shop
+from serving.deployment import Deployment, deploy
+from serving.quality import better_than, no_worse_than_live
+from serving.repository import MODEL_NAME
+from serving.request import LiveModel, Server
+
+FRONT_POINTS = 26
+"""Points of a front, as in the paper."""
+
+
+def lake_of(shop: Shop) -> Lake:
+    """The Delta tables of a shop."""
+    return Lake(shop.lake, shop.storage_options)
+
+
+def preset_of(settings: Settings) -> Preset:
+    """The preset of a shop, with what its settings change."""
+    return preset.named(settings.model.preset).changed(training=settings.model.training)
+
+
+def prepare_training(shop: Shop) -> PreparedSessions:
+    """Sessions of all ingested days, split into train and test, kept in the shop's home."""
+    prepared = prepare_sessions(
+        read_event_log(lake_of(shop)),
+        shop.settings.source.format,
+        split_days=shop.settings.sessions.split_days,
+        session_gap=session_gap(shop),
+    )
+    prepared.save(shop.training_sessions)
+    return prepared
+
+
+def train_model(shop: Shop, *, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Path:
+    """Train the shop's preset on its prepared sessions; the model becomes the newest one.
+
+    Args:
+        shop: whose.
+        on_epoch: called with each epoch's row of the metrics.
+
+    Returns:
+        The model folder; the one that is there where the same was trained before.
+    """
+    prepared = PreparedSessions.load(shop.training_sessions)
+    settings = preset_of(shop.settings)
+    folder = shop.models / f"{settings.name}-{fingerprint(prepared, settings)}"
+    train(prepared, settings, folder, device=shop.settings.model.device, on_epoch=on_epoch)
+    models.set_newest(shop, folder)
+    return folder
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredFront:
+    """The front of a model.
+
+    Args:
+        folder: the model's, which now holds `front.parquet`, `front.png` and `grid.parquet`.
+        model_version: the model's.
+        table: a row a preference, see `front.front_table`.
+        grid: the same at the preferences that the shop scores.
+        volume: both hypervolumes, with the declared reference.
+        delta_version: of the table `fronts`.
+    """
+
+    folder: Path
+    model_version: str
+    table: pl.DataFrame
+    grid: pl.DataFrame
+    volume: FrontVolume
+    delta_version: int
+
+
+def measure_model(
+    shop: Shop, folder: Path, *, points: int = FRONT_POINTS, progress: Callable[[int, int], None] | None = None
+) -> MeasuredFront:
+    """Measure a model's front on the test sessions; keep it with the model and in the table `fronts`.
+
+    Args:
+        shop: whose.
+        folder: the model's.
+        points: preferences of the front.
+        progress: called with the batches done and their number.
+    """
+    version = models.model_version(folder)
+    trained, prepared = load_model(folder), PreparedSessions.load(shop.training_sessions)
+    config = from_dict(TrainingConfig, json.loads((folder / "config.json").read_text())["training"])
+    measured = measure_front(
+        trained, prepared, spaced_preferences(points, beta=config.beta), config=config, progress=progress
+    )
+    table = front_table(measured)
+    table.write_parquet(folder / "front.parquet")
+    (folder / "front.png").write_bytes(front_picture(table))
+    grid = front_table(measure_front(trained, prepared, [float(pi) for pi in shop.settings.preferences], config=config))
+    grid.write_parquet(folder / "grid.parquet")
+    committed = lake_of(shop).replace_rows("fronts", table, key={"model_version": version})
+    return MeasuredFront(folder, version, table, grid, front_volume(measured), committed.delta_version)
+
+
+def deploy_model(shop: Shop, folder: Path, server: Server) -> Deployment | None:
+    """Deploy a model behind its gates; None where it is live already.
+
+    Raises:
+        InputError: a gate or a golden answer refuses it; what was live stays live.
+    """
+    prepared = PreparedSessions.load(shop.training_sessions)
+    live = live_of(server)
+    if live is not None and live.model_version == models.model_version(folder):
+        return None
+    return deploy(
+        folder,
+        server,
+        golden_sessions=prepared.test,
+        golden_pi=shop.settings.preferences,
+        gates=[
+            better_than({"click_recall_20": popularity_recall(prepared)}, name="popularity"),
+            no_worse_than_live(tolerance=shop.settings.model.gate_tolerance),
+        ],
+    )
+
+
+def popularity_recall(prepared: PreparedSessions) -> float:
+    """Click recall@20 of the most clicked items on the test sessions: the least that a model must beat."""
+    measured = evaluate_baselines(prepared.train, prepared.test, baselines={"popularity": popularity(prepared.train)})
+    return float(measured["click_recall_20"].item())
+
+
+def live_of(server: Server) -> LiveModel | None:
+    """What the server answers with now; None when nothing is deployed there."""
+    try:
+        return server.live_model(model_name=MODEL_NAME)
+    except InputError:
+        return None
