@@ -23,7 +23,19 @@ EARLIEST, LATEST = "1990-01-01", "2100-01-01"
 TEXT_LIMIT = 500
 """Characters of a rejected line that are kept."""
 
-PARSED_COLUMNS = ("session_id", "item_id", "ts", "event_type", "file", "line", "reason", "text")
+PARSED_SCHEMA = pl.Schema(
+    {
+        "session_id": pl.String,
+        "item_id": pl.Int64,  # or String, as the source has them
+        "ts": TIME,
+        "event_type": pl.String,
+        "file": pl.String,
+        "line": pl.Int64,
+        "reason": pl.String,
+        "text": pl.String,
+    }
+)
+PARSED_COLUMNS = PARSED_SCHEMA.names()
 
 
 @dataclass(frozen=True)
