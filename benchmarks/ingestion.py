@@ -5,8 +5,9 @@
 The raw files are simulated: Yoochoose's format with 4 million clicks, OTTO's with as many gigabytes as `--sizes` says.
 Each preparation is a process of its own that is timed from start to end, imports and the writing of its result
 included; its peak memory is what the operating system reports for it. The official code runs on the same files in the
-same run, in UTC (its split depends on the time zone), and what the two made is then compared session by session: the
-same sessions in the same order, the same items in the same index order, the same labels, the same counts.
+same run, in turn with ours as often as `--rounds` says, in UTC; ratios are taken within each pair of runs. What the two
+made is then compared session by session: the same sessions in the same order, the same items in the same index order,
+the same labels, the same counts. Processor seconds are of all cores: the official code uses one, ours two.
 
 The two do not do the same work. The official filter for OTTO only drops the carts and rewrites the text; ours also
 checks every line, labels the clicks and encodes the sessions.
@@ -33,10 +34,14 @@ from typing import Any, NamedTuple
 # Nothing heavy is imported up here: a child process starts as a copy of this one, and its peak memory would count it.
 
 ROOT = Path(__file__).resolve().parents[1]
+UTC = {"TZ": "UTC"}  # the official split depends on the time zone
 OFFICIAL_NAMES = {
     "yoochoose": ("yoochoose-clicks.dat", "yoochoose-buys.dat"),
     "otto": ("otto-recsys-train.jsonl", "otto-recsys-test.jsonl"),
 }
+
+
+TIMES = ("seconds", "cpu_seconds")
 
 
 class Measured(NamedTuple):
@@ -54,6 +59,9 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=float, default=[1.0], metavar="GB", help="sizes of the OTTO files")
     parser.add_argument("--official", type=Path, metavar="CHECKOUT", help="a checkout of otto-de/MultiTRON to compare")
     parser.add_argument("--data", type=Path, help="where the raw files are made and kept (default: a temporary folder)")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="pairs of runs, ours and official in turn; medians are told"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--small", action="store_true", help="a tenth of a minute: 0.2 million clicks, 0.05 GB")
     options = parser.parse_args()
@@ -68,21 +76,24 @@ def main() -> None:
         data.mkdir(parents=True, exist_ok=True)
         for format in options.formats:
             for size in options.sizes if format == "otto" else [options.clicks / 1e6]:
-                rows.append(measure(format, size, data, Path(temporary), options.official))
+                rows.append(measure(format, size, data, Path(temporary), options.official, options.rounds))
     print_table(rows)
-    line = straight_line([row for row in rows if row["format"] == "otto"])
-    if line:
-        print(
-            f"\nOTTO, time against size: {line['seconds_per_gb']:.2f} s a GB, {line['seconds_at_zero']:.2f} s at 0, "
-            f"largest distance from the line {line['largest_residual_share']:.1%} of the time"
-        )
+    lines = {name: straight_line([row for row in rows if row["format"] == "otto"], name) for name in TIMES}
+    for name, line in lines.items():
+        if line:
+            print(
+                f"\nOTTO, {name} against size: {line['seconds_per_gb']:.2f} a GB, {line['seconds_at_zero']:.2f} at 0, "
+                f"largest distance from the line {line['largest_residual_share']:.1%}"
+            )
     if options.json:
-        options.json.write_text(json.dumps({"rows": rows, "otto_line": line}, indent=2) + "\n")
+        options.json.write_text(json.dumps({"rows": rows, "otto_lines": lines}, indent=2) + "\n")
     if any(row.get("different") for row in rows):
         sys.exit("ours and the official preparation differ, see above")
 
 
-def measure(format: str, size: float, data: Path, temporary: Path, official: Path | None) -> dict[str, Any]:
+def measure(
+    format: str, size: float, data: Path, temporary: Path, official: Path | None, rounds: int
+) -> dict[str, Any]:
     """Simulate one data set, prepare it, and compare with the official preparation if there is one."""
     raw = data / f"{format}-{size:g}"
     progress(f"{format} {size:g}: raw files in {raw}")
@@ -93,26 +104,46 @@ def measure(format: str, size: float, data: Path, temporary: Path, official: Pat
     gigabytes = sum(file.stat().st_size for file in files) / 1e9
     events = counts["clicks"] + counts["carts"] + counts["orders"]
     row: dict[str, Any] = {"format": format, "gb": gigabytes, "clicks": counts["clicks"], "events": events}
-
-    progress(f"{format} {size:g}: our preparation of {gigabytes:.2f} GB, {events:,} events")
-    ours = temporary / "ours"
-    command = [sys.executable, "-m", "multitron_core.sessions", "--format", format, "--data", str(raw)]
-    row["ours"] = timed([*command, "--out", str(ours)], cwd=ROOT)._asdict()
+    commands = {"ours": preparation(format, raw, temporary / "ours")}
     if official:
-        progress(f"{format} {size:g}: the official preparation")
-        theirs = temporary / "official"
-        (theirs / format).mkdir(parents=True)
-        for file in files:
-            (theirs / format / file.name).symlink_to(file.resolve())
-        command = [sys.executable, "-m", "src.preprocessing", "--dataset", format, "--data_dir", str(theirs)]
-        row["official"] = timed(command, cwd=official, environment={"TZ": "UTC"})._asdict()
+        commands["official"] = official_preparation(format, files, temporary / "official", official)
+    row |= {f"{who}_rounds": [] for who in commands}
+    for number in range(rounds):  # in turn, so that what else the machine does meets both
+        for who, command in commands.items():
+            progress(f"{format} {size:g}: {who}, {gigabytes:.2f} GB, {events:,} events, round {number + 1} of {rounds}")
+            row[f"{who}_rounds"].append(timed(*command)._asdict())
+    for who in commands:
+        row[who] = {name: statistics.median(run[name] for run in row[f"{who}_rounds"]) for name in Measured._fields}
+    if official:
+        pairs = list(zip(row["official_rounds"], row["ours_rounds"], strict=True))
+        for name in TIMES:
+            row[f"times_faster_{name}"] = statistics.median(theirs[name] / ours[name] for theirs, ours in pairs)
         progress(f"{format} {size:g}: comparing what the two made")
-        row["different"] = in_a_process(differences, format, raw, ours, theirs / format)
+        row["different"] = in_a_process(differences, format, raw, temporary / "ours", temporary / "official" / format)
         for difference in row["different"]:
             print(f"DIFFERENT {format} {size:g}: {difference}")
-        shutil.rmtree(theirs)
-    shutil.rmtree(ours)
+        shutil.rmtree(temporary / "official")
+    for folder in temporary.glob("ours*"):
+        folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
     return row
+
+
+Command = tuple[list[str], Path, dict[str, str]]
+"""Arguments, working directory, additions to the environment."""
+
+
+def preparation(format: str, raw: Path, out: Path) -> Command:
+    """Our preparation of raw files."""
+    arguments = ["-m", "multitron_core.sessions", "--format", format, "--data", str(raw), "--out", str(out)]
+    return [sys.executable, *arguments], ROOT, {}
+
+
+def official_preparation(format: str, files: list[Path], out: Path, checkout: Path) -> Command:
+    """The official preparation; it writes beside the files that it reads."""
+    (out / format).mkdir(parents=True)
+    for file in files:
+        (out / format / file.name).symlink_to(file.resolve())
+    return [sys.executable, "-m", "src.preprocessing", "--dataset", format, "--data_dir", str(out)], checkout, UTC
 
 
 def simulate_raw(format: str, size: float, folder: Path) -> dict[str, int]:
@@ -127,12 +158,12 @@ def simulate_raw(format: str, size: float, folder: Path) -> dict[str, int]:
     return done.counts
 
 
-def timed(command: list[str], *, cwd: Path, environment: dict[str, str] | None = None) -> Measured:
+def timed(command: list[str], cwd: Path, environment: dict[str, str]) -> Measured:
     """Run a command; its wall time and the peak of its resident memory."""
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
         process = subprocess.Popen(
-            command, cwd=cwd, env={**os.environ, **(environment or {})}, stdout=output, stderr=subprocess.STDOUT
+            command, cwd=cwd, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT
         )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
@@ -282,37 +313,34 @@ def items_come_from_the_raw_file(clicks: Path, prepared: Any) -> list[str]:
     )
 
 
-def straight_line(rows: list[dict[str, Any]]) -> dict[str, float] | None:
-    """Least squares of our seconds over gigabytes; None for fewer than three sizes."""
+def straight_line(rows: list[dict[str, Any]], name: str) -> dict[str, float] | None:
+    """Least squares of our seconds (or processor seconds) over gigabytes; None for fewer than three sizes."""
     if len(rows) < 3:
         return None
-    x, y = [row["gb"] for row in rows], [row["ours"]["seconds"] for row in rows]
+    x, y = [row["gb"] for row in rows], [row["ours"][name] for row in rows]
     slope, intercept = statistics.linear_regression(x, y)
     residuals = [abs(slope * gb + intercept - seconds) / seconds for gb, seconds in zip(x, y, strict=True)]
     return {"seconds_per_gb": slope, "seconds_at_zero": intercept, "largest_residual_share": max(residuals)}
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """The measurements as a Markdown table."""
-    print("\n| format | GB | events | preparation | seconds | CPU s | events/s | peak MB | speed | memory | same |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    """The measurements as a Markdown table; medians over the rounds, and of the ratios of each pair of runs."""
+    print(
+        "\n| format | GB | events | preparation | s | CPU s | events/s | peak MB | faster | in CPU s | memory | same |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         for who in ("official", "ours"):
             if who not in row:
                 continue
-            seconds, peak = row[who]["seconds"], row[who]["peak_mb"]
-            cells = [row["format"], f"{row['gb']:.2f}", f"{row['events']:,}", who]
-            cells += [
-                f"{seconds:.1f}",
-                f"{row[who]['cpu_seconds']:.1f}",
-                f"{row['events'] / seconds:,.0f}",
-                f"{peak:,.0f}",
-            ]
+            seconds, cpu_seconds, peak = (row[who][name] for name in Measured._fields)
+            cells = [row["format"], f"{row['gb']:.2f}", f"{row['events']:,}", who, f"{seconds:.1f}"]
+            cells += [f"{cpu_seconds:.1f}", f"{row['events'] / seconds:,.0f}", f"{peak:,.0f}"]
             if who == "ours" and "official" in row:
-                cells += [f"{row['official']['seconds'] / seconds:.1f} x", f"{peak / row['official']['peak_mb']:.2f} x"]
-                cells += ["NO" if row["different"] else "yes"]
+                cells += [f"{row[f'times_faster_{name}']:.1f} x" for name in TIMES]
+                cells += [f"{peak / row['official']['peak_mb']:.2f} x", "NO" if row["different"] else "yes"]
             else:
-                cells += ["", "", ""]
+                cells += [""] * 4
             print("| " + " | ".join(cells) + " |")
 
 

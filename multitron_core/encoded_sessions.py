@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from multitron_core.errors import InputError
+from multitron_core.ragged import ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ class EncodedSessions:
         rows = np.asarray(rows, dtype=np.int64)
         lengths = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        clicks = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - self.offsets[rows], lengths)
+        clicks = ranges(self.offsets[rows], lengths)
         return EncodedSessions(
             self.session_ids.gather(rows), offsets, self.items[clicks], self.ordered[clicks], self.vocabulary_hash
         )

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.ragged import ranges
 from multitron_core.session_clicks import SessionClicks, order_labels
 
 
@@ -74,8 +75,7 @@ def merge_shards(
         shard = shards.pop(0)
         sessions = slice(done, done + len(shard.clicks))
         done += len(shard.clicks)
-        shift = begin[sessions] - shard.clicks.offsets[:-1]
-        target = np.repeat(shift, shard.clicks.lengths) + np.arange(len(shard.ordered))
+        target = ranges(begin[sessions], shard.clicks.lengths)
         items[target], ordered[target] = shard.clicks.items.to_numpy(), shard.ordered
     return EncodedSessions(session_ids.gather(rows), offsets, items, ordered, vocabulary_hash)
 

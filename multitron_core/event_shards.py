@@ -134,11 +134,13 @@ class EventShards:
         nulls = {name: count for name, count in batch.null_count().row(0, named=True).items() if count}
         if nulls:
             raise InputError("events have nulls", found=nulls, mend="read the events with read_events, or drop them")
-        counts = dict(batch["event_type"].value_counts().iter_rows())
-        unknown = sorted(set(counts) - set(EVENT_TYPES))
-        if unknown:
+        event_type = batch["event_type"].cast(pl.Enum(EVENT_TYPES), strict=False)
+        if event_type.null_count():
+            unknown = batch["event_type"].filter(event_type.is_null()).unique().sort().to_list()
             raise InputError("unknown event types", found=unknown, mend=f"map them to {', '.join(EVENT_TYPES)}")
-        self.counts.update(counts)
+        counted = np.bincount(event_type.to_physical(), minlength=len(EVENT_TYPES))
+        self.counts.update(dict(zip(EVENT_TYPES, counted.tolist(), strict=True)))
+        batch = batch.with_columns(event_type)
         if "file" in batch.columns:
             # Most batches are of one file, which the extremes tell without looking at every row twice.
             one_file = batch["file"].min() == batch["file"].max()
@@ -151,7 +153,7 @@ class EventShards:
             batch = batch.with_columns(file=pl.lit(0, pl.UInt32), line=line)
         self._seen += len(batch)
         self._buffered += len(batch)
-        self._buffer.append(batch.with_columns(pl.col("event_type").cast(pl.Enum(EVENT_TYPES))))
+        self._buffer.append(batch)
         if self._buffered >= self._limit:
             self._spill()
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from multitron_core.ragged import ranges
+
 
 @dataclass(frozen=True, eq=False)
 class SessionClicks:
@@ -45,10 +47,6 @@ class SessionClicks:
         """int64 [sessions]: the time of the last click; every session must have one."""
         return self.ts[self.offsets[1:] - 1]
 
-    def session_of_click(self) -> np.ndarray:
-        """int64 [clicks]: the row of each click's session."""
-        return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
-
     def with_items(self, items: pl.Series) -> SessionClicks:
         """The same clicks on other names of their items."""
         return dataclasses.replace(self, items=items)
@@ -73,8 +71,7 @@ class SessionClicks:
     def take(self, rows: np.ndarray) -> SessionClicks:
         """The sessions of these rows (int64 [n]) in this order."""
         lengths = self.lengths[rows]
-        ends = np.cumsum(lengths)
-        clicks = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.offsets[rows] - (ends - lengths), lengths)
+        clicks = ranges(self.offsets[rows], lengths)
         return SessionClicks(
             self.session_ids.gather(rows), self.first_place[rows], lengths, self.items.gather(clicks), self.ts[clicks]
         )
@@ -138,7 +135,7 @@ def order_labels(clicks: SessionClicks, orders: pl.DataFrame) -> np.ndarray:
     first), so an order at or after the click counts.
 
     Args:
-        clicks: `items` are integer codes.
+        clicks: `items` are integer codes of 32 bits.
         orders: `session` (row of the session, integer), `item` (code), `ts` Int64.
 
     Returns:
@@ -146,23 +143,15 @@ def order_labels(clicks: SessionClicks, orders: pl.DataFrame) -> np.ndarray:
     """
     if not len(orders):
         return np.zeros(len(clicks.ts), dtype=bool)
-    session = clicks.session_of_click()
     with_order = np.zeros(len(clicks), dtype=bool)
     with_order[orders["session"].to_numpy()] = True
-    candidates = np.flatnonzero(with_order[session])  # few sessions have orders: only their clicks are looked up
-    table = pl.DataFrame(
-        {
-            "session": session[candidates],
-            "item": clicks.items.gather(candidates).cast(pl.Int64),
-            "ts": clicks.ts[candidates],
-        }
-    )
-    last_order = (
-        orders.select(pl.col("session", "item").cast(pl.Int64), pl.col("ts").alias("last_order"))
-        .group_by("session", "item")
-        .agg(pl.col("last_order").max())
-    )
-    joined = table.join(last_order, on=["session", "item"], how="left", maintain_order="left")
-    ordered = np.zeros(len(session), dtype=bool)
+    candidates = np.flatnonzero(np.repeat(with_order, clicks.lengths))  # few sessions have orders
+    rows = np.flatnonzero(with_order)
+    session = np.repeat(rows, clicks.lengths[rows])
+    pair = pl.col("session").cast(pl.Int64) * 2**32 + pl.col("item")  # one key joins faster than two
+    last_order = orders.group_by(pair=pair).agg(last_order=pl.col("ts").max())
+    table = pl.DataFrame({"session": session, "item": clicks.items.gather(candidates), "ts": clicks.ts[candidates]})
+    joined = table.select("ts", pair=pair).join(last_order, on="pair", how="left", maintain_order="left")
+    ordered = np.zeros(len(clicks.ts), dtype=bool)
     ordered[candidates] = (joined["last_order"] >= joined["ts"]).fill_null(False).to_numpy()
     return ordered

@@ -1,7 +1,7 @@
 """Integers out of text, many at once: eight ASCII digits are one load of 64 bits and three multiplications.
 
-The digits of a number stand in a word as bytes, the first one lowest. One multiplication adds every digit, times ten, to
-its neighbour; two more do the same for pairs and for fours (SIMD within a register).
+The digits of a number stand in a word as bytes, the first one lowest. One multiplication adds every digit, times ten,
+to its neighbour; two more do the same for pairs and for fours (SIMD within a register).
 """
 
 from __future__ import annotations

@@ -24,16 +24,16 @@ TEXT_LIMIT = 500
 """Characters of a rejected line that are kept."""
 
 PARSED_SCHEMA = pl.Schema(
-    {
-        "session_id": pl.String,
-        "item_id": pl.Int64,  # or String, as the source has them
-        "ts": TIME,
-        "event_type": pl.String,
-        "file": pl.String,
-        "line": pl.Int64,
-        "reason": pl.String,
-        "text": pl.String,
-    }
+    [
+        ("session_id", pl.String),
+        ("item_id", pl.Int64),  # or String, as the source has them
+        ("ts", TIME),
+        ("event_type", pl.String),
+        ("file", pl.String),
+        ("line", pl.Int64),
+        ("reason", pl.String),
+        ("text", pl.String),
+    ]
 )
 PARSED_COLUMNS = PARSED_SCHEMA.names()
 
