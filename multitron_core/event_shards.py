@@ -126,9 +126,9 @@ class EventShards:
         A session's events are all in one shard, in the order in which they were read; `place` is the order of lines.
         """
         if not self._spills:
-            return self._with_place(self._drain())
+            return self._finished(self._drain())
         first, last = (BUCKETS * n // self._shards for n in (number, number + 1))
-        return self._with_place(pl.concat(spill.load(first, last) for spill in self._spills))
+        return self._finished(pl.concat(spill.load(first, last) for spill in self._spills))
 
     def _take(self, batch: pl.DataFrame) -> None:
         nulls = {name: count for name, count in batch.null_count().row(0, named=True).items() if count}
@@ -140,22 +140,28 @@ class EventShards:
             raise InputError("unknown event types", found=unknown, mend=f"map them to {', '.join(EVENT_TYPES)}")
         counted = np.bincount(event_type.to_physical(), minlength=len(EVENT_TYPES))
         self.counts.update(dict(zip(EVENT_TYPES, counted.tolist(), strict=True)))
-        batch = batch.with_columns(event_type)
-        if "file" in batch.columns:
-            # Most batches are of one file, which the extremes tell without looking at every row twice.
-            one_file = batch["file"].min() == batch["file"].max()
-            for name in batch["file"].head(1) if one_file else batch["file"].unique().sort():
-                self._files.setdefault(name, len(self._files))
-            batch = batch.with_columns(pl.col("file").replace_strict(self._files, return_dtype=pl.UInt32))
-        else:
-            self._files.setdefault("", 0)
-            line = pl.int_range(self._seen, self._seen + len(batch), dtype=pl.Int64)
-            batch = batch.with_columns(file=pl.lit(0, pl.UInt32), line=line)
+        place = self._place(batch)
+        batch = batch.select("session_id", "item_id", "ts").with_columns(event_type, place)
         self._seen += len(batch)
         self._buffered += len(batch)
         self._buffer.append(batch)
         if self._buffered >= self._limit:
             self._spill()
+
+    def _place(self, batch: pl.DataFrame) -> pl.Series:
+        """Where each event stands, files being numbered in the order in which they come."""
+        if "file" not in batch.columns:
+            self._files.setdefault("", 0)
+            return pl.int_range(self._seen, self._seen + len(batch), eager=True).alias("place")
+        # Most batches are of one file, which the extremes tell without looking at every row twice.
+        one_file = batch["file"].min() == batch["file"].max()
+        for name in batch["file"].head(1) if one_file else batch["file"].unique().sort():
+            self._files.setdefault(name, len(self._files))
+        if one_file:
+            return batch["line"].alias("place") + (self._files[batch["file"][0]] << LINE_BITS)
+        return batch["line"].alias("place") + batch["file"].replace_strict(
+            {name: number << LINE_BITS for name, number in self._files.items()}, return_dtype=pl.Int64
+        )
 
     def _drain(self) -> pl.DataFrame:
         """What was buffered, which is not held here any more."""
@@ -171,11 +177,12 @@ class EventShards:
         path = Path(self._folder.name) / f"spill-{len(self._spills)}"
         self._spills.append(_Spill.write(path, self._drain()))
 
-    def _with_place(self, events: pl.DataFrame) -> pl.DataFrame:
+    def _finished(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Events of a shard with files numbered by name, and users cut into sessions."""
         rank = {name: rank for rank, name in enumerate(self.file_names())}
-        file_places = np.array([rank[name] for name in self._files], dtype=np.int64) << LINE_BITS
-        place = pl.Series("place", file_places[events["file"].to_numpy()] | events["line"].to_numpy())
-        events = events.drop("file", "line").with_columns(place)
+        moved = np.array([(rank[name] - number) << LINE_BITS for name, number in self._files.items()], dtype=np.int64)
+        if moved.any():
+            events = events.with_columns(pl.col("place") + pl.Series(moved[events["place"].to_numpy() >> LINE_BITS]))
         if self._gap is None:
             return events
         timed = events.lazy().with_columns(pl.col("ts").cast(TIME))

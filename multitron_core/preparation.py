@@ -183,7 +183,9 @@ def _drop_rare_items(shelf: _Shelf, item_ids: pl.Series, rules: PreparationRules
         found = clicks.items.alias("item_id").to_frame().join(codes, on="item_id", how="left", maintain_order="left")
         kept = found["code"].is_not_null()
         dropped[f"clicks: item with fewer than {rules.min_item_clicks} clicks"] += int((~kept).sum())
-        clicks = clicks.with_items(found["code"].fill_null(0)).with_clicks(kept.to_numpy())
+        clicks = clicks.with_items(found["code"].fill_null(0))
+        if not kept.all():
+            clicks = clicks.with_clicks(kept.to_numpy())
         clicks = _drop_short(clicks, rules, " after rare items", dropped)
         shelf.put(number, clicks, orders)
         return (int(clicks.first_ts().min()), int(clicks.first_ts().max())) if len(clicks) else None
