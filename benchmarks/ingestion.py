@@ -62,6 +62,9 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=1, help="pairs of runs, ours and official in turn; medians are told"
     )
+    parser.add_argument(
+        "--prefix", default="", help="before each measured command, such as 'chrt -f 5' on a busy machine"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--small", action="store_true", help="a tenth of a minute: 0.2 million clicks, 0.05 GB")
     options = parser.parse_args()
@@ -76,7 +79,7 @@ def main() -> None:
         data.mkdir(parents=True, exist_ok=True)
         for format in options.formats:
             for size in options.sizes if format == "otto" else [options.clicks / 1e6]:
-                rows.append(measure(format, size, data, Path(temporary), options.official, options.rounds))
+                rows.append(measure(format, size, data, Path(temporary), options))
     print_table(rows)
     lines = {name: straight_line([row for row in rows if row["format"] == "otto"], name) for name in TIMES}
     for name, line in lines.items():
@@ -91,9 +94,7 @@ def main() -> None:
         sys.exit("ours and the official preparation differ, see above")
 
 
-def measure(
-    format: str, size: float, data: Path, temporary: Path, official: Path | None, rounds: int
-) -> dict[str, Any]:
+def measure(format: str, size: float, data: Path, temporary: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Simulate one data set, prepare it, and compare with the official preparation if there is one."""
     raw = data / f"{format}-{size:g}"
     progress(f"{format} {size:g}: raw files in {raw}")
@@ -105,16 +106,16 @@ def measure(
     events = counts["clicks"] + counts["carts"] + counts["orders"]
     row: dict[str, Any] = {"format": format, "gb": gigabytes, "clicks": counts["clicks"], "events": events}
     commands = {"ours": preparation(format, raw, temporary / "ours")}
-    if official:
-        commands["official"] = official_preparation(format, files, temporary / "official", official)
+    if options.official:
+        commands["official"] = official_preparation(format, files, temporary / "official", options.official)
     row |= {f"{who}_rounds": [] for who in commands}
-    for number in range(rounds):  # in turn, so that what else the machine does meets both
+    for number in range(options.rounds):  # in turn, so that what else the machine does meets both
         for who, command in commands.items():
-            progress(f"{format} {size:g}: {who}, {gigabytes:.2f} GB, {events:,} events, round {number + 1} of {rounds}")
-            row[f"{who}_rounds"].append(timed(*command)._asdict())
+            progress(f"{format} {size:g}: {who}, {gigabytes:.2f} GB, {events:,} events, round {number + 1}")
+            row[f"{who}_rounds"].append(timed(options.prefix.split() + command[0], *command[1:])._asdict())
     for who in commands:
         row[who] = {name: statistics.median(run[name] for run in row[f"{who}_rounds"]) for name in Measured._fields}
-    if official:
+    if options.official:
         pairs = list(zip(row["official_rounds"], row["ours_rounds"], strict=True))
         for name in TIMES:
             row[f"times_faster_{name}"] = statistics.median(theirs[name] / ours[name] for theirs, ours in pairs)

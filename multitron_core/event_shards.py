@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from multitron_core.session_cut import cut_sessions
 ROWS_IN_MEMORY = 2_000_000
 """Events that are held at once by default; a row takes about 50 bytes, and work on it about four times as much."""
 
+SPILLS_AT_ONCE = 2  # written while more events come
 BUCKETS = 64
 LINE_BITS = 40  # a place in the source is `file rank << 40 | line`: a million million lines a file
 
@@ -50,7 +52,8 @@ class EventShards:
         self._buffer: list[pl.DataFrame] = []
         self._buffered = self._seen = 0
         self._files: dict[str, int] = {}
-        self._spills: list[_Spill] = []
+        self._spills: list[Future[_Spill]] = []
+        self._writers = ThreadPoolExecutor(SPILLS_AT_ONCE, thread_name_prefix="spill")
         self._shards = 0  # when there are spills
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.counts: Counter[str] = Counter()
@@ -65,6 +68,7 @@ class EventShards:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._writers.shutdown()
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -105,6 +109,8 @@ class EventShards:
             self.rejected.update(dict(results[1].select("reason", "len").iter_rows()))
         if self._spills:
             self._spill()
+            for spill in self._spills:
+                spill.result()
             self._shards = min(-(-self._seen // self._limit), BUCKETS)
 
     @property
@@ -128,7 +134,7 @@ class EventShards:
         if not self._spills:
             return self._finished(self._drain())
         first, last = (BUCKETS * n // self._shards for n in (number, number + 1))
-        return self._finished(pl.concat(spill.load(first, last) for spill in self._spills))
+        return self._finished(pl.concat(spill.result().load(first, last) for spill in self._spills))
 
     def _take(self, batch: pl.DataFrame) -> None:
         nulls = {name: count for name, count in batch.null_count().row(0, named=True).items() if count}
@@ -174,8 +180,10 @@ class EventShards:
             return
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="multitron-shards-")
+        if len(self._spills) >= SPILLS_AT_ONCE:
+            self._spills[-SPILLS_AT_ONCE].result()  # memory stays bounded when the disk is slow
         path = Path(self._folder.name) / f"spill-{len(self._spills)}"
-        self._spills.append(_Spill.write(path, self._drain()))
+        self._spills.append(self._writers.submit(_Spill.write, path, self._drain()))
 
     def _finished(self, events: pl.DataFrame) -> pl.DataFrame:
         """Events of a shard with files numbered by name, and users cut into sessions."""
