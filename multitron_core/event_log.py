@@ -64,8 +64,8 @@ class IngestionReport:
         events: events of these files that stand in the log.
         counts: `{"in": n, "accepted": {type: n}, "duplicate": n, "rejected": {reason: n}, "late": n}`;
             in = accepted + duplicate + rejected. `late` are those of the accepted that belong to other days.
-        late_days: days outside `first` to `last` whose events were changed, and days whose files must be ingested
-            again because they repeat events that vanished. What was made from these days must be redone.
+        late_days: days outside `first` to `last` whose events have changed: what was made from them must be redone.
+        repeated_days: days whose files must be ingested again, because they repeat events that vanished.
         files: how many were read.
     """
 
@@ -74,6 +74,7 @@ class IngestionReport:
     events: int
     counts: dict[str, Any]
     late_days: list[date]
+    repeated_days: list[date]
     files: int
 
 
@@ -241,20 +242,23 @@ def _replace(
     stage_days: list[date | None] = [None] if stage.source_days is None else [*stage.source_days]
     write_table(lake, "rejects", in_days(stage_days), lambda _: iter([stage.rejects]))
     counts: list[pl.DataFrame] = []
-    redo: set[date] = set()
-
+    changed: set[date] = set()
+    repeated: set[date] = set()
     before = scan_table(lake, "ingestion").filter(pl.col("day").is_in(affected)).collect()
 
     def frames(standing: pl.LazyFrame) -> Iterator[pl.DataFrame]:
         counts.clear()
-        redo.clear()
+        changed.clear()
+        repeated.clear()
         for day in affected:
             rows = _rows(standing, stage, day)
             slices = max(1, -(-rows // rows_in_memory))
             for number in range(slices):
-                kept, vanished = _merge_day(standing, stage, day, slices, number)
+                kept, new, vanished = _merge_day(standing, stage, day, slices, number)
+                if new or vanished:
+                    changed.add(day)
                 if vanished:
-                    redo.update(_repeating(before, stage, day))
+                    repeated.update(_repeating(before, stage, day))
                 counts.append(
                     kept.group_by("day", "source_day", reason="event_type").agg(count=pl.len().cast(pl.Int64))
                 )
@@ -266,7 +270,6 @@ def _replace(
     own = statistics.filter(stage.of_these_files() | pl.col("source_day").is_null())
     late = own.filter(pl.col("what") == "accepted", ~pl.col("day").is_between(*days))
     accepted = _by_reason(own, "accepted")
-    changed = {day for day in affected if not days[0] <= day <= days[1]}
     return IngestionReport(
         *days,
         events=sum(accepted.values()),
@@ -277,7 +280,8 @@ def _replace(
             "rejected": _by_reason(own, "rejected"),
             "late": int(late["count"].sum()),
         },
-        late_days=sorted(changed | redo),
+        late_days=sorted(changed - set(days_between(*days))),
+        repeated_days=sorted(repeated),
         files=files,
     )
 
@@ -296,8 +300,10 @@ def _rows(events: pl.LazyFrame, stage: _Stage, day: date) -> int:
     return staged + events.filter(pl.col("day") == day).select(pl.len()).collect().item()
 
 
-def _merge_day(events: pl.LazyFrame, stage: _Stage, day: date, slices: int, number: int) -> tuple[pl.DataFrame, bool]:
-    """A slice of a day's events as they are to stand, and whether an event is gone that these files brought before."""
+def _merge_day(
+    events: pl.LazyFrame, stage: _Stage, day: date, slices: int, number: int
+) -> tuple[pl.DataFrame, int, int]:
+    """A slice of a day's events as they are to stand; how many are new, and how many of these files are gone."""
     in_slice = pl.lit(True) if slices == 1 else pl.col("session_id").hash() % slices == number
     standing = events.filter(pl.col("day") == day).filter(in_slice).collect()
     parts = [standing.filter(~stage.of_these_files())]
@@ -308,7 +314,7 @@ def _merge_day(events: pl.LazyFrame, stage: _Stage, day: date, slices: int, numb
     rows = pl.concat(parts).sort("session_id", "ts", "file", "line", maintain_order=True)
     kept = rows.filter(pl.struct(_IDENTITY).is_first_distinct())
     gone = standing.filter(stage.of_these_files()).join(kept, on=_IDENTITY, how="anti")
-    return kept, len(gone) > 0
+    return kept, len(kept) - len(standing) + len(gone), len(gone)  # an event stands once, before and after
 
 
 def _repeating(before: pl.DataFrame, stage: _Stage, day: date) -> list[date]:

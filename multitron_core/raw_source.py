@@ -11,6 +11,9 @@ from multitron_core.errors import InputError, UnavailableError
 from multitron_core.formats import ColumnMapping, get_format
 from multitron_core.raw_files import Location, RawFile, find_raw_files
 
+LATE_DAYS = 31
+"""Days that an event may be older than the file that brings it, unless a source says otherwise."""
+
 
 @dataclass(frozen=True)
 class RawSource:
@@ -35,7 +38,7 @@ class RawSource:
     files: str | None = None
     columns: ColumnMapping | Mapping[str, Any] | None = None
     max_reject_share: float = 0.01
-    max_late_days: int = 31
+    max_late_days: int = LATE_DAYS
     orders_required: bool = True
     storage_options: dict[str, str] | None = None
 

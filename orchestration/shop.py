@@ -19,13 +19,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from multitron_core.channels import Channel, parse_channels
 from multitron_core.errors import InputError
 from multitron_core.formats import get_format
+from multitron_core.ingestion_checks import Limits
 from multitron_core.night_comparison import Thresholds
 from multitron_core.preference import DEFAULT_GRID, pi_grid
+from multitron_core.raw_source import LATE_DAYS
 
 HOME_VARIABLE = "MULTITRON_HOME"
 URL_VARIABLE = "MULTITRON_TRITON_URL"
 SCORER_VARIABLE = "MULTITRON_SCORER"
 STORAGE_PREFIX = "MULTITRON_STORAGE_"
+SOURCE_PREFIX = "MULTITRON_SOURCE_"
 DEMO_HOME = Path("var/demo")
 
 
@@ -40,7 +43,9 @@ class Source(_Section):
     format: Annotated[str, AfterValidator(lambda name: get_format(name).name)]
     files: str | None = None  # files of one day, for example "events-{date}.csv.gz"; none: every file has every day
     columns: dict[str, Any] = Field(default_factory=dict)  # the `table` format's column mapping
-    max_reject_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_reject_share: Annotated[float, Field(ge=0, le=1)] = 0.01  # a day with more bad lines is not ingested
+    max_late_days: Annotated[int, Field(ge=0)] = LATE_DAYS  # an event that is older than its file by more is rejected
+    orders_required: bool = True  # whether clicks without a file of orders are refused
 
 
 class Calendar(_Section):
@@ -96,6 +101,18 @@ class Quality(_Section):
         return Thresholds(**self.model_dump())
 
 
+class Ingestion(_Section):
+    """When an ingested day looks wrong; see `ingestion_checks.Limits`."""
+
+    min_volume: Share = Limits.min_volume
+    max_volume: Annotated[float, Field(ge=1)] = Limits.max_volume
+    max_share: Share = Limits.max_share
+
+    def limits(self) -> Limits:
+        """As the checks take them."""
+        return Limits(**self.model_dump())
+
+
 class Tables(_Section):
     """Where the tables are, and for how long."""
 
@@ -117,6 +134,7 @@ class Settings(_Section):
     model: Model = Model()
     scoring: Scoring = Scoring()
     triton: Triton = Triton()
+    ingestion: Ingestion = Ingestion()
     quality: Quality = Quality()
     tables: Tables = Tables()
     channels: Annotated[dict[str, dict[str, Any]], AfterValidator(_checked_channels)] = Field(default_factory=dict)
@@ -171,12 +189,12 @@ class Shop(BaseModel):
         Credentials have no place in a file of settings. None leaves deltalake to what it finds by itself, for example
         AWS_REGION and the machine's role.
         """
-        found = {
-            name.removeprefix(STORAGE_PREFIX): value
-            for name, value in os.environ.items()
-            if name.startswith(STORAGE_PREFIX)
-        }
-        return found or None
+        return _options(STORAGE_PREFIX)
+
+    @property
+    def source_options(self) -> dict[str, str] | None:
+        """What the object store of the raw files asks for, MULTITRON_SOURCE_<option>; else the tables' options."""
+        return _options(SOURCE_PREFIX) or self.storage_options
 
     @property
     def training_sessions(self) -> Path:
@@ -219,6 +237,11 @@ class Shop(BaseModel):
         """Servers to use; the environment goes before the file, so that one command can bring its own server."""
         from_environment = os.environ.get(URL_VARIABLE, "")
         return tuple(url for url in from_environment.split(",") if url) or self.settings.triton.urls
+
+
+def _options(prefix: str) -> dict[str, str] | None:
+    found = {name.removeprefix(prefix): value for name, value in os.environ.items() if name.startswith(prefix)}
+    return found or None
 
 
 def demo_settings() -> Settings:
@@ -293,6 +316,7 @@ _EXPLANATIONS = {
     "model": "The preset, and what differs from it in [model.training].",
     "scoring": "A partition a night for each pi (the weight on orders), and the length of the lists.",
     "triton": "gRPC host:port of running servers; none: each step starts its own on loopback.",
+    "ingestion": "Against a usual day: a day beyond these fails its checks. max_share: of bad lines.",
     "quality": "Against the night before: a night beyond these is not published.",
     "tables": "root: where the tables are, none: lake/ here. keep_days: older nights are deleted.",
     "channels": "Who reads which table at which pi, a section [channels.<name>] each.",

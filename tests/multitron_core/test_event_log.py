@@ -100,7 +100,7 @@ def test_the_same_event_counts_once(tmp_path: Path, lake: Lake) -> None:
     # The first day is delivered again without the event that the second day's file repeats: that day must be redone.
     (raw / f"events-{D1}-again.csv").unlink()
     write(raw, D1, "a,1,2026-01-01T10:00:00Z,order")
-    assert D2 in ingest(table_source(raw), lake, D1, D1).late_days
+    assert ingest(table_source(raw), lake, D1, D1).repeated_days == [D2]
     ingest(table_source(raw), lake, D2, D2)
     assert ("a", 1, "01 10:00", "click") in rows(lake)
 

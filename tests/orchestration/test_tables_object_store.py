@@ -1,4 +1,4 @@
-"""The jobs over a shop whose tables are in an object store: the same jobs, another root, options by environment."""
+"""The jobs over a shop whose raw files and tables are in an object store: the same jobs, options by environment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ def test_a_night_over_s3(server, deployed_home, tmp_path, monkeypatch) -> None: 
     for name, value in {**ACCESS, "REGION": "us-east-1", "ENDPOINT_URL": server, "ALLOW_HTTP": "true"}.items():
         monkeypatch.setenv(f"MULTITRON_STORAGE_AWS_{name}", value)
     with copied_shop(deployed_home, tmp_path / "shop") as shop:
-        shop.change(tables={"root": "s3://nightly/shop", "keep_days": 1}, scoring={"pi": ["0.50"], "k": K})
+        for file in (tmp_path / "shop" / "raw").iterdir():
+            client.put_object(Bucket="nightly", Key=f"raw/{file.name}", Body=file.read_bytes())
+            file.unlink()
+        shop.change(
+            source={"path": "s3://nightly/raw", "format": "table", "files": "events-{date}.csv"},
+            tables={"root": "s3://nightly/shop", "keep_days": 1},
+            scoring={"pi": ["0.50"], "k": K},
+        )
         shop.ingest()
         night_over_s3(shop)
     assert not (tmp_path / "shop" / "lake").exists()
