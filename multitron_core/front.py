@@ -10,6 +10,7 @@ folder, --record the operating point.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import json
 import os
@@ -27,6 +28,7 @@ from multitron_core.errors import InputError, MultitronError
 from multitron_core.front_measurement import FrontMeasurement, HasTest, measure_front
 from multitron_core.hypervolume import (
     FrontVolume,
+    Interval,
     bootstrap_hypervolume,
     dominated,
     hypervolume,
@@ -217,8 +219,12 @@ def monotony(front: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def save_front(front: pl.DataFrame, model_dir: Path | str) -> None:
-    """Keep a front with its model: `front.parquet`, `front.png`, `front_metrics.png`, `front_beside_paper.png`.
+VOLUME_FILE = "hypervolume.json"
+
+
+def save_front(front: pl.DataFrame, volume: FrontVolume, model_dir: Path | str) -> None:
+    """Keep a front with its model: `front.parquet`, `hypervolume.json`, `front.png`, `front_metrics.png`,
+    `front_beside_paper.png`.
 
     Each file is replaced whole.
     """
@@ -228,6 +234,7 @@ def save_front(front: pl.DataFrame, model_dir: Path | str) -> None:
     published = {f"paper, {name}": paper_front(name) for name in PAPER_FRONTS}
     contents = {
         "front.parquet": table.getvalue(),
+        VOLUME_FILE: json.dumps(dataclasses.asdict(volume), indent=2).encode(),
         "front.png": front_picture(front),
         "front_metrics.png": metrics_picture(front),
         "front_beside_paper.png": compare_fronts({"this model": front, **published}),
@@ -236,6 +243,22 @@ def save_front(front: pl.DataFrame, model_dir: Path | str) -> None:
         temporary = model_dir / f".{name}.{os.getpid()}"
         temporary.write_bytes(content)
         os.replace(temporary, model_dir / name)
+
+
+def kept_volume(model_dir: Path | str) -> FrontVolume:
+    """The hypervolumes that `save_front` kept.
+
+    Raises:
+        InputError: there are none.
+    """
+    path = Path(model_dir) / VOLUME_FILE
+    try:
+        kept = json.loads(path.read_text())
+        return FrontVolume(Interval(**kept["normalised"]), Interval(**kept["raw"]), tuple(kept["reference"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "the front was not measured", where=path, found=str(error), mend="measure the model's front first"
+        ) from error
 
 
 def _load(model_dir: Path, sessions: Path) -> tuple[MultiTRON, TrainingConfig, EncodedSessions]:
@@ -289,7 +312,7 @@ def main(arguments: list[str] | None = None) -> int:
             front, given.objective, given.max_click_recall_loss, click_recall=f"click_recall_{given.k}"
         )
         if given.save:
-            save_front(front, given.model)
+            save_front(front, volume, given.model)
         if given.record:
             record_operating_point(point, given.model, name=given.record)
     except MultitronError as error:

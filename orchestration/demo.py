@@ -27,6 +27,7 @@ from multitron_core.events import read_events
 from multitron_core.formats import FORMATS
 from multitron_core.lake import Lake
 from multitron_core.preset import PRESETS, named
+from multitron_core.report import FILE_NAME
 from multitron_core.sessions import PreparedSessions, format_statistics
 from multitron_core.simulator import simulate
 from orchestration import models
@@ -310,6 +311,7 @@ def _print_results(shop: Shop) -> None:
         print(f"  {pi} {count:>9}  " + "  ".join(cells))
     _print_sessions(lake, day, [pi for pi in SHOWN_PI if pi in grid])
     print(f"\nThe front: {folder / 'front.png'}")
+    print(f"The report: {folder / FILE_NAME}   (one HTML file, for any browser)")
     name = "" if shop.home == DEMO_HOME.resolve() else f" MULTITRON_HOME={shop.home}"
     print(f"\nNext: make ui{name}   (the Dagster UI: how these tables came to be)")
 

@@ -30,8 +30,8 @@ def jobs(partitions: Partitions) -> dict[str, Any]:  # Dagster does not export t
             ),
             dg.define_asset_job(
                 "training",
-                dg.AssetSelection.assets("training_sessions", "model", "front", "deployed_model"),
-                description="Event log to training sessions, one model, its front, its deployment behind gates.",
+                dg.AssetSelection.assets("training_sessions", "model", "front", "report", "deployed_model"),
+                description="Event log to training sessions, one model, its front, report and gated deployment.",
             ),
             dg.define_asset_job(
                 "session_preparation",

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -17,14 +18,14 @@ from multitron_core.baselines import evaluate_baselines, popularity
 from multitron_core.config import TrainingConfig, from_dict
 from multitron_core.errors import InputError
 from multitron_core.event_log import read_event_log
-from multitron_core.front import front_table, front_volume, spaced_preferences
+from multitron_core.front import front_table, front_volume, save_front, spaced_preferences
 from multitron_core.front_measurement import measure_front
 from multitron_core.hypervolume import FrontVolume
 from multitron_core.lake import Lake
 from multitron_core.model import load_model
 from multitron_core.model_folder import fingerprint
-from multitron_core.pictures import front_picture
 from multitron_core.preset import Preset
+from multitron_core.report import write_report
 from multitron_core.sessions import PreparedSessions, prepare_sessions
 from multitron_core.training import train
 from orchestration import models
@@ -118,12 +119,17 @@ def measure_model(
         trained, prepared, spaced_preferences(points, beta=config.beta), config=config, progress=progress
     )
     table = front_table(measured)
-    table.write_parquet(folder / "front.parquet")
-    (folder / "front.png").write_bytes(front_picture(table))
+    volume = front_volume(measured)
+    save_front(table, volume, folder)
     grid = front_table(measure_front(trained, prepared, [float(pi) for pi in shop.settings.preferences], config=config))
     grid.write_parquet(folder / "grid.parquet")
     committed = lake_of(shop).replace_rows("fronts", table, key={"model_version": version})
-    return MeasuredFront(folder, version, table, grid, front_volume(measured), committed.delta_version)
+    return MeasuredFront(folder, version, table, grid, volume, committed.delta_version)
+
+
+def report_on(shop: Shop, folder: Path, out: Path | None = None, **options: Any) -> Path:
+    """Write the report of a model, by default into its folder; `options` as `multitron_core.report.write_report`."""
+    return write_report(folder, PreparedSessions.load(shop.training_sessions), out, **options)
 
 
 def deploy_model(shop: Shop, folder: Path, server: Server) -> Deployment | None:

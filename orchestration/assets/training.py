@@ -8,7 +8,7 @@ from orchestration import models
 from orchestration.metadata import as_markdown, column_schema, counts, picture
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
-from orchestration.work import FRONT_POINTS, measure_model, prepare_training, preset_of, train_model
+from orchestration.work import FRONT_POINTS, measure_model, prepare_training, preset_of, report_on, train_model
 
 GROUP = "training"
 
@@ -99,4 +99,29 @@ def training_assets() -> list[dg.AssetsDefinition]:
             }
         )
 
-    return [training_sessions, model, front]
+    @dg.asset(
+        deps=[front],
+        group_name=GROUP,
+        kinds={"pytorch", "html"},
+        pool="gpu",
+        description=(
+            "One HTML file for people: the front beside the paper's, metrics against the preference and the baselines, "
+            "what the chosen operating point rests on, training curves, lists of real sessions, the data, the settings."
+        ),
+    )
+    def report(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
+        here = shop.load()
+        with failures(context):
+            folder = models.newest(here)
+            path = report_on(here, folder, progress=context.log.info)
+        baselines = pl.read_parquet(folder / "baselines.parquet")
+        return dg.MaterializeResult(
+            metadata={
+                "report": dg.MetadataValue.path(str(path)),
+                "model version": models.model_version(folder),
+                "bytes": path.stat().st_size,
+                "baselines": as_markdown(baselines),
+            }
+        )
+
+    return [training_sessions, model, front, report]

@@ -1,0 +1,40 @@
+"""The command `python -m multitron_core.report`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from multitron_core.errors import MultitronError
+from multitron_core.report import FILE_NAME, write_report
+from multitron_core.sessions import PreparedSessions
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write a report and print its path; 1 when something has to be mended."""
+    parser = argparse.ArgumentParser(prog="python -m multitron_core.report", description="Write a model's report.")
+    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    parser.add_argument("--sessions", type=Path, required=True, help="folder of the prepared sessions")
+    parser.add_argument("--out", type=Path, help=f"the file to write, by default {FILE_NAME} in the model folder")
+    parser.add_argument("--objective", default="order_density", help="what the operating point is chosen for")
+    parser.add_argument("--max-click-recall-loss", type=float, default=0.02, help="click recall that it may cost")
+    given = parser.parse_args(arguments)
+    try:
+        path = write_report(
+            given.model,
+            PreparedSessions.load(given.sessions),
+            given.out,
+            objective=given.objective,
+            max_click_recall_loss=given.max_click_recall_loss,
+            progress=lambda doing: print(f"{doing} ...", file=sys.stderr),
+        )
+    except MultitronError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""What a report measures beyond the front: what the chosen operating point rests on, and lists of real sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.metrics import ranking_metrics, score_blocks, target_ranks
+from multitron_core.model import MultiTRON
+from multitron_core.preference import pi_vector
+from multitron_core.vocabulary import Vocabulary
+
+ABLATION_SESSIONS = 2_000
+"""Test sessions that the ablation looks at, the first ones; all of its rows look at the same."""
+
+_BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """What is to be predicted: the clicks before each step, its target, whether that is ordered later."""
+
+    prefixes: list[np.ndarray]  # int32 [clicks] each
+    targets: np.ndarray  # int64 [steps]
+    ordered: np.ndarray  # bool [steps]
+    last: np.ndarray  # bool [steps]: a session's last step
+
+
+def steps_of(test: EncodedSessions, max_length: int, sessions: int = ABLATION_SESSIONS) -> Steps:
+    """The steps of the first `sessions` sessions, as `metrics` counts them: the last `max_length` of a session."""
+    prefixes, targets, ordered, last = [], [], [], []
+    for row in range(min(len(test), sessions)):
+        clicks = slice(int(test.offsets[row]), int(test.offsets[row + 1]))
+        items, labels = np.asarray(test.items[clicks]), np.asarray(test.ordered[clicks])
+        first = max(0, len(items) - 1 - max_length)  # what training and the front see of a long session
+        for step in range(first + 1, len(items)):
+            prefixes.append(items[first:step])
+            targets.append(int(items[step]))
+            ordered.append(bool(labels[step]))
+            last.append(step == len(items) - 1)
+    return Steps(prefixes, np.array(targets, np.int64), np.array(ordered, bool), np.array(last, bool))
+
+
+def ablation(
+    model: MultiTRON, test: EncodedSessions, pi: str, *, k: int = 20, sessions: int = ABLATION_SESSIONS, seed: int = 1
+) -> pl.DataFrame:
+    """What the lists at an operating point owe to each thing that the model is told.
+
+    Nothing is trained again: the same model is asked about the same steps, with something kept from it.
+
+    Args:
+        model: in evaluation mode.
+        test: held-out sessions.
+        pi: the operating point's key.
+        k: the length of the lists.
+        sessions: how many of `test` are looked at.
+        seed: of the random order.
+
+    Returns:
+        `told`, the metrics of `metrics.ranking_metrics`, and `change`: click recall minus the first row's, a row a
+        variant, the undisturbed one first.
+    """
+    steps = steps_of(test, model.config.max_length, sessions)
+    random = np.random.default_rng(seed)
+
+    def shuffled(prefix: np.ndarray) -> np.ndarray:
+        return np.concatenate([random.permutation(prefix[:-1].copy()), prefix[-1:]])
+
+    variants: list[tuple[str, Callable[[np.ndarray], np.ndarray], str]] = [
+        ("all clicks so far", lambda prefix: prefix, pi),
+        ("the last three clicks", lambda prefix: prefix[-3:], pi),
+        ("the last click alone", lambda prefix: prefix[-1:], pi),
+        ("the earlier clicks in random order", shuffled, pi),
+        ("everything but the last click", lambda prefix: prefix[:-1] if len(prefix) > 1 else prefix, pi),
+    ]
+    if pi != "0.00":
+        variants.append(("all clicks, but preference 0.00", lambda prefix: prefix, "0.00"))
+    rows = []
+    for told, seen, preference in variants:
+        ranks = ranks_of(model, [seen(prefix) for prefix in steps.prefixes], steps.targets, preference)
+        table = pl.DataFrame({"rank": ranks, "ordered": steps.ordered, "last": steps.last})
+        rows.append({"told": told, **ranking_metrics(table, k=k)})
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    recall = pl.col(f"click_recall_{k}")
+    return frame.with_columns((recall - recall.first()).alias("change"))
+
+
+@torch.inference_mode()
+def ranks_of(model: MultiTRON, prefixes: Sequence[np.ndarray], targets: np.ndarray, pi: str) -> np.ndarray:
+    """The exact rank of each target behind its prefix, int64 [steps]."""
+    weight = model.item_embedding.weight
+    states = states_of(model, prefixes, pi)
+    ranks = torch.empty(len(prefixes), dtype=torch.int64)
+    wanted = torch.from_numpy(targets).to(weight.device)
+    for place, scores in score_blocks(states, weight[1:]):
+        ranks[place] = target_ranks(scores, wanted[place]).cpu()
+    return ranks.numpy()
+
+
+@torch.inference_mode()
+def states_of(model: MultiTRON, prefixes: Sequence[np.ndarray], pi: str) -> torch.Tensor:
+    """The model's state behind each prefix, float [prefixes, d]."""
+    device = model.item_embedding.weight.device
+    preference = torch.tensor(pi_vector(pi), dtype=torch.float32, device=device)
+    by_length = np.argsort([len(prefix) for prefix in prefixes], kind="stable")
+    states = torch.empty(len(prefixes), model.config.dimension, device=device)
+    for start in range(0, len(prefixes), _BATCH):
+        rows = by_length[start : start + _BATCH]
+        lengths = np.array([len(prefixes[row]) for row in rows], np.int64)
+        items = np.zeros((len(rows), lengths.max()), np.int64)
+        for place, row in enumerate(rows):
+            items[place, : lengths[place]] = prefixes[row]
+        last = model.last_states(torch.from_numpy(items).to(device), torch.from_numpy(lengths).to(device), preference)
+        states[torch.from_numpy(rows).to(device)] = last
+    return states
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test session that ended with a click that the model did not see, and its lists."""
+
+    session_id: str
+    clicks: tuple[int | str, ...]  # item ids, in time order
+    next_item: int | str
+    ordered: bool  # whether that item was ordered
+    lists: dict[str, tuple[int | str, ...]]  # by preference, best first
+
+
+def examples(
+    model: MultiTRON,
+    test: EncodedSessions,
+    vocabulary: Vocabulary,
+    preferences: Sequence[str],
+    *,
+    shown: int = 4,
+    k: int = 10,
+    candidates: int = 400,
+) -> list[Example]:
+    """Sessions whose lists differ most between the first and the last preference; half of them end with an order.
+
+    Sessions whose next click stands in one of the lists come first: a list without it shows little. They are examples
+    and no sample; how often lists are right is what the metrics say.
+
+    Args:
+        model: in evaluation mode.
+        test: held-out sessions.
+        vocabulary: of both.
+        preferences: keys.
+        shown: how many.
+        k: items a list.
+        candidates: sessions to choose from, the first of three to ten clicks.
+    """
+    lengths = test.lengths
+    rows = np.flatnonzero((lengths >= 3) & (lengths <= 10))
+    if not len(rows):
+        rows = np.flatnonzero(lengths >= 2)
+    ends = test.offsets[rows + 1] - 1
+    rows = np.concatenate([rows[test.ordered[ends]][: candidates // 2], rows[~test.ordered[ends]][: candidates // 2]])
+    clicks = [np.asarray(test.items[test.offsets[row] : test.offsets[row + 1]]) for row in rows]
+    best = {
+        pi: _best_items(model, [items[:-1][-model.config.max_length :] for items in clicks], pi, k)
+        for pi in preferences
+    }
+    first, final = best[preferences[0]], best[preferences[-1]]
+    shared = np.array([len(set(a) & set(b)) for a, b in zip(first.tolist(), final.tolist(), strict=True)])
+    ordered = np.array([bool(test.ordered[test.offsets[row + 1] - 1]) for row in rows], bool)
+    target = np.array([items[-1] for items in clicks])
+    found = np.array([any(target[i] in lists[i] for lists in best.values()) for i in range(len(target))], bool)
+    order = np.lexsort((shared, ~found))  # first those whose next click is in a list, then by how much lists differ
+    chosen: list[int] = []
+    for kind, wanted in ((True, shown // 2), (False, shown)):
+        places = order[ordered[order] == kind]
+        chosen += places[: wanted if kind else shown - len(chosen)].tolist()
+
+    def ids(indices: np.ndarray) -> tuple[int | str, ...]:
+        return tuple(vocabulary.decode(indices).to_list())
+
+    return [
+        Example(
+            session_id=str(test.session_ids[int(rows[place])]),
+            clicks=ids(clicks[place][:-1]),
+            next_item=ids(clicks[place][-1:])[0],
+            ordered=bool(ordered[place]),
+            lists={pi: ids(best[pi][place]) for pi in preferences},
+        )
+        for place in chosen
+    ]
+
+
+@torch.inference_mode()
+def _best_items(model: MultiTRON, prefixes: Sequence[np.ndarray], pi: str, k: int) -> np.ndarray:
+    """Indices of the k best items behind each prefix, int32 [prefixes, k]."""
+    k = min(k, model.config.items)
+    best = np.empty((len(prefixes), k), np.int32)
+    for place, scores in score_blocks(states_of(model, prefixes, pi), model.item_embedding.weight[1:]):
+        best[place] = 1 + scores.topk(k, dim=1).indices.cpu().numpy()
+    return best
