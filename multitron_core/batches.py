@@ -29,6 +29,7 @@ class Batch:
         inputs: int64 [steps], the clicked item of each step.
         targets: int64 [steps], the next click.
         ordered: bool [steps], whether the TARGET is ordered later in the session.
+        carted: the same of carts; None where the data has no such labels.
     """
 
     sessions: np.ndarray
@@ -36,6 +37,12 @@ class Batch:
     inputs: np.ndarray
     targets: np.ndarray
     ordered: np.ndarray
+    carted: np.ndarray | None = None
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The labels of targets, bool [steps], by event: "order", and "cart" where there are some."""
+        return {"order": self.ordered} | ({} if self.carted is None else {"cart": self.carted})
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -114,6 +121,7 @@ def make_batch(data: EncodedSessions, rows: np.ndarray, max_length: int) -> Batc
         inputs=data.items[clicks].astype(np.int64),
         targets=data.items[clicks + 1].astype(np.int64),
         ordered=np.asarray(data.ordered[clicks + 1]),
+        carted=None if data.carted is None else np.asarray(data.carted[clicks + 1]),
     )
 
 
@@ -171,5 +179,6 @@ def part_of(batch: Batch, rank: int, world: int) -> tuple[Batch, np.ndarray]:
         batch.inputs[steps],
         batch.targets[steps],
         batch.ordered[steps],
+        None if batch.carted is None else batch.carted[steps],
     )
     return part, steps

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from multitron_core.errors import InputError
-from multitron_core.preference import pi_grid
+from multitron_core.preference import preferences
 from multitron_core.regularisers import REGULARISERS
 
 
@@ -70,6 +70,7 @@ class TrainingConfig:
     beta: tuple[float, ...] = (0.5, 0.5)  # pi ~ Dirichlet(beta), an entry an objective
     pi_per: Literal["session", "batch"] = "session"  # official batch
     order_loss: Literal["bce", "ordered_softmax"] = "bce"  # "ordered_softmax" ranks what is ordered, bce calibrates it
+    cart_loss: Literal["bce", "ordered_softmax"] = "bce"  # the same for carts, where they are an objective
     scalarisation: Literal["linear", "chebyshev"] = "linear"
     regulariser: str = "non_uniformity"  # a name of `regularisers.REGULARISERS`
     regularisation: float = 0.2  # lambda of equation 4
@@ -105,12 +106,13 @@ class TrainingConfig:
         if len(self.beta) < 2 or not all(0.0 < value < float("inf") for value in self.beta):
             _refuse(self, "beta", "use a positive number for each objective, for example (0.5, 0.5)")
         if self.validation_share > 0.0:
-            pi_grid(self.validation_pi)
+            preferences(self.validation_pi, len(self.beta))
         _one_of(self, "schedule", ("constant", "cosine"))
         _one_of(self, "optimiser", ("adam", "lazy_adam"))
         _one_of(self, "session_order", ("shuffled", "chronological"))
         _one_of(self, "pi_per", ("session", "batch"))
         _one_of(self, "order_loss", ("bce", "ordered_softmax"))
+        _one_of(self, "cart_loss", ("bce", "ordered_softmax"))
         _one_of(self, "scalarisation", ("linear", "chebyshev"))
         _one_of(self, "regulariser", REGULARISERS)
         _one_of(self, "regulariser_form", ("paper", "released"))

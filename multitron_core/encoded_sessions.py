@@ -1,7 +1,8 @@
 """Encoded sessions: what training and scoring read. Text is parsed once, before this.
 
 Three flat arrays in a folder, memory-mapped, so that 200 million clicks cost no memory until they are read:
-`items.npy` (int32), `ordered.npy` (bool), `offsets.npy` (int64); the ids stand in `session_ids.parquet`.
+`items.npy` (int32), `ordered.npy` (bool), `offsets.npy` (int64), and where carts are an objective `carted.npy` (bool);
+the ids stand in `session_ids.parquet`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class EncodedSessions:
         items: int32 [clicks], 1-based indices of the vocabulary, in time order within a session.
         ordered: bool [clicks], whether the clicked item is ordered later in the same session.
         vocabulary_hash: `Vocabulary.hash` of the vocabulary that gave the indices.
+        carted: bool [clicks], whether the clicked item is put into the cart later in the same session; None where
+            sessions were prepared without.
     """
 
     session_ids: pl.Series
@@ -34,11 +37,12 @@ class EncodedSessions:
     items: np.ndarray
     ordered: np.ndarray
     vocabulary_hash: str
+    carted: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         sizes = (len(self.session_ids) + 1, len(self.items), len(self.items))
         found = (len(self.offsets), int(self.offsets[-1]) if len(self.offsets) else -1, len(self.ordered))
-        if sizes != found:
+        if sizes != found or any(len(labels) != len(self.items) for labels in self.labels.values()):
             raise InputError(
                 "the arrays of encoded sessions do not fit together",
                 found={"offsets": found[0], "last offset": found[1], "ordered": found[2]},
@@ -47,6 +51,11 @@ class EncodedSessions:
 
     def __len__(self) -> int:
         return len(self.session_ids)
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The labels of clicks, bool [clicks], by event: "order", and "cart" where there are some."""
+        return {"order": self.ordered} | ({} if self.carted is None else {"cart": self.carted})
 
     @property
     def lengths(self) -> np.ndarray:
@@ -76,7 +85,12 @@ class EncodedSessions:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         clicks = ranges(self.offsets[rows], lengths)
         return EncodedSessions(
-            self.session_ids.gather(rows), offsets, self.items[clicks], self.ordered[clicks], self.vocabulary_hash
+            self.session_ids.gather(rows),
+            offsets,
+            self.items[clicks],
+            self.ordered[clicks],
+            self.vocabulary_hash,
+            None if self.carted is None else self.carted[clicks],
         )
 
     def save(self, folder: Path | str) -> None:
@@ -86,6 +100,8 @@ class EncodedSessions:
         np.save(folder / "offsets.npy", np.asarray(self.offsets, dtype=np.int64))
         np.save(folder / "items.npy", np.asarray(self.items, dtype=np.int32))
         np.save(folder / "ordered.npy", np.asarray(self.ordered, dtype=bool))
+        if self.carted is not None:
+            np.save(folder / "carted.npy", np.asarray(self.carted, dtype=bool))
         pl.DataFrame({"session_id": self.session_ids}).write_parquet(folder / "session_ids.parquet")
         (folder / "encoded.json").write_text(json.dumps({"vocabulary_hash": self.vocabulary_hash}))
 
@@ -100,11 +116,12 @@ class EncodedSessions:
         try:
             arrays = {
                 name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in ("offsets", "items", "ordered")
+                for name in ("offsets", "items", "ordered", "carted")
+                if name != "carted" or (folder / "carted.npy").exists()
             }
             session_ids = pl.read_parquet(folder / "session_ids.parquet")["session_id"]
             header = json.loads((folder / "encoded.json").read_text())
-            return cls(session_ids, arrays["offsets"], arrays["items"], arrays["ordered"], header["vocabulary_hash"])
+            return cls(session_ids, vocabulary_hash=header["vocabulary_hash"], **arrays)
         except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
             raise InputError(
                 "encoded sessions cannot be read", where=folder, found=str(error), mend="prepare the sessions again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -22,28 +22,41 @@ class EncodedShard:
         ordered: bool [clicks], the labels.
         start: int64 [sessions], the time of the first click or order, microseconds.
         orders: orders merged into these sessions.
+        carted: bool [clicks], the labels of carts; None where they are not wanted.
+        carts: carts merged into these sessions.
     """
 
     clicks: SessionClicks
     ordered: np.ndarray
     start: np.ndarray
     orders: int
+    carted: np.ndarray | None = None
+    carts: int = 0
 
 
-def encode_shard(clicks: SessionClicks, orders: pl.DataFrame) -> EncodedShard:
-    """Merge orders into their sessions.
+def encode_shard(clicks: SessionClicks, orders: pl.DataFrame, carts: pl.DataFrame | None = None) -> EncodedShard:
+    """Merge orders, and carts if they are wanted, into their sessions.
 
     Args:
         clicks: `items` are indices; every session has a click.
         orders: `session_id`, `ts` Int64, `item_index`; those of other sessions are left out.
+        carts: the same; a session's start does not ask for them, so the order of sessions is the same without.
     """
     rows = clicks.session_ids.alias("session_id").to_frame().with_row_index("session")
-    own = orders.join(rows, on="session_id", how="inner").select("session", "ts", item="item_index")
+
+    def of_these(events: pl.DataFrame) -> pl.DataFrame:
+        return events.join(rows, on="session_id", how="inner").select("session", "ts", item="item_index")
+
+    own = of_these(orders)
     start = clicks.first_ts().copy()
     first = own.group_by("session").agg(pl.col("ts").min())
     row = first["session"].to_numpy()
     start[row] = np.minimum(start[row], first["ts"].to_numpy())
-    return EncodedShard(clicks, order_labels(clicks, own), start, len(own))
+    encoded = EncodedShard(clicks, order_labels(clicks, own), start, len(own))
+    if carts is None:
+        return encoded
+    own_carts = of_these(carts)
+    return replace(encoded, carted=order_labels(clicks, own_carts), carts=len(own_carts))
 
 
 def merge_shards(
@@ -70,6 +83,7 @@ def merge_shards(
     begin = np.empty(len(rows), dtype=np.int64)
     begin[rows] = offsets[:-1]  # where each session goes
     items, ordered = np.empty(offsets[-1], dtype=np.int32), np.empty(offsets[-1], dtype=bool)
+    carted = None if shards[0].carted is None else np.empty(offsets[-1], dtype=bool)
     done = 0
     while shards:
         shard = shards.pop(0)
@@ -77,7 +91,9 @@ def merge_shards(
         done += len(shard.clicks)
         target = ranges(begin[sessions], shard.clicks.lengths)
         items[target], ordered[target] = shard.clicks.items.to_numpy(), shard.ordered
-    return EncodedSessions(session_ids.gather(rows), offsets, items, ordered, vocabulary_hash)
+        if carted is not None:
+            carted[target] = shard.carted
+    return EncodedSessions(session_ids.gather(rows), offsets, items, ordered, vocabulary_hash, carted)
 
 
 def by_first_event(session_ids: pl.Series, start: np.ndarray, place: np.ndarray) -> np.ndarray:

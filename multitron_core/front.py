@@ -15,9 +15,9 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 import polars as pl
@@ -25,7 +25,7 @@ import polars as pl
 from multitron_core.config import TrainingConfig, from_dict
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
-from multitron_core.front_measurement import FrontMeasurement, HasTest, measure_front
+from multitron_core.front_measurement import FrontMeasurement, HasTest, Measuring, measure_front
 from multitron_core.hypervolume import (
     FrontVolume,
     Interval,
@@ -36,10 +36,11 @@ from multitron_core.hypervolume import (
 )
 from multitron_core.metrics import ranking_metrics
 from multitron_core.model import MultiTRON, load_model
+from multitron_core.objectives import LABELS
 from multitron_core.operating_point import OperatingPoint, choose_operating_point, record_operating_point
 from multitron_core.paper_fronts import PAPER_FRONTS, paper_front
-from multitron_core.pictures import compare_fronts, front_picture, metrics_picture
-from multitron_core.spacing import spaced_preferences
+from multitron_core.pictures import compare_fronts, front_picture, metrics_picture, pairs_picture, simplex_picture
+from multitron_core.spacing import lattice_preferences, spaced_preferences
 
 __all__ = [
     "FrontMeasurement",
@@ -47,6 +48,8 @@ __all__ = [
     "choose_operating_point",
     "evaluate_front",
     "evaluate_points",
+    "extremes",
+    "front_preferences",
     "front_table",
     "front_volume",
     "hypervolume",
@@ -61,27 +64,29 @@ def front_table(measurement: FrontMeasurement, *, k: int = 20) -> pl.DataFrame:
     """A row a preference, rising in pi_order.
 
     Returns:
-        `pi_order`, `pi_click`; `click_loss`, `order_loss` (means over steps, in nats); the metrics of
-        `metrics.ranking_metrics`; `dominated` (another point is no worse in both losses and better in one);
-        `ranks_trained` (False where pi_click is 0: nothing trained the scores of items that were not clicked, so ranks
-        there mean little); `steps`, `ordered_steps`.
+        `pi_order`, `pi_click`; `click_loss`, `order_loss` (means over steps, in nats), and the same of further
+        objectives; the metrics of `metrics.ranking_metrics`; `dominated` (another point is no worse in all losses and
+        better in one); `ranks_trained` (False where only losses that do not rank have weight, as at pi_order = 1 with
+        "bce": nothing trained the scores of items that were not clicked, so ranks there mean little); `steps`,
+        `ordered_steps`, `carted_steps`.
     """
     means = measurement.losses.mean(axis=1, dtype=np.float64)
     beaten = dominated(means)
-    rows = []
-    for point, (pi_click, pi_order) in enumerate(measurement.pi):
+    names = [objective.name for objective in measurement.objectives]
+    ranks = np.array([objective.ranks for objective in measurement.objectives])
+    labels = [label for label in LABELS.values() if label in measurement.steps.columns]
+    rows: list[dict[str, object]] = []
+    for point, pi in enumerate(measurement.pi):
         ranked = measurement.steps.with_columns(pl.Series("rank", measurement.ranks[point]))
         rows.append(
             {
-                "pi_order": float(pi_order),
-                "pi_click": float(pi_click),
-                "click_loss": float(means[point, 0]),
-                "order_loss": float(means[point, 1]),
+                **{f"pi_{name}": float(weight) for name, weight in zip(reversed(names), reversed(pi), strict=True)},
+                **{f"{name}_loss": float(loss) for name, loss in zip(names, means[point], strict=True)},
                 **ranking_metrics(ranked, k=k),
                 "dominated": bool(beaten[point]),
-                "ranks_trained": bool(pi_click > 0.0),
+                "ranks_trained": bool((pi[ranks] > 0.0).any()),
                 "steps": len(ranked),
-                "ordered_steps": int(ranked["ordered"].sum()),
+                **{f"{label}_steps": int(ranked[label].sum()) for label in reversed(labels)},
             }
         )
     return pl.DataFrame(rows, infer_schema_length=None)
@@ -99,8 +104,8 @@ def front_volume(
 
     Args:
         measurement: what `measure_front` gave.
-        reference: of the raw hypervolume; by default the losses of a model that knows nothing (ln of the number of
-            candidates, ln 2).
+        reference: of the raw hypervolume, a loss an objective; by default the losses of a model that knows nothing (ln
+            of the number of candidates for a loss that ranks, ln 2 for "bce").
         resamples, level, seed: of the bootstrap.
     """
     _, sessions = np.unique(measurement.steps["session"].to_numpy(), return_inverse=True)
@@ -123,27 +128,13 @@ def front_volume(
 def evaluate_points(
     model: MultiTRON,
     dataset: EncodedSessions | HasTest,
-    pi_orders: Sequence[float],
+    preferences: Sequence[float] | Sequence[Sequence[float]],
     *,
     k: int = 20,
-    config: TrainingConfig | None = None,
-    click_loss_mode: Literal["sampled", "exact"] = "sampled",
-    repeats: int = 1,
-    seed: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    **measuring: Unpack[Measuring],
 ) -> pl.DataFrame:
-    """The rows of `front_table` for given weights on orders; arguments as in `measure_front`."""
-    measurement = measure_front(
-        model,
-        dataset,
-        pi_orders,
-        config=config,
-        click_loss_mode=click_loss_mode,
-        repeats=repeats,
-        seed=seed,
-        progress=progress,
-    )
-    return front_table(measurement, k=k)
+    """The rows of `front_table` for given preferences; arguments as in `measure_front`."""
+    return front_table(measure_front(model, dataset, preferences, **measuring), k=k)
 
 
 def evaluate_front(
@@ -154,33 +145,30 @@ def evaluate_front(
     spacing: Literal["beta", "square"] = "beta",
     beta: Sequence[float] | None = None,
     k: int = 20,
-    config: TrainingConfig | None = None,
-    click_loss_mode: Literal["sampled", "exact"] = "sampled",
-    repeats: int = 1,
-    seed: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    **measuring: Unpack[Measuring],
 ) -> pl.DataFrame:
-    """One row a preference: `front_table` at the preferences of `spaced_preferences`.
+    """One row a preference: `front_table` at the preferences of `front_preferences`.
 
     Args:
-        points: how many.
-        spacing: where they lie, with `beta` (that of `config` when None); see `spaced_preferences`.
+        points, spacing: how many, and where they lie, with `beta` (that of `config` when None).
         k: the length of the lists.
-        model, dataset, config, click_loss_mode, repeats, seed, progress: see `measure_front`.
+        model, dataset, measuring: see `measure_front`.
     """
     if beta is None:
-        beta = (TrainingConfig() if config is None else config).beta
-    return evaluate_points(
-        model,
-        dataset,
-        spaced_preferences(points, spacing=spacing, beta=beta),
-        k=k,
-        config=config,
-        click_loss_mode=click_loss_mode,
-        repeats=repeats,
-        seed=seed,
-        progress=progress,
-    )
+        beta = (measuring.get("config") or TrainingConfig()).beta
+    preferences = front_preferences(model, points, spacing=spacing, beta=beta)
+    return evaluate_points(model, dataset, preferences, k=k, **measuring)
+
+
+def front_preferences(
+    model: MultiTRON, points: int, *, spacing: Literal["beta", "square"], beta: Sequence[float]
+) -> list[tuple[float, ...]]:
+    """The preferences of a front of at least so many points: `spaced_preferences`, or for three objectives and more
+    `lattice_preferences`."""
+    objectives = len(model.config.objectives)
+    if objectives > 2:
+        return lattice_preferences(points, objectives)
+    return [(1.0 - order, order) for order in spaced_preferences(points, spacing=spacing, beta=beta)]
 
 
 EXPECTED = {"click_loss": "rising", "click_recall": "falling", "order_loss": "falling", "order_recall": "rising"}
@@ -219,26 +207,72 @@ def monotony(front: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
+def extremes(front: pl.DataFrame) -> pl.DataFrame:
+    """Whether the ends of a front, where one objective has all the weight, are best at their own objective.
+
+    Args:
+        front: what `evaluate_front` gives, its ends included.
+
+    Returns:
+        A row an objective: `objective`; `loss`, its loss at its own end; `best_loss` of all points; `recall` and
+        `best_recall`, the same of its recall.
+    """
+    k = _list_length(front)
+    rows = []
+    for name in _objectives(front):
+        end = front.filter(pl.col(f"pi_{name}") == 1.0)
+        if end.is_empty():
+            raise InputError(
+                "the front lacks an end",
+                where=f"a point with pi_{name} = 1",
+                mend="measure the ends of the front too",
+            )
+        recall = front[f"{name}_recall_{k}"]
+        rows.append(
+            {
+                "objective": name,
+                "loss": end[f"{name}_loss"][0],
+                "best_loss": front[f"{name}_loss"].min(),
+                "recall": end[recall.name][0],
+                "best_recall": recall.max(),
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def _objectives(front: pl.DataFrame) -> list[str]:
+    return [name.removeprefix("pi_") for name in reversed(front.columns) if name.startswith("pi_")]
+
+
+def _list_length(front: pl.DataFrame) -> str:
+    return next(name.removeprefix("click_recall_") for name in front.columns if name.startswith("click_recall_"))
+
+
 VOLUME_FILE = "hypervolume.json"
 
 
 def save_front(front: pl.DataFrame, volume: FrontVolume, model_dir: Path | str) -> None:
-    """Keep a front with its model: `front.parquet`, `hypervolume.json`, `front.png`, `front_metrics.png`,
-    `front_beside_paper.png`.
+    """Keep a front with its model: `front.parquet`, `hypervolume.json`, `front.png`, `front_metrics.png`, and between
+    clicks and orders `front_beside_paper.png`.
 
     Each file is replaced whole.
     """
     model_dir = Path(model_dir)
     table = io.BytesIO()
     front.write_parquet(table)
-    published = {f"paper, {name}": paper_front(name) for name in PAPER_FRONTS}
     contents = {
         "front.parquet": table.getvalue(),
         VOLUME_FILE: json.dumps(dataclasses.asdict(volume), indent=2).encode(),
-        "front.png": front_picture(front),
-        "front_metrics.png": metrics_picture(front),
-        "front_beside_paper.png": compare_fronts({"this model": front, **published}),
     }
+    if len(_objectives(front)) == 2:
+        published = {f"paper, {name}": paper_front(name) for name in PAPER_FRONTS}
+        contents |= {
+            "front.png": front_picture(front),
+            "front_metrics.png": metrics_picture(front),
+            "front_beside_paper.png": compare_fronts({"this model": front, **published}),
+        }
+    else:
+        contents |= {"front.png": pairs_picture(front), "front_metrics.png": simplex_picture(front)}
     for name, content in contents.items():
         temporary = model_dir / f".{name}.{os.getpid()}"
         temporary.write_bytes(content)
@@ -281,14 +315,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m multitron_core.front", description="Measure a model's front.")
     parser.add_argument("--model", type=Path, required=True, help="model folder")
     parser.add_argument("--sessions", type=Path, required=True, help="folder of prepared sessions; its test/ is taken")
-    parser.add_argument("--points", type=int, default=26)
+    parser.add_argument("--points", type=int, default=26, help="at least; three objectives take a lattice")
     parser.add_argument("--spacing", choices=("beta", "square"), default="beta")
     parser.add_argument("--k", type=int, default=20, help="length of the lists")
     parser.add_argument("--click-loss", choices=("sampled", "exact"), default="sampled")
     parser.add_argument("--repeats", type=int, default=1, help="draws of negatives")
     parser.add_argument("--seed", type=int, default=1, help="of the negatives and of the bootstrap")
     parser.add_argument(
-        "--reference", type=float, nargs=2, help="reference point (click loss, order loss) of the raw one"
+        "--reference", type=float, nargs="+", help="reference point of the raw hypervolume, a loss an objective"
     )
     parser.add_argument("--objective", default="order_density", help="what the operating point is chosen for")
     parser.add_argument("--max-click-recall-loss", type=float, default=0.02, help="click recall that it may cost")
@@ -300,7 +334,7 @@ def main(arguments: list[str] | None = None) -> int:
         measurement = measure_front(
             model,
             test,
-            spaced_preferences(given.points, spacing=given.spacing, beta=config.beta),
+            front_preferences(model, given.points, spacing=given.spacing, beta=config.beta),
             config=config,
             click_loss_mode=given.click_loss,
             repeats=given.repeats,
@@ -319,9 +353,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=240, float_precision=4, tbl_hide_dataframe_shape=True):
-        print(front.drop("steps", "ordered_steps"))
-        print(monotony(front))
-    print(f"{front['steps'][0]} steps, {front['ordered_steps'][0]} of them ordered")
+        print(front.select(pl.exclude("^.*steps$")))
+        print(monotony(front) if len(model.config.objectives) == 2 else extremes(front))
+    labelled = [name.removesuffix("_steps") for name in front.columns if name.endswith("ed_steps")]
+    print(f"{front['steps'][0]} steps; " + ", ".join(f"{front[f'{name}_steps'][0]} {name}" for name in labelled))
     print(f"hypervolume, normalised by the front's own smallest and largest losses: {volume.normalised}")
     print(f"hypervolume, raw, reference point {volume.reference}: {volume.raw}")
     print(f"points that no other dominates: {front.height - front['dominated'].sum()} of {front.height}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 import polars as pl
@@ -21,10 +21,11 @@ from multitron_core.config import TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
 from multitron_core.hardest import NegativeTable, largest, leave_out, log_copies
-from multitron_core.losses import click_loss, order_loss
+from multitron_core.losses import click_loss, losses_by_objective
 from multitron_core.metrics import evaluation_batches, score_blocks, step_states, step_table, target_ranks
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import draw_negatives
+from multitron_core.objectives import Objective, labels_of, objectives_of
 
 
 class HasTest(Protocol):
@@ -32,6 +33,16 @@ class HasTest(Protocol):
 
     @property
     def test(self) -> EncodedSessions: ...
+
+
+class Measuring(TypedDict, total=False):
+    """The keyword arguments of `measure_front`, for those who pass them on."""
+
+    config: TrainingConfig | None
+    click_loss_mode: Literal["sampled", "exact"]
+    repeats: int
+    seed: int
+    progress: Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +53,9 @@ class FrontMeasurement:
         pi: float64 [points, objectives].
         steps: `metrics.step_table`.
         ranks: int32 [points, steps].
-        losses: float32 [points, steps, objectives]: click loss, order loss.
+        losses: float32 [points, steps, objectives].
         reference: float [objectives], what a model that knows nothing scores; the raw hypervolume's default reference.
+        objectives: what the model trades off.
     """
 
     pi: np.ndarray
@@ -51,12 +63,13 @@ class FrontMeasurement:
     ranks: np.ndarray
     losses: np.ndarray
     reference: tuple[float, ...]
+    objectives: tuple[Objective, ...]
 
 
 def measure_front(
     model: MultiTRON,
     dataset: EncodedSessions | HasTest,
-    pi_orders: Sequence[float],
+    preferences: Sequence[float] | Sequence[Sequence[float]],
     *,
     config: TrainingConfig | None = None,
     click_loss_mode: Literal["sampled", "exact"] = "sampled",
@@ -69,8 +82,9 @@ def measure_front(
     Args:
         model: put into evaluation mode for the call; it stays on its device.
         dataset: the sessions, or prepared sessions, of which the test split is taken.
-        pi_orders: weights on orders in [0, 1].
-        config: which negatives and which order loss; the default of `TrainingConfig` when None.
+        preferences: of a model of two objectives the weights on orders, in [0, 1]; of any model whole preferences, a
+            weight an objective.
+        config: which negatives and which losses; the default of `TrainingConfig` when None.
         click_loss_mode: "sampled" is the paper's loss among the hardest sampled negatives; "exact" is the softmax over
             the whole catalogue.
         repeats: how often negatives are drawn anew, to damp sampling noise (the paper repeats small sets 256 times).
@@ -78,12 +92,13 @@ def measure_front(
         progress: called with the batches done and their number.
 
     Raises:
-        InputError: no session to evaluate, a preference outside [0, 1], items that the model does not know, weights
-            that are not finite.
+        InputError: no session to evaluate, weights that are no preference, labels that the sessions lack, items that
+            the model does not know, model weights that are not finite.
     """
     config = TrainingConfig() if config is None else config
     sessions = dataset if isinstance(dataset, EncodedSessions) else dataset.test
-    pi = _preferences(model, pi_orders)
+    objectives = objectives_of(model.config.objectives, config)
+    pi = _preferences(len(objectives), preferences)
     if repeats < 1 or click_loss_mode not in ("sampled", "exact"):
         raise InputError(
             "bad loss settings", found=(click_loss_mode, repeats), mend="'sampled' or 'exact', repeats >= 1"
@@ -92,7 +107,9 @@ def measure_front(
     _check_items(model, batches)
     steps = step_table(batches)
     ranks = np.empty((len(pi), len(steps)), dtype=np.int32)
-    losses = np.empty((len(pi), len(steps), 2), dtype=np.float32)
+    losses = np.empty((len(pi), len(steps), len(objectives)), dtype=np.float32)
+    labels = np.concatenate([labels_of(model.config.objectives, batch.labels, len(batch.targets)) for batch in batches])
+    rates = [float(rate) for rate in np.maximum(labels.mean(axis=0), 1e-9)]
     training = model.training
     model.eval()
     start = 0
@@ -104,34 +121,33 @@ def measure_front(
             else None
         )
         for point, preference in enumerate(pi):
-            ranks[point, place], losses[point, place] = _measure(model, batch, draws, config, preference)
+            ranks[point, place], click, positive = _measure(model, batch, draws, config, preference)
+            step_losses = losses_by_objective(objectives, click, positive, torch.from_numpy(labels[place]), rates)
+            losses[point, place] = step_losses.numpy()
         start = place.stop
         if progress is not None:
             progress(number + 1, len(batches))
     model.train(training)
-    if config.order_loss == "ordered_softmax":  # its mean over steps is the mean click loss of the ordered steps
-        ordered = steps["ordered"].to_numpy()
-        losses[:, :, 1] = losses[:, :, 0] * ordered / max(ordered.mean(), 1e-9)
     chance = math.log(model.config.items if click_loss_mode == "exact" else 1 + config.kept_negatives)
-    reference = (chance, chance if config.order_loss == "ordered_softmax" else math.log(2.0))
-    return FrontMeasurement(pi, steps, ranks, losses, reference)
+    reference = tuple(chance if objective.ranks else math.log(2.0) for objective in objectives)
+    return FrontMeasurement(pi, steps, ranks, losses, reference, objectives)
 
 
-def _preferences(model: MultiTRON, pi_orders: Sequence[float]) -> np.ndarray:
-    """float64 [points, 2], rising in pi_order."""
-    if model.config.objectives != ("click", "order"):
+def _preferences(objectives: int, preferences: Sequence[float] | Sequence[Sequence[float]]) -> np.ndarray:
+    """float64 [points, objectives], rising in the last weight, then in the one before it."""
+    pi = np.asarray(preferences, dtype=np.float64)
+    if objectives == 2 and pi.ndim == 1:
+        pi = np.column_stack([1.0 - pi, pi])
+    if pi.shape[1:] != (objectives,) or not len(pi) or not (np.isfinite(pi).all() and (pi >= 0.0).all()):
         raise InputError(
-            "the front is measured between clicks and orders",
-            where="ModelConfig.objectives",
-            found=model.config.objectives,
-            mend="evaluate a model of two objectives",
+            "preferences must be weights in [0, 1]",
+            where=f"a model of {objectives} objectives",
+            found=np.asarray(preferences).tolist(),
+            mend="give weights on orders, for example [0.0, 0.5, 1.0], or rows of a weight an objective",
         )
-    orders = np.sort(np.asarray(list(pi_orders), dtype=np.float64))
-    if not len(orders) or not ((orders >= 0.0) & (orders <= 1.0)).all():
-        raise InputError(
-            "pi_orders must be weights in [0, 1]", found=list(pi_orders), mend="for example [0.0, 0.5, 1.0]"
-        )
-    return np.column_stack([1.0 - orders, orders])
+    if np.abs(pi.sum(axis=1) - 1.0).max() > 1e-6:
+        raise InputError("the weights of a preference must sum to 1", found=pi[np.abs(pi.sum(axis=1) - 1.0).argmax()])
+    return pi[np.lexsort(pi.T)]
 
 
 def _check_items(model: MultiTRON, batches: list[Batch]) -> None:
@@ -175,8 +191,11 @@ def _draw(model: MultiTRON, batch: Batch, config: TrainingConfig, seed: list[int
 @torch.inference_mode()
 def _measure(
     model: MultiTRON, batch: Batch, draws: list[_Draw] | None, config: TrainingConfig, pi: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks int [n] and losses float [n, 2] of a batch's steps; without draws the click loss is the exact one."""
+) -> tuple[np.ndarray, Tensor, Tensor]:
+    """Ranks int [n], click losses and the targets' logits float [n] of a batch's steps, on the CPU.
+
+    Without draws the click loss is the exact one.
+    """
     states = step_states(model, batch, torch.from_numpy(pi))
     weight = model.item_embedding.weight
     targets = torch.from_numpy(batch.targets).to(weight.device)
@@ -190,8 +209,7 @@ def _measure(
             logits = scores.index_select(1, draw.columns)
             click[place] += _sampled_click_loss(positive[place], logits, draw.table, place, config)
     click /= len(draws or [None])
-    order = order_loss(positive, torch.from_numpy(batch.ordered).to(weight.device))
-    return ranks.cpu().numpy(), torch.stack([click, order], dim=1).float().cpu().numpy()
+    return ranks.cpu().numpy(), click.float().cpu(), positive.float().cpu()
 
 
 def _sampled_click_loss(

@@ -7,6 +7,7 @@ Normann, Stepprath (RecSys 2024, arXiv 2407.16828), section 3.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from multitron_core.config import TrainingConfig
 from multitron_core.errors import InputError
+from multitron_core.objectives import Objective
 from multitron_core.regularisers import REGULARISERS, Elementwise, cosine, non_uniformity, weighted_shares
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "click_loss",
     "cosine",
     "linear",
+    "losses_by_objective",
     "non_uniformity",
     "order_loss",
     "ordered_softmax_loss",
@@ -80,6 +83,32 @@ def ordered_softmax_loss(click_losses: Tensor, ordered: Tensor, order_rate: floa
             mend="this loss needs training sessions with orders; use order_loss='bce' where there are none",
         )
     return click_losses * ordered.to(click_losses.dtype) / order_rate
+
+
+def losses_by_objective(
+    objectives: Sequence[Objective], click: Tensor, positive_logits: Tensor, labels: Tensor, rates: Sequence[float]
+) -> Tensor:
+    """The elementwise losses of all objectives.
+
+    Args:
+        objectives: k of them.
+        click: float [n], what `click_loss` gave.
+        positive_logits: float [n], the targets' logits.
+        labels: bool [n, k], what `objectives.labels_of` gave.
+        rates: share of the training data's targets that have each objective's event, k of them.
+
+    Returns:
+        float [n, k].
+    """
+    columns = []
+    for i, objective in enumerate(objectives):
+        if objective.loss == "softmax":
+            columns.append(click)
+        elif objective.loss == "bce":
+            columns.append(order_loss(positive_logits, labels[:, i]))
+        else:
+            columns.append(ordered_softmax_loss(click, labels[:, i], rates[i]))
+    return torch.stack(columns, dim=1)
 
 
 def linear(losses: Tensor, pi: Tensor) -> Tensor:

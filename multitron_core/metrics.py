@@ -18,6 +18,7 @@ from multitron_core.batches import Batch, make_batch, rectangles, training_rows
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
 from multitron_core.model import MultiTRON
+from multitron_core.objectives import LABELS
 
 _BLOCK_SCORES = {"cpu": 1 << 24, "cuda": 1 << 28}  # scores held at a time: 64 MiB of float32, 1 GiB on a GPU
 _LEAST_ROWS = 64  # of a block, however large the catalogue: fewer make the product slow
@@ -54,14 +55,15 @@ def step_table(batches: list[Batch]) -> pl.DataFrame:
 
     Returns:
         `session` Int64 (row of the dataset), `target` Int64 (1-based item index), `ordered` Boolean (the target is
-        ordered later), `last` Boolean (the session's last step).
+        ordered later), `carted` Boolean (the same, where the data has such labels), `last` Boolean (the session's last
+        step).
     """
     return pl.concat(
         pl.DataFrame(
             {
                 "session": batch.sessions[batch.session_of_step],
                 "target": batch.targets,
-                "ordered": batch.ordered,
+                **{LABELS[event]: labels for event, labels in batch.labels.items()},
                 "last": np.diff(batch.session_of_step, append=-1) != 0,
             }
         )
@@ -169,7 +171,8 @@ def ranking_metrics(steps: pl.DataFrame, *, k: int = 20) -> dict[str, float | No
     Returns:
         `click_recall_k` and `click_mrr_k` over all steps, `last_click_recall_k` and `last_click_mrr_k` over each
         session's last step, `order_recall_k` over the steps whose target is ordered, `order_density`,
-        `recall_x_density`. None stands for a ratio that has no denominator.
+        `recall_x_density`; `cart_recall_k` where steps have the column `carted`. None stands for a ratio that has no
+        denominator.
     """
     hit = pl.col("rank") <= k
     reciprocal = pl.when(hit).then(1.0 / pl.col("rank")).otherwise(0.0)
@@ -182,6 +185,11 @@ def ranking_metrics(steps: pl.DataFrame, *, k: int = 20) -> dict[str, float | No
         _ratio(ordered_hits, pl.col("ordered").sum()).alias(f"order_recall_{k}"),
         _ratio(ordered_hits, hit.sum()).alias("order_density"),
         (hit.mean() * _ratio(ordered_hits, hit.sum())).alias("recall_x_density"),
+        *(
+            _ratio((hit & pl.col(label)).sum(), pl.col(label).sum()).alias(f"{event}_recall_{k}")
+            for event, label in LABELS.items()
+            if event != "order" and label in steps.columns
+        ),
     ).row(0, named=True)
 
 

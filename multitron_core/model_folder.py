@@ -40,7 +40,10 @@ def fingerprint(dataset: TrainingData, config: Preset) -> str:
     digest = hashlib.sha256(dataset.vocabulary.hash.encode())
     digest.update(json.dumps([dict(config.model), dataclasses.asdict(config.training)], sort_keys=True).encode())
     data = dataset.train
-    for array, dtype in ((data.offsets, np.int64), (data.items, np.int32), (data.ordered, np.bool_)):
+    arrays = [(data.offsets, np.int64), (data.items, np.int32), (data.ordered, np.bool_)]
+    if data.carted is not None:
+        arrays.append((data.carted, np.bool_))
+    for array, dtype in arrays:
         for start in range(0, len(array), 1 << 24):  # memory-mapped arrays are read piece by piece
             digest.update(np.ascontiguousarray(array[start : start + (1 << 24)], dtype=dtype).tobytes())
     return digest.hexdigest()[:16]

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from multitron_core.errors import InputError
+from multitron_core.preference import preference_key
 
 FILE_NAME = "operating_points.json"
 
@@ -21,7 +22,7 @@ class OperatingPoint:
 
     pi_order: float  # of the front's point
     pi_click: float
-    pi_key: str  # the nearest preference that tables and scorers know: two decimals, never "1.00" for less than 1
+    pi_key: str  # the nearest preference with two decimals, never "1.00" for less than 1; see `preference`
     objective: str
     value: float  # of the objective at this point
     click_recall: float
@@ -53,7 +54,8 @@ def choose_operating_point(
         click_recall: the column of the constraint.
         include_dominated: also take points that another one beats in every loss. In the paper's live test the
             dominated group lost to another group on one measure and won on none.
-        include_order_only: also take pi_order = 1, where nothing trains the scores of items that nobody clicked.
+        include_order_only: also take points where nothing trained the ranks (`ranks_trained` is False: pi_order = 1
+            under an order loss that does not rank); without that column, pi_order = 1.
         model_version: what the point is recorded for.
 
     Returns:
@@ -81,7 +83,8 @@ def choose_operating_point(
     if not include_dominated:
         eligible = eligible.filter(~pl.col("dominated"))
     if not include_order_only:
-        eligible = eligible.filter(pl.col("pi_order") < 1.0)
+        trained = pl.col("ranks_trained") if "ranks_trained" in front.columns else pl.col("pi_order") < 1.0
+        eligible = eligible.filter(trained)
     if eligible.is_empty():
         raise InputError(
             "the front has no point to choose from",
@@ -97,10 +100,11 @@ def choose_operating_point(
         .row(0, named=True)
     )
     pi_order = float(row["pi_order"])
+    weights = [row[name] for name in reversed(front.columns) if name.startswith("pi_")]
     return OperatingPoint(
         pi_order=pi_order,
-        pi_click=1.0 - pi_order,
-        pi_key=f"{pi_order:.2f}" if pi_order == 1.0 else f"{min(pi_order, 0.99):.2f}",
+        pi_click=float(row.get("pi_click", 1.0 - pi_order)),
+        pi_key=_key(weights if len(weights) > 2 else [1.0 - pi_order, pi_order]),
         objective=objective,
         value=float(row[objective]),
         click_recall=float(row[click_recall]),
@@ -108,6 +112,12 @@ def choose_operating_point(
         max_click_recall_loss=max_click_recall_loss,
         model_version=model_version,
     )
+
+
+def _key(weights: list[float]) -> str:
+    if len(weights) > 2:
+        return preference_key(weights)
+    return f"{weights[1] if weights[1] == 1.0 else min(weights[1], 0.99):.2f}"
 
 
 def record_operating_point(point: OperatingPoint, model_dir: Path | str, *, name: str) -> Path:

@@ -7,8 +7,11 @@ apart; what a colour says, a marker or a line style says too.
 from __future__ import annotations
 
 import io
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -43,6 +46,66 @@ def front_picture(front: pl.DataFrame, *, title: str = "Pareto front: what a pre
     _draw_front(axes, front.sort("pi_order"))
     axes.set(title=title, xlabel="click loss $L_c$ (nats a step)", ylabel="order loss $L_o$ (nats a step)")
     _explain_front(figure, [axes])
+    return _png(figure)
+
+
+def pairs_picture(front: pl.DataFrame) -> bytes:
+    """A front of three objectives or more: a panel a pair of losses, coloured by the weight on the second.
+
+    Args:
+        front: what `evaluate_front` gives: `pi_...`, `..._loss`, `dominated` (in all losses together).
+
+    Returns:
+        A PNG.
+    """
+    names = [name.removeprefix("pi_") for name in reversed(front.columns) if name.startswith("pi_")]
+    _need(front, "dominated", *(f"{name}_loss" for name in names))
+    pairs = list(itertools.combinations(names, 2))
+    figure = Figure(figsize=(0.6 + 4.4 * len(pairs), 4.4), layout="constrained")
+    for axes, (x, y) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
+        colours = ScalarMappable(_WEIGHT, "viridis").to_rgba(front[f"pi_{y}"].to_numpy())
+        for point, colour in zip(front.iter_rows(named=True), colours, strict=True):
+            face = "white" if point["dominated"] else colour
+            axes.plot(point[f"{x}_loss"], point[f"{y}_loss"], "o", markersize=7, color=colour, markerfacecolor=face)
+        axes.set(xlabel=f"{x} loss (nats a step)", ylabel=f"{y} loss (nats a step)")
+        axes.grid(alpha=0.3)
+        bar = figure.colorbar(ScalarMappable(_WEIGHT, "viridis"), ax=axes, location="top")
+        bar.set_label(f"weight on {y}s")
+    figure.suptitle("Pareto front: what a preference costs")
+    marks = [_mark(_GREY, _GREY, "not dominated"), _mark(_GREY, "white", "dominated in all losses")]
+    figure.legend(handles=marks, loc="outside lower center", ncols=2, frameon=False)
+    return _png(figure)
+
+
+def simplex_picture(front: pl.DataFrame) -> bytes:
+    """The recalls of a front of three objectives on the triangle of their preferences, a panel an objective.
+
+    Args:
+        front: what `evaluate_front` gives.
+
+    Returns:
+        A PNG.
+
+    Raises:
+        InputError: not three objectives.
+    """
+    names = [name.removeprefix("pi_") for name in reversed(front.columns) if name.startswith("pi_")]
+    if len(names) != 3:
+        raise InputError("a triangle has three corners", where="simplex_picture", found=names)
+    corners = np.array([[0.0, 0.0], [0.5, math.sqrt(0.75)], [1.0, 0.0]])
+    x, y = (front.select(f"pi_{name}" for name in names).to_numpy() @ corners).T
+    recalls = [next(column for column in front.columns if column.startswith(f"{name}_recall_")) for name in names]
+    figure = Figure(figsize=(13.0, 4.4), layout="constrained")
+    for axes, name, column in zip(figure.subplots(1, 3), names, recalls, strict=True):
+        points = axes.scatter(x, y, c=front[column].to_numpy(), s=170, cmap="viridis", edgecolors=_GREY)
+        figure.colorbar(points, ax=axes, location="bottom", shrink=0.8).set_label(
+            column.replace("_recall_", " recall@")
+        )
+        for corner, place, label in zip(corners, ((0, -0.12), (0, 0.08), (0, -0.12)), names, strict=True):
+            axes.text(*(corner + place), f"all weight on {label}s", ha="center", va="center", fontsize=9)
+        axes.set(xlim=(-0.25, 1.25), ylim=(-0.2, 1.02), aspect="equal", title=f"recall of {name}s")
+        axes.set_axis_off()
+    figure.suptitle("Recall by preference")
     return _png(figure)
 
 

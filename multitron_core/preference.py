@@ -2,12 +2,15 @@
 
 As a key (a partition, a column, a file name) pi is the weight on orders as a string with two decimals, "0.00" to
 "1.00": a float made `0.30000000000000004` as a Delta partition value, and decimals break some readers.
+
+A model of more objectives has no such key: tables and nightly scoring stop there. In training and measurement its
+preferences are written as all their weights with colons between, "0.20:0.30:0.50".
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from multitron_core.errors import InputError
 
@@ -62,3 +65,53 @@ def pi_grid(keys: Iterable[float | str]) -> tuple[str, ...]:
     if repeated:
         raise InputError("the pi grid names a preference twice", found=repeated, mend="name each preference once")
     return tuple(sorted(grid))
+
+
+def preference(key: float | str, objectives: int = 2) -> tuple[float, ...]:
+    """The weights of a preference for a model of any number of objectives.
+
+    Args:
+        key: for two objectives what `pi_vector` takes; for more, all weights with two decimals and colons between,
+            for example "0.20:0.30:0.50".
+        objectives: how many the model has.
+
+    Returns:
+        The weights, which sum to 1.
+
+    Raises:
+        InputError: not a preference of that many objectives.
+    """
+    if objectives == 2:
+        return pi_vector(key)
+    weights = [float(part) for part in str(key).split(":") if _KEY.fullmatch(part)]
+    if len(weights) != objectives or abs(sum(weights) - 1.0) > 1e-9 or key != preference_key(weights):
+        even = preference_key([1.0 / objectives] * objectives)
+        raise InputError(
+            f"not a preference of {objectives} objectives",
+            found=key,
+            mend=f'write {objectives} weights with two decimals that sum to 1, for example "{even}"',
+        )
+    return tuple(weights)
+
+
+def preference_key(weights: Sequence[float]) -> str:
+    """The key of three or more weights that sum to 1, rounded so that they still do: largest remainders go up."""
+    hundredths = [int(100.0 * weight + 1e-9) for weight in weights]
+    by_remainder = sorted(range(len(weights)), key=lambda i: hundredths[i] - 100.0 * weights[i])
+    for i in by_remainder[: 100 - sum(hundredths)]:
+        hundredths[i] += 1
+    return ":".join(f"{part / 100:.2f}" for part in hundredths)
+
+
+def preferences(keys: Iterable[float | str], objectives: int = 2) -> list[tuple[float, ...]]:
+    """The weights of several preferences, as `preference` gives them.
+
+    Raises:
+        InputError: no preference, a repeated or an invalid one.
+    """
+    keys = list(keys)
+    if objectives == 2:
+        pi_grid(keys)
+    elif not keys or len(set(keys)) < len(keys):
+        raise InputError("preferences must be one or more, each once", found=keys)
+    return [preference(key, objectives) for key in keys]

@@ -39,6 +39,7 @@ class Split:
 
     Args:
         orders: (of train, of test), the orders merged into sessions.
+        carts: the same of carts; None where they are no objective.
         dropped: reason -> events.
         time: the split time, None under the published split.
     """
@@ -46,20 +47,27 @@ class Split:
     train: EncodedSessions
     test: EncodedSessions
     orders: tuple[int, int]
+    carts: tuple[int, int] | None
     vocabulary: Vocabulary
     dropped: dict[str, int]
     time: datetime | None
 
 
-def split_sessions(shards: EventShards, rules: PreparationRules) -> Split:
+def split_sessions(shards: EventShards, rules: PreparationRules, *, carts: bool = False) -> Split:
     """Filter, split, label and encode the sessions of a log.
+
+    Args:
+        shards: the log.
+        rules: of its format.
+        carts: label clicks with carts beside orders.
 
     Raises:
         InputError: no session of train or of test is left.
     """
     shelf = _Shelf(len(shards), shards.folder)
-    dropped = Counter({"carts: not used": shards.counts["cart"]})
-    item_ids = _frequent_items(shards, shelf, rules, dropped)
+    dropped: Counter[str] = Counter({} if carts else {"carts: not used": shards.counts["cart"]})
+    labelling = ("order", "cart") if carts else ("order",)
+    item_ids = _frequent_items(shards, shelf, rules, labelling, dropped)
     starts = _drop_rare_items(shelf, item_ids, rules, dropped)
     split = _SplitAt(rules.split, _split_time(starts, rules.split), [("test" in name) for name in shards.file_names()])
     codes = _first_appearances(shelf, split, len(item_ids))
@@ -69,17 +77,26 @@ def split_sessions(shards: EventShards, rules: PreparationRules) -> Split:
     parts: tuple[list[EncodedShard], list[EncodedShard]] = ([], [])
 
     def encode(number: int, dropped: Counter[str]) -> tuple[EncodedShard, EncodedShard]:
-        return _encode(*shelf.get(number), split, index, vocabulary, rules, dropped)
+        return _encode(*shelf.get(number), split, index, vocabulary, rules, labelling, dropped)
 
     for pair in _each_shard(len(shelf), encode, dropped):
         for part, encoded in zip(parts, pair, strict=True):
             part.append(encoded)
-    counts = tuple(sum(encoded.orders for encoded in part) for part in parts)
+    train_orders, test_orders = (sum(encoded.orders for encoded in part) for part in parts)
+    train_carts, test_carts = (sum(encoded.carts for encoded in part) for part in parts)
     train, test = (merge_shards(part, by_first_event, vocabulary.hash) for part in parts)
     for name, sessions in (("train", train), ("test", test)):
         if not len(sessions):
             raise _empty(name, split, starts)
-    return Split(train, test, (counts[0], counts[1]), vocabulary, {k: n for k, n in dropped.items() if n}, split.at)
+    return Split(
+        train,
+        test,
+        (train_orders, test_orders),
+        (train_carts, test_carts) if carts else None,
+        vocabulary,
+        {reason: count for reason, count in dropped.items() if count},
+        split.at,
+    )
 
 
 @dataclass(frozen=True)
@@ -100,7 +117,8 @@ class _SplitAt:
 
 
 class _Shelf:
-    """The shards' sessions between passes: in memory when the log fits there, else in files.
+    """The shards' sessions and the events that label them, between passes: in memory when the log fits there, else in
+    files.
 
     Args:
         shards: how many.
@@ -114,20 +132,20 @@ class _Shelf:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def put(self, number: int, clicks: SessionClicks, orders: pl.DataFrame) -> None:
+    def put(self, number: int, clicks: SessionClicks, others: pl.DataFrame) -> None:
         if self._folder is None:
-            self._kept[number] = (clicks, orders)
+            self._kept[number] = (clicks, others)
         else:
             clicks.save(self._folder / f"clicks-{number}")
-            orders.write_ipc(self._folder / f"orders-{number}.arrow")
+            others.write_ipc(self._folder / f"others-{number}.arrow")
 
     def get(self, number: int) -> tuple[SessionClicks, pl.DataFrame]:
         kept = self._kept[number]
         if kept is not None:
             return kept
         assert self._folder is not None  # what is not in memory was written
-        orders = pl.read_ipc(self._folder / f"orders-{number}.arrow")
-        return SessionClicks.load(self._folder / f"clicks-{number}"), orders
+        others = pl.read_ipc(self._folder / f"others-{number}.arrow")
+        return SessionClicks.load(self._folder / f"clicks-{number}"), others
 
 
 def _each_shard(shards: int, work: Callable[[int, Counter[str]], Result], dropped: Counter[str]) -> Iterator[Result]:
@@ -152,17 +170,19 @@ def _each_shard(shards: int, work: Callable[[int, Counter[str]], Result], droppe
             yield result
 
 
-def _frequent_items(shards: EventShards, shelf: _Shelf, rules: PreparationRules, dropped: Counter[str]) -> pl.Series:
+def _frequent_items(
+    shards: EventShards, shelf: _Shelf, rules: PreparationRules, labelling: tuple[str, ...], dropped: Counter[str]
+) -> pl.Series:
     """Pass 1. The ids of the items that are frequent enough; an item's place in them is its code until pass 3."""
 
     def work(number: int, dropped: Counter[str]) -> pl.DataFrame:
         events = shards.load(number)
-        orders = events.filter(event_type="order").select("session_id", "item_id", "ts")
+        others = events.filter(pl.col("event_type").is_in(labelling)).drop("place")
         only_clicks = events.filter(event_type="click").drop("event_type")
         del events  # at the log's size every copy counts
         clicks = _drop_short(group_clicks(only_clicks), rules, "", dropped)
         del only_clicks
-        shelf.put(number, clicks, orders)
+        shelf.put(number, clicks, others)
         return clicks.items.alias("item_id").to_frame().group_by("item_id").agg(clicks=pl.len())
 
     counts: pl.DataFrame | None = None
@@ -179,7 +199,7 @@ def _drop_rare_items(shelf: _Shelf, item_ids: pl.Series, rules: PreparationRules
     codes = item_ids.alias("item_id").to_frame().with_row_index("code")
 
     def work(number: int, dropped: Counter[str]) -> tuple[int, int] | None:
-        clicks, orders = shelf.get(number)
+        clicks, others = shelf.get(number)
         found = clicks.items.alias("item_id").to_frame().join(codes, on="item_id", how="left", maintain_order="left")
         kept = found["code"].is_not_null()
         dropped[f"clicks: item with fewer than {rules.min_item_clicks} clicks"] += int((~kept).sum())
@@ -187,7 +207,7 @@ def _drop_rare_items(shelf: _Shelf, item_ids: pl.Series, rules: PreparationRules
         if not kept.all():
             clicks = clicks.with_clicks(kept.to_numpy())
         clicks = _drop_short(clicks, rules, " after rare items", dropped)
-        shelf.put(number, clicks, orders)
+        shelf.put(number, clicks, others)
         return (int(clicks.first_ts().min()), int(clicks.first_ts().max())) if len(clicks) else None
 
     starts = [found for found in _each_shard(len(shelf), work, dropped) if found is not None]
@@ -237,11 +257,12 @@ def _first_appearances(shelf: _Shelf, split: _SplitAt, items: int) -> np.ndarray
 
 def _encode(
     clicks: SessionClicks,
-    orders: pl.DataFrame,
+    others: pl.DataFrame,
     split: _SplitAt,
     index: np.ndarray,
     vocabulary: Vocabulary,
     rules: PreparationRules,
+    labelling: tuple[str, ...],
     dropped: Counter[str],
 ) -> tuple[EncodedShard, EncodedShard]:
     """Pass 4. The shard's sessions of train and of test."""
@@ -251,10 +272,16 @@ def _encode(
     known = (test.items > 0).to_numpy()
     dropped["clicks: item that train does not have"] += int((~known).sum())
     test = _drop_short(test.with_clicks(known), rules, " after items that train does not have", dropped)
-    known_orders = orders.join(vocabulary.to_frame(), on="item_id", how="inner", maintain_order="left")
-    dropped["orders: item that train does not have"] += len(orders) - len(known_orders)
-    encoded = encode_shard(train, known_orders), encode_shard(test, known_orders)
-    dropped["orders: session that was dropped"] += len(known_orders) - encoded[0].orders - encoded[1].orders
+    labels = []
+    for event_type in labelling:
+        events = others.filter(event_type=event_type)
+        known_events = events.join(vocabulary.to_frame(), on="item_id", how="inner", maintain_order="left")
+        dropped[f"{event_type}s: item that train does not have"] += len(events) - len(known_events)
+        labels.append(known_events)
+    encoded = encode_shard(train, *labels), encode_shard(test, *labels)
+    for event_type, events in zip(labelling, labels, strict=True):
+        used = sum(part.orders if event_type == "order" else part.carts for part in encoded)
+        dropped[f"{event_type}s: session that was dropped"] += len(events) - used
     return encoded
 
 

@@ -7,12 +7,14 @@ comparison: it starts very slowly.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from multitron_core.config import ModelConfig, TrainingConfig, from_dict
 from multitron_core.errors import InputError
+from multitron_core.objectives import objectives_of
+from multitron_core.preference import preference_key
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,22 @@ class Preset:
         """
         settings = {**dataclasses.asdict(self.training), **(training or {})}
         return Preset(self.name, from_dict(TrainingConfig, settings), {**self.model, **(model or {})})
+
+    def with_objectives(self, names: Sequence[str]) -> Preset:
+        """The same preset for other objectives: beta has a half for each, validation looks at each end and the middle.
+
+        Raises:
+            InputError: an objective that does not exist.
+        """
+        objectives_of(names, self.training)
+        k = len(names)
+        if k == len(self.training.beta):
+            return self.changed(model={"objectives": tuple(names)})
+        ends = [preference_key([float(i == j) for j in range(k)]) for i in range(k)]
+        return self.changed(
+            model={"objectives": tuple(names)},
+            training={"beta": (0.5,) * k, "validation_pi": (*ends, preference_key([1.0 / k] * k))},
+        )
 
 
 def demo() -> Preset:

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,11 +19,13 @@ from typing import Any
 
 import polars as pl
 
+from multitron_core.config import TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
 from multitron_core.event_shards import ROWS_IN_MEMORY, EventShards
 from multitron_core.events import EVENT_TYPES, EventLog, check_reject_share, read_events
 from multitron_core.formats import FORMATS, ColumnMapping, PreparationRules, SplitRule, get_format
+from multitron_core.objectives import objectives_of
 from multitron_core.preparation import split_sessions
 from multitron_core.scoring_sessions import encode_sessions
 from multitron_core.swapped_folder import swapped_folder
@@ -39,7 +42,8 @@ class PreparedSessions:
         train, test: encoded sessions, by the time of their first event.
         vocabulary: the items of train.
         statistics: `{"train": {"sessions", "clicks", "orders"}, "test": {...}, "items": n, "in": {"clicks", "orders",
-            "carts"}, "dropped": {reason: n}, "rejected": {reason: n}, "split": time}`. Reasons begin with what they
+            "carts"}, "dropped": {reason: n}, "rejected": {reason: n}, "split": time}`; train and test have "carts" too
+            where these label clicks. Reasons begin with what they
             count, so that `in["clicks"]` = clicks of train and test + all of `dropped` that begins with "clicks",
             and the same for orders and carts.
     """
@@ -90,6 +94,7 @@ def prepare_sessions(
     min_session_clicks: int | None = None,
     min_item_clicks: int | None = None,
     session_gap: timedelta | None = None,
+    objectives: Sequence[str] = ("click", "order"),
     max_reject_share: float = 0.01,
     rows_in_memory: int = ROWS_IN_MEMORY,
 ) -> PreparedSessions:
@@ -105,6 +110,7 @@ def prepare_sessions(
         split_days: days of the test set instead of the format's; otto then splits as table does.
         min_session_clicks, min_item_clicks: instead of the format's.
         session_gap: cut the events of each `session_id` (a user, that is) where nothing happens for longer.
+        objectives: what models will be trained for; with "cart" among them, clicks are labelled with carts too.
         max_reject_share: the largest share of rejected lines that is let pass.
         rows_in_memory: events held at once; a larger log goes through temporary files.
 
@@ -112,8 +118,9 @@ def prepare_sessions(
         `PreparedSessions`.
 
     Raises:
-        InputError: too many rejects, no clicks, or a split that leaves train or test empty.
+        InputError: too many rejects, no clicks, unknown objectives, or a split that leaves train or test empty.
     """
+    objectives_of(objectives, TrainingConfig())  # refuses unknown ones
     rules = _rules(get_format(format).rules, split_days, min_session_clicks, min_item_clicks)
     with EventShards(rows_in_memory=rows_in_memory, session_gap=session_gap) as shards:
         shards.read(events)
@@ -126,10 +133,12 @@ def prepare_sessions(
             raise InputError(
                 "there are no clicks", where=f"{format} events", found=found, mend="check the path and the event types"
             )
-        split = split_sessions(shards, rules)
+        split = split_sessions(shards, rules, carts="cart" in objectives)
+        parts = {"train": _counts(split.train, split.orders[0]), "test": _counts(split.test, split.orders[1])}
+        if split.carts is not None:
+            parts["train"]["carts"], parts["test"]["carts"] = split.carts
         statistics = {
-            "train": _counts(split.train, split.orders[0]),
-            "test": _counts(split.test, split.orders[1]),
+            **parts,
             "items": len(split.vocabulary),
             "in": {f"{event_type}s": shards.counts[event_type] for event_type in EVENT_TYPES},
             "dropped": split.dropped,
@@ -158,9 +167,10 @@ def _rules(
 
 def format_statistics(statistics: dict[str, Any]) -> str:
     """The counts of the paper's Table 1 and what became of the rest, as lines of text."""
-    rows: list[tuple[str, ...]] = [("", "sessions", "clicks", "orders")]
+    names = tuple(statistics["train"])
+    rows: list[tuple[str, ...]] = [("", *names)]
     for part in ("train", "test"):
-        rows.append((part, *(f"{statistics[part][name]:,}" for name in ("sessions", "clicks", "orders"))))
+        rows.append((part, *(f"{statistics[part][name]:,}" for name in names)))
     lines = [f"{row[0]:<6}" + "".join(f"{value:>13}" for value in row[1:]) for row in rows]
     lines.append(f"items  {statistics['items']:>12,}")
     lines.append(f"split  {statistics['split'] or 'by file'}")
@@ -185,6 +195,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--without-orders", action="store_true", help="accept clicks without a file of orders")
     parser.add_argument("--split-days", type=float, help="days of the test set, instead of the format's")
+    parser.add_argument(
+        "--objectives", nargs="+", default=["click", "order"], metavar="NAME", help="click, order; cart is the third"
+    )
     parser.add_argument("--max-reject-share", type=float, default=0.01, help="let this share of bad lines pass")
     parser.add_argument("--stats", action="store_true", help="print the counts")
     parser.add_argument("--out", type=Path, help="write the prepared sessions into this folder")
@@ -201,6 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
             ),
             options.format,
             split_days=options.split_days,
+            objectives=options.objectives,
             max_reject_share=options.max_reject_share,
         )
     except MultitronError as error:

@@ -7,6 +7,7 @@ that grows with the catalogue.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,10 @@ from torch import Tensor
 from multitron_core.batches import Batch, part_of, rectangles
 from multitron_core.config import ModelConfig, TrainingConfig
 from multitron_core.hardest import NegativeTable, hardest_logits
-from multitron_core.losses import click_loss, order_loss, ordered_softmax_loss
+from multitron_core.losses import click_loss, losses_by_objective
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import Negatives
+from multitron_core.objectives import labels_of, objectives_of
 from multitron_core.packed import AttentionRows, packed_states
 
 
@@ -41,7 +43,7 @@ class Work:
         positions: int64 [n], its position index.
         rows: the attention's rectangles.
         negatives: the columns' copies.
-        ordered: bool [n].
+        labels: bool [n, objectives], the steps that have each objective's event; the clicks' column is all true.
         pi: float32 [sessions, objectives].
     """
 
@@ -53,7 +55,7 @@ class Work:
     positions: Tensor
     rows: list[AttentionRows]
     negatives: NegativeTable
-    ordered: Tensor
+    labels: Tensor
     pi: Tensor
 
 
@@ -103,7 +105,7 @@ def prepare(
             session_of_step=torch.from_numpy(part.session_of_step),
             targets=torch.from_numpy(negatives.targets[steps]),
         ),
-        ordered=torch.from_numpy(part.ordered),
+        labels=torch.from_numpy(labels_of(model.objectives, part.labels, len(part.inputs))),
         pi=torch.from_numpy(
             np.broadcast_to(pi, (len(batch.lengths), np.shape(pi)[-1]))[rank::world].astype(np.float32)
         ),
@@ -127,7 +129,7 @@ def to_device(work: Work, device: torch.device) -> Work:
         positions=move(work.positions),
         rows=[row._replace(cells=move(row.cells)) for row in work.rows],
         negatives=NegativeTable(*map(move, work.negatives)),
-        ordered=move(work.ordered),
+        labels=move(work.labels),
         pi=move(work.pi),
     )
 
@@ -138,7 +140,7 @@ def losses_of(
     uniform_rows: Tensor,
     work: Work,
     config: TrainingConfig,
-    order_rate: float,
+    rates: Sequence[float],
     search: torch.dtype,
 ) -> Tensor:
     """The elementwise losses of a batch.
@@ -149,11 +151,11 @@ def losses_of(
         uniform_rows: float [u, d], embeddings of `work.uniform_items`.
         work: the batch.
         config: negatives and losses.
-        order_rate: share of ordered targets in the training data.
+        rates: share of the training data's targets that have each objective's event.
         search: dtype of the search of the hardest negatives.
 
     Returns:
-        float32 [n, 2]: click loss, order loss.
+        float32 [n, objectives].
     """
     pi = work.pi[work.negatives.session_of_step]  # (n, objectives)
     states = packed_states(model, F.embedding(work.inputs, batch_rows), pi, work.positions, work.rows)  # (n, d)
@@ -170,8 +172,5 @@ def losses_of(
             search=search,
         )
         click = click_loss(positive, negative)
-        if config.order_loss == "ordered_softmax":
-            order = ordered_softmax_loss(click, work.ordered, order_rate)
-        else:
-            order = order_loss(positive, work.ordered)
-    return torch.stack([click, order], dim=1)
+        objectives = objectives_of(model.config.objectives, config)
+        return losses_by_objective(objectives, click, positive, work.labels, rates)

@@ -51,13 +51,11 @@ from multitron_core.losses import regulariser, scalarisation
 from multitron_core.model import MultiTRON
 from multitron_core.model_folder import TrainingData, fingerprint, refuse_another, write_model_folder
 from multitron_core.negatives import draw_negatives
+from multitron_core.objectives import labels_of, objectives_of
 from multitron_core.preset import PRESETS, Preset, named
 from multitron_core.sessions import PreparedSessions
 from multitron_core.step import Work, losses_of, prepare, rectangle_overhead, to_device
 from multitron_core.validation import validate
-
-SUMS = ("loss", "click_loss", "order_loss", "regulariser")
-"""What is summed over the steps of an epoch; their means are columns `train_...` of the metrics."""
 
 
 @dataclass
@@ -66,7 +64,7 @@ class Progress:
 
     epoch: int = 0
     batch: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0] * len(SUMS))
+    sums: list[float] = field(default_factory=list)
     steps: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -140,7 +138,10 @@ def train(
             model=run.model_config,
             identity=identity,
             history=p.history,
-            details={"epoch": p.best_epoch + 1 if run.keeps_best else p.epoch, "order_rate": run.order_rate},
+            details={
+                "epoch": p.best_epoch + 1 if run.keeps_best else p.epoch,
+                "rates": dict(zip(run.model_config.objectives, run.rates, strict=True)),
+            },
         )
         checkpoint.unlink(missing_ok=True)
     barrier()
@@ -162,23 +163,26 @@ class _Run:
         )
         self.data, self.config = dataset.train, preset.training
         self.model_config: ModelConfig = preset.model_config(len(dataset.vocabulary))
-        k = len(self.model_config.objectives)
-        if not k == len(self.config.beta) == 2:
+        self.objectives = objectives_of(self.model_config.objectives, self.config)
+        if len(self.objectives) != len(self.config.beta):
             raise InputError(
-                "click and order are the objectives that the data has labels for",
+                "beta does not have a number for each objective",
                 where="training.train",
                 found={"objectives": self.model_config.objectives, "beta": self.config.beta},
-                mend="use objectives ('click', 'order') and two numbers in beta",
+                mend=f"give {len(self.objectives)} numbers, or let Preset.with_objectives do it",
             )
+        # Summed over the steps of an epoch; the means are columns `train_...` of the metrics.
+        self.sums = ("loss", *(f"{objective.name}_loss" for objective in self.objectives), "regulariser")
         self.rows, self.held_out = split_rows(self.data, self.config.validation_share)
-        self.order_rate = order_rate(self.data, self.rows, self.model_config.max_length)
-        if self.config.order_loss == "ordered_softmax" and self.order_rate == 0.0:
-            raise InputError(
-                "no training session has an ordered target",
-                where="TrainingConfig.order_loss",
-                found=self.config.order_loss,
-                mend="use order_loss='bce', or training data with orders",
-            )
+        self.rates = event_rates(self.data, self.rows, self.model_config)
+        for objective, rate in zip(self.objectives, self.rates, strict=True):
+            if objective.loss == "ordered_softmax" and rate == 0.0:
+                raise InputError(
+                    f"no training session has a target with a later {objective.event}",
+                    where=f"TrainingConfig.{objective.event}_loss",
+                    found=objective.loss,
+                    mend=f"use {objective.event}_loss='bce', or training data with {objective.event}s",
+                )
         self.batches = math.ceil(len(self.rows) / self.config.batch_sessions)
         self.autocast = torch.bfloat16 if uses_bfloat16(self.config.precision, device) else None
         self.search = torch.bfloat16 if uses_bfloat16(self.config.negative_search, device) else torch.float32
@@ -231,20 +235,21 @@ class _Run:
             began = time.perf_counter()
             for work in works:
                 sums = self._step(to_device(work, self.device))
-                p.sums = [total + value for total, value in zip(p.sums, sums, strict=True)]
+                p.sums = [total + value for total, value in zip(p.sums or [0.0] * len(sums), sums, strict=True)]
                 p.steps += work.whole_steps
                 p.batch += 1
                 now = time.perf_counter()
                 p.seconds, began = p.seconds + now - began, now
                 bar.update()
-                bar.set_postfix(click=f"{p.sums[1] / p.steps:.3f}", order=f"{p.sums[2] / p.steps:.3f}", refresh=False)
+                means = {each.name: f"{p.sums[1 + i] / p.steps:.3f}" for i, each in enumerate(self.objectives)}
+                bar.set_postfix(means, refresh=False)
                 if p.batch % self.config.checkpoint_steps == 0 and p.batch < self.batches:
                     self._save()
         row: dict[str, float] = {"epoch": p.epoch + 1}
-        row |= {f"train_{name}": total / p.steps for name, total in zip(SUMS, p.sums, strict=True)}
+        row |= {f"train_{name}": total / p.steps for name, total in zip(self.sums, p.sums, strict=True)}
         row |= {"seconds": p.seconds, "sessions_per_second": len(self.rows) / p.seconds}
         if len(self.held_out):
-            row |= validate(self.model, self.data, self.held_out, self.config, self.order_rate, self.search)
+            row |= validate(self.model, self.data, self.held_out, self.config, self.rates, self.search)
             if row["validation_loss"] < p.best_loss:
                 p.best_epoch, p.best_loss = p.epoch, row["validation_loss"]
                 self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
@@ -275,7 +280,7 @@ class _Run:
             )
 
     def _step(self, work: Work) -> list[float]:
-        """One step of the optimiser; sums over the batch's steps of what `SUMS` names."""
+        """One step of the optimiser; sums over the batch's steps of what `sums` names."""
         p, embedding = self.progress, self.model.item_embedding.weight
         self.model.train()
         seed = np.random.SeedSequence([self.config.seed, p.epoch + 1, p.batch + 1, rank() + 1])
@@ -284,16 +289,14 @@ class _Run:
         uniform_rows = embedding.detach().index_select(0, work.uniform_items).requires_grad_()
         if len(work.batch.lengths):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast is not None):
-                losses = losses_of(
-                    self.model, batch_rows, uniform_rows, work, self.config, self.order_rate, self.search
-                )
+                losses = losses_of(self.model, batch_rows, uniform_rows, work, self.config, self.rates, self.search)
             pi = work.pi[work.negatives.session_of_step]
             penalty = regulariser(self.config)(losses, pi)
             total = scalarisation(self.config)(losses, pi) + self.config.regularisation * penalty
             (total.sum() / work.whole_steps).backward()
             sums = torch.stack([total.sum(), *losses.sum(dim=0), penalty.sum()]).detach().double()
         else:  # the last batch of an epoch may have fewer sessions than there are processes
-            sums = torch.zeros(len(SUMS), dtype=torch.float64, device=self.device)
+            sums = torch.zeros(len(self.sums), dtype=torch.float64, device=self.device)
         others = [parameter for parameter in self.model.parameters() if parameter is not embedding]
         tensors: list[Tensor] = [*others, batch_rows, uniform_rows]
         gradients = [tensor.grad if tensor.grad is not None else torch.zeros_like(tensor) for tensor in tensors]
@@ -387,13 +390,14 @@ def split_rows(data: EncodedSessions, validation_share: float) -> tuple[np.ndarr
     return rows[:cut], rows[cut:]
 
 
-def order_rate(data: EncodedSessions, rows: np.ndarray, max_length: int) -> float:
-    """Share of the rows' targets that are ordered later."""
-    ordered = steps = 0
+def event_rates(data: EncodedSessions, rows: np.ndarray, model: ModelConfig) -> tuple[float, ...]:
+    """Share of the rows' targets that have each objective's event, later in the session; 1 for clicks."""
+    found, steps = np.zeros(len(model.objectives), dtype=np.int64), 0
     for first in range(0, len(rows), 1 << 16):
-        batch = make_batch(data, rows[first : first + (1 << 16)], max_length)
-        ordered, steps = ordered + int(batch.ordered.sum()), steps + len(batch.ordered)
-    return ordered / steps
+        batch = make_batch(data, rows[first : first + (1 << 16)], model.max_length)
+        found += labels_of(model.objectives, batch.labels, len(batch.targets)).sum(axis=0)
+        steps += len(batch.targets)
+    return tuple(float(count) / steps for count in found)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -402,6 +406,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sessions", required=True, help="folder of prepared sessions")
     parser.add_argument("--out", required=True, help="model folder to write")
     parser.add_argument("--preset", default="diginetica", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument(
+        "--objectives", nargs="+", metavar="NAME", help="instead of the preset's, e.g. click cart order"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--anew", action="store_true", help="replace what an earlier run left")
     parser.add_argument(
@@ -413,9 +420,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         with process_group(options.device) as device:
+            chosen = named(options.preset)
+            if options.objectives:
+                chosen = chosen.with_objectives(options.objectives)
             folder = train(
                 PreparedSessions.load(options.sessions),
-                named(options.preset, model=options.model, training=options.training),
+                chosen.changed(model=options.model, training=options.training),
                 options.out,
                 resume=not options.anew,
                 device=device,

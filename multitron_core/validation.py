@@ -5,6 +5,8 @@ Fixed, so that two epochs differ by their weights alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -15,7 +17,7 @@ from multitron_core.losses import scalarisation
 from multitron_core.metrics import score_blocks, step_states, target_ranks
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import draw_negatives
-from multitron_core.preference import pi_vector
+from multitron_core.preference import preference
 from multitron_core.step import losses_of, prepare, rectangle_overhead, to_device
 
 RECALL_SESSIONS = 1024
@@ -28,7 +30,7 @@ def validate(
     data: EncodedSessions,
     rows: np.ndarray,
     config: TrainingConfig,
-    order_rate: float,
+    rates: Sequence[float],
     search: torch.dtype,
 ) -> dict[str, float]:
     """Losses and click recall@20 at `config.validation_pi`.
@@ -38,20 +40,21 @@ def validate(
         data: the sessions.
         rows: int64, the held-out ones, each of two clicks or more.
         config: losses, negatives, seed.
-        order_rate: share of ordered targets in the training data.
+        rates: share of the training data's targets that have each objective's event.
         search: dtype of the search of the hardest negatives.
 
     Returns:
-        For each pi `validation_click_loss_{pi}`, `validation_order_loss_{pi}`, `validation_click_recall_20_{pi}`, and
+        For each pi `validation_{objective}_loss_{pi}` and `validation_click_recall_20_{pi}`, and
         `validation_loss`, the mean over the preferences of the scalarised loss: what decides which epoch is the best.
     """
     model.eval()
     device = model.item_embedding.weight.device
     measured: dict[str, float] = {}
     objective = 0.0
+    objectives = model.config.objectives
     for key in config.validation_pi:
-        pi = np.asarray(pi_vector(key), dtype=np.float32)
-        sums, steps = np.zeros(3), 0
+        pi = np.asarray(preference(key, len(objectives)), dtype=np.float32)
+        sums, steps = np.zeros(len(objectives) + 1), 0
         for number, first in enumerate(range(0, len(rows), config.batch_sessions)):
             batch = make_batch(data, rows[first : first + config.batch_sessions], model.config.max_length)
             random = random_of(config.seed, -1, number)
@@ -60,16 +63,14 @@ def validate(
             )
             work = to_device(prepare(batch, negatives, pi, model.config, overhead=rectangle_overhead(device)), device)
             weight = model.item_embedding.weight
-            losses = losses_of(
-                model, weight[work.batch_items], weight[work.uniform_items], work, config, order_rate, search
-            )
+            losses = losses_of(model, weight[work.batch_items], weight[work.uniform_items], work, config, rates, search)
             total = scalarisation(config)(losses, work.pi[work.negatives.session_of_step])
             sums += torch.cat([losses.sum(dim=0), total.sum()[None]]).cpu().numpy()
             steps += len(losses)
-        measured[f"validation_click_loss_{key}"] = float(sums[0] / steps)
-        measured[f"validation_order_loss_{key}"] = float(sums[1] / steps)
+        for name, total_loss in zip(objectives, sums, strict=False):
+            measured[f"validation_{name}_loss_{key}"] = float(total_loss / steps)
         measured[f"validation_click_recall_20_{key}"] = _recall(model, data, rows[-RECALL_SESSIONS:], pi)
-        objective += float(sums[2] / steps) / len(config.validation_pi)
+        objective += float(sums[-1] / steps) / len(config.validation_pi)
     return {"validation_loss": objective, **measured}
 
 

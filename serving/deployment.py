@@ -20,7 +20,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
-from multitron_core.preference import DEFAULT_GRID, pi_vector
+from multitron_core.preference import DEFAULT_GRID, preference
 from serving.export import export_version, verify_checksums
 from serving.golden import compare_lists, golden_requests
 from serving.in_process import InProcessScorer
@@ -71,7 +71,7 @@ def deploy(
         model_dir: a model folder, written by training.
         server: an entered `TritonServer` or `InProcessServer` with a repository.
         golden_sessions: held-out sessions to compare lists of (256 of them are used); None makes random ones.
-        golden_pi: the preferences they are compared at.
+        golden_pi: the preferences they are compared at, of as many weights as the model has objectives.
         golden_k: items a list.
         gates: what else it must show (see `serving.quality`), asked when the lists agree.
         keep: versions to keep, the live one and the one before it always among them.
@@ -202,7 +202,9 @@ def _verify(
     lists = 0
     with _candidate(repository, server, version, settings) as found_scorer:
         for pi in pis:
-            for request in golden_requests(live, sessions, np.array(pi_vector(pi), np.float32), min(k, live.items)):
+            for request in golden_requests(
+                live, sessions, np.array(preference(pi, live.objectives), np.float32), min(k, live.items)
+            ):
                 expected = expected_scorer.top_k(request)
                 found = found_scorer.top_k(request, version=version)
                 difference = compare_lists(expected, found)

@@ -48,6 +48,7 @@ class InProcessScorer:
             vocabulary_hash=vocabulary_hash,
             items=model.config.items,
             max_length=model.config.max_length,
+            objectives=len(model.config.objectives),
         )
         self._device, self._memory = torch.device(device), score_memory_mib
         self._program = ScoringProgram(model).eval()

@@ -177,8 +177,9 @@ def live_model_of(config: pb.ModelConfig) -> LiveModel:
             vocabulary_hash=parameters["vocabulary_hash"],
             items=int(parameters["items"]),
             max_length=int(parameters["max_length"]),
+            objectives=next(each.dims[0] for each in config.input if each.name == "pi"),
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, StopIteration) as error:
         raise InputError(
             "the model on the server was not deployed by this project",
             where=config.name,

@@ -22,6 +22,7 @@ class LiveModel:
     vocabulary_hash: str
     items: int
     max_length: int  # clicks that the model reads
+    objectives: int = 2  # weights of a preference
 
 
 @dataclass(frozen=True, eq=False)

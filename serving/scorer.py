@@ -19,7 +19,7 @@ import polars as pl
 
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
-from multitron_core.preference import pi_key, pi_vector
+from multitron_core.preference import preference
 from multitron_core.vocabulary import Vocabulary
 from serving.request import LiveModel, Scorer, ScoringRequest, check_k
 
@@ -77,7 +77,7 @@ def score_sessions(
 
     Args:
         sessions: encoded with `vocabulary`; ids are distinct and every session has a click.
-        pi: the weight on orders, as a key or a number.
+        pi: the weight on orders, as a key or a number; for a model of more objectives see `preference.preference`.
         k: items a list.
         scorer: a `TritonScorer` or an `InProcessScorer`.
         vocabulary: gives the items their ids back.
@@ -99,8 +99,8 @@ def score_sessions(
             are left for k. Raised at the call, before the first frame, where it can be known then.
         UnavailableError: the scorer does not answer.
     """
-    preference = np.array(pi_vector(pi_key(pi)), np.float32)
     live = scorer.live_model()
+    weights = np.array(preference(pi, live.objectives), np.float32)
     _check(sessions, k, live, vocabulary)
     allowed = None if assortment is None else _assortment(assortment, vocabulary, k)
     order = sessions.session_ids.arg_sort().to_numpy()
@@ -108,7 +108,7 @@ def score_sessions(
     return _stream(
         sessions,
         order,
-        _Plan(preference, k, live, allowed, exclude_clicked, exclude_ordered, batch_sessions),
+        _Plan(weights, k, live, allowed, exclude_clicked, exclude_ordered, batch_sessions),
         scorer,
         vocabulary,
         in_flight,

@@ -262,7 +262,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("pi_orders", [[], [1.1], [float("nan")]])
     def test_preferences(self, model: MultiTRON, pi_orders: list[float]) -> None:
-        with pytest.raises(InputError, match="pi_orders"):
+        with pytest.raises(InputError, match="weights in"):
             evaluate_points(model, random_sessions(), pi_orders, config=SMALL)
 
     def test_an_unknown_item(self, model: MultiTRON) -> None:
@@ -279,5 +279,7 @@ class TestRefusals:
 
     def test_three_objectives(self) -> None:
         model = MultiTRON(ModelConfig(items=ITEMS, dimension=8, objectives=("click", "cart", "order")))
-        with pytest.raises(InputError, match="clicks and orders"):
+        with pytest.raises(InputError, match="rows of a weight an objective"):
             evaluate_points(model, random_sessions(), [0.5], config=SMALL)
+        with pytest.raises(InputError, match="no labels of carts"):
+            evaluate_points(model, random_sessions(), [(0.2, 0.3, 0.5)], config=SMALL)

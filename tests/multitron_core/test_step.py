@@ -86,7 +86,7 @@ def test_a_step_is_the_plain_formula(overhead, collisions, positions, order):
     work = prepare(batch, negatives, pi, model.config, overhead=overhead)
     embedding = model.item_embedding.weight
     rows = [embedding.detach()[index].requires_grad_() for index in (work.batch_items, work.uniform_items)]
-    found = losses_of(model, rows[0], rows[1], work, config, 0.3, torch.float32)
+    found = losses_of(model, rows[0], rows[1], work, config, (1.0, 0.3), torch.float32)
     (found * weights).sum().backward()
     gradient = torch.zeros_like(embedding)
     gradient[torch.cat([work.batch_items, work.uniform_items])] = torch.cat([rows[0].grad, rows[1].grad])
@@ -108,7 +108,9 @@ def test_the_shares_of_several_processes_are_the_whole_step():
     def losses(rank: int, world: int) -> torch.Tensor:
         work = prepare(batch, negatives, pi, model.config, overhead=10, rank=rank, world=world)
         weight = model.item_embedding.weight
-        return losses_of(model, weight[work.batch_items], weight[work.uniform_items], work, config, 0.3, torch.float32)
+        return losses_of(
+            model, weight[work.batch_items], weight[work.uniform_items], work, config, (1.0, 0.3), torch.float32
+        )
 
     session = np.repeat(np.arange(5), batch.lengths)
     whole = losses(0, 1)
@@ -130,6 +132,8 @@ def test_a_batch_of_one_session_of_one_step():
         batch, draw_negatives(batch, ITEMS, 16, 4, np.random.default_rng(1)), np.ones(2) / 2, model.config, overhead=10
     )
     weight = model.item_embedding.weight
-    found = losses_of(model, weight[work.batch_items], weight[work.uniform_items], work, config, 1.0, torch.float32)
+    found = losses_of(
+        model, weight[work.batch_items], weight[work.uniform_items], work, config, (1.0, 1.0), torch.float32
+    )
     assert found.shape == (1, 2)
     assert (found > 0).all()

@@ -288,7 +288,7 @@ def test_batches_of_one_session_train(tmp_path):
 
 def test_what_cannot_be_trained_is_refused(tmp_path):
     data = shop(order_share=0.0)
-    with pytest.raises(InputError, match="no training session has an ordered target"):
+    with pytest.raises(InputError, match="no training session has a target with a later order"):
         train(data, small(order_loss="ordered_softmax"), tmp_path / "model", progress=False)
     with pytest.raises(InputError, match="unknown device"):
         train(data, small(), tmp_path / "model", device="gpu", progress=False)

@@ -1,0 +1,80 @@
+"""A front between clicks, carts and orders, on a simulated shop in OTTO's format.
+
+    python benchmarks/three_objectives.py [--out FOLDER]
+
+Simulates raw lines, prepares sessions labelled with carts and orders, trains one model on preferences of three weights,
+and measures a lattice of at least 26 of them. Printed: the front, whether each end is best at its own objective, both
+hypervolumes. Exit status 1 where an end is not the best. --out keeps the model folder with table and pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from multitron_core import preset
+from multitron_core.events import read_events
+from multitron_core.front import extremes, front_preferences, front_table, front_volume, measure_front, save_front
+from multitron_core.model import load_model
+from multitron_core.sessions import format_statistics, prepare_sessions
+from multitron_core.simulator import simulate
+from multitron_core.training import train
+
+OBJECTIVES = ("click", "cart", "order")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sessions", type=int, default=40_000)
+    parser.add_argument("--items", type=int, default=2_000)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--points", type=int, default=26)
+    parser.add_argument("--loss", choices=("bce", "ordered_softmax"), default="bce", help="of carts and of orders")
+    parser.add_argument("--out", type=Path, help="keep the model folder, its front and the pictures there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--small", action="store_true", help="a minute: 8,000 sessions, 500 items, 10 points")
+    options = parser.parse_args()
+    if options.small:
+        options.sessions, options.items, options.points = 8_000, 500, 10
+    torch.set_num_threads(1)
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.out or Path(temporary) / "model"
+        simulate(Path(temporary) / "raw", sessions=options.sessions, items=options.items, format="otto")
+        data = prepare_sessions(read_events(Path(temporary) / "raw", "otto"), "otto", objectives=OBJECTIVES)
+        print(format_statistics(data.statistics), flush=True)
+        recipe = preset.demo().with_objectives(OBJECTIVES)
+        recipe = recipe.changed(
+            training={"epochs": options.epochs, "order_loss": options.loss, "cart_loss": options.loss}
+        )
+        train(data, recipe, folder)
+        model = load_model(folder)
+        points = front_preferences(model, options.points, spacing="beta", beta=recipe.training.beta)
+        measured = measure_front(model, data, points, config=recipe.training)
+        front = front_table(measured)
+        volume = front_volume(measured)
+        save_front(front, volume, folder)
+    ends = extremes(front)
+    best = ends.filter(pl.col("loss") <= pl.col("best_loss")).height == len(OBJECTIVES)
+    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=240, float_precision=4, tbl_hide_dataframe_shape=True):
+        print(front.select("^pi_.*$", "^.*_loss$", "^.*_recall_20$", "dominated", "ranks_trained"))
+        print(ends)
+    print(f"each end is best at its own objective: {'yes' if best else 'no'}")
+    print(f"hypervolume, normalised: {volume.normalised}; raw, reference {volume.reference}: {volume.raw}")
+    print(f"points that no other dominates: {front.height - front['dominated'].sum()} of {front.height}")
+    print(f"processor seconds: {time.process_time() - began:.0f}")
+    if options.json:
+        figures = {"front": front.to_dicts(), "ends": ends.to_dicts(), "normalised": volume.normalised.value}
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0 if best else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Objectives: what a model trades off, a list of (name, event, loss).
+
+The first is always the next click. Each further one is an event that may follow a click on the same item in the same
+session: a cart, an order. A preference pi, the beta that draws it, the losses, a front and its hypervolume all have an
+entry an objective, in this order. Two, clicks and orders, are the default and what the paper has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from multitron_core.config import TrainingConfig
+from multitron_core.errors import InputError
+
+LABELS = {"cart": "carted", "order": "ordered"}
+"""The events that clicks are labelled with, and the name of each label."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One thing to be good at.
+
+    Args:
+        name: of the objective, as in `ModelConfig.objectives` and in the columns of a front.
+        event: "click", or the event whose labels the loss reads.
+        loss: "softmax" is `losses.click_loss`; "bce" is `losses.order_loss`, "ordered_softmax" is
+            `losses.ordered_softmax_loss`.
+    """
+
+    name: str
+    event: str
+    loss: Literal["softmax", "bce", "ordered_softmax"]
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the loss compares items, so that it trains the scores of items that were not clicked too."""
+        return self.loss != "bce"
+
+
+def objectives_of(names: Sequence[str], config: TrainingConfig) -> tuple[Objective, ...]:
+    """The objectives of a model by their names, with the losses that the config gives them.
+
+    Raises:
+        InputError: a name that is no event, or the first is not "click".
+    """
+    if not names or names[0] != "click" or not set(names[1:]) <= set(LABELS):
+        raise InputError(
+            "unknown objectives",
+            where="objectives",
+            found=tuple(names),
+            mend=f"name 'click' first, then events out of {', '.join(LABELS)}",
+        )
+    losses = {"cart": config.cart_loss, "order": config.order_loss}
+    return (Objective("click", "click", "softmax"), *(Objective(name, name, losses[name]) for name in names[1:]))
+
+
+def labels_of(names: Sequence[str], labels: Mapping[str, np.ndarray], steps: int) -> np.ndarray:
+    """Which steps have each objective's event, bool [steps, objectives]; every step has its click.
+
+    Raises:
+        InputError: the sessions do not have the labels of an objective.
+    """
+    columns = []
+    for name in names:
+        if name != "click" and name not in labels:
+            raise InputError(
+                f"the sessions have no labels of {name}s",
+                where=f"objective {name}",
+                found=sorted(labels),
+                mend=f"prepare the sessions with objectives={tuple(names)}, from a log that has {name}s",
+            )
+        columns.append(np.ones(steps, dtype=bool) if name == "click" else labels[name])
+    return np.stack(columns, axis=1)
