@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from multitron_core.errors import InputError
-from multitron_core.events import EVENT_TYPES, TIME, EventLog, check_events, reading
+from multitron_core.events import EVENT_TYPES, REJECT_SCHEMA, TIME, EventLog, check_events, reading
 from multitron_core.ragged import ranges, run_starts
 from multitron_core.session_cut import cut_sessions
 
@@ -60,7 +60,8 @@ class EventShards:
         """Event type -> events that came in."""
         self.rejected: Counter[str] = Counter()
         """Reason -> rejected lines, when an `EventLog` was read."""
-        self.first_rejects = pl.DataFrame()
+        self.first_rejects = pl.DataFrame(schema=REJECT_SCHEMA)
+        """The first of each reason."""
 
     def __enter__(self) -> EventShards:
         return self
@@ -82,7 +83,6 @@ class EventShards:
         Raises:
             InputError: columns are missing, of a wrong type, or hold nulls or unknown event types.
         """
-        log = events if isinstance(events, EventLog) else EventLog(events.lazy(), pl.LazyFrame())
         failures: list[BaseException] = []
 
         def take(batch: pl.DataFrame) -> None:
@@ -92,21 +92,20 @@ class EventShards:
                 failures.append(error)  # the engine would hand on its text only
                 raise
 
-        checked = check_events(log.events).with_columns(pl.col("ts").to_physical())
-        queries = [checked.sink_batches(take, maintain_order=True, lazy=True)]
         if isinstance(events, EventLog):
-            first = pl.col("file", "line", "text").first()
-            queries.append(events.rejects.group_by("reason", maintain_order=True).agg(pl.len(), first))
+            stream = events.parsed
+            self._gap = self._gap or events.session_gap
+        else:
+            stream = check_events(events.lazy())
         try:
             with reading():
-                results = pl.collect_all(queries, engine="streaming")
+                stream.with_columns(pl.col("ts").to_physical()).sink_batches(
+                    take, maintain_order=True, engine="streaming"
+                )
         except Exception:
             if failures:
                 raise failures[0] from None
             raise
-        if isinstance(events, EventLog):
-            self.first_rejects = results[1]
-            self.rejected.update(dict(results[1].select("reason", "len").iter_rows()))
         if self._spills:
             self._spill()
             for spill in self._spills:
@@ -137,6 +136,11 @@ class EventShards:
         return self._finished(pl.concat(spill.result().load(first, last) for spill in self._spills))
 
     def _take(self, batch: pl.DataFrame) -> None:
+        if "reason" in batch.columns:
+            if batch["reason"].null_count() < len(batch):
+                self._reject(batch.filter(pl.col("reason").is_not_null()))
+                batch = batch.filter(pl.col("reason").is_null())
+            batch = batch.drop("reason", "text")
         nulls = {name: count for name, count in batch.null_count().row(0, named=True).items() if count}
         if nulls:
             raise InputError("events have nulls", found=nulls, mend="read the events with read_events, or drop them")
@@ -153,6 +157,13 @@ class EventShards:
         self._buffer.append(batch)
         if self._buffered >= self._limit:
             self._spill()
+
+    def _reject(self, lines: pl.DataFrame) -> None:
+        """Count lines by reason, and keep the first of each."""
+        counted = lines.group_by("reason", maintain_order=True).agg(pl.len(), pl.col("file", "line", "text").first())
+        new = counted.filter(~pl.col("reason").is_in(list(self.rejected)))
+        self.rejected.update(dict(counted.select("reason", "len").iter_rows()))
+        self.first_rejects = pl.concat([self.first_rejects, new.select(self.first_rejects.columns)])
 
     def _place(self, batch: pl.DataFrame) -> pl.Series:
         """Where each event stands, files being numbered in the order in which they come."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
+from datetime import timedelta
 
 import polars as pl
 
@@ -26,11 +27,22 @@ HARMLESS_REASONS = ("empty line", "event type not used")
 """Rejects that are kept and counted but do not count against the share of rejects."""
 
 
-class EventLog(NamedTuple):
-    """Events and rejects, both lazy. Collect them together (`pl.collect_all`) and the files are read once."""
+@dataclass(frozen=True, eq=False)
+class EventLog:
+    """Events and rejects, all lazy.
+
+    Args:
+        events: the log's events.
+        rejects: the lines that are none. Collect both together (`pl.collect_all`) and the files are read once.
+        parsed: both in one stream, a reject being a row with a `reason`; users are not cut into sessions here. Whoever
+            takes batches reads this: of two streams out of one the slower is buffered without bound.
+        session_gap: the pause that cuts the users of `parsed` into the sessions of `events`; None: they are sessions.
+    """
 
     events: pl.LazyFrame
     rejects: pl.LazyFrame
+    parsed: pl.LazyFrame
+    session_gap: timedelta | None = None
 
 
 def read_events(
@@ -56,7 +68,7 @@ def read_events(
         storage_options: credentials and endpoint of an object store, as polars takes them.
 
     Returns:
-        `EventLog(events, rejects)`: every line is in exactly one of them. Lines that are bad are not raised here:
+        The `EventLog`: every line is in exactly one of them. Lines that are bad are not raised here:
         `check_reject_share` is the border that stops a run.
 
     Raises:
@@ -95,9 +107,9 @@ def read_files(
     accepted = pl.col("reason").is_null()
     events = parsed.filter(accepted).select("session_id", "item_id", "ts", "event_type", "file", "line")
     rejects = parsed.filter(~accepted).select("file", "line", "reason", pl.col("text").str.slice(0, TEXT_LIMIT))
-    if cut and columns is not None and columns.user_id is not None:
-        events = cut_sessions(events, columns.session_gap)
-    return EventLog(events, rejects)
+    if not cut or columns is None or columns.user_id is None:
+        return EventLog(events, rejects, parsed)
+    return EventLog(cut_sessions(events, columns.session_gap), rejects, parsed, columns.session_gap)
 
 
 def _unchanged(frame: pl.DataFrame) -> pl.DataFrame:

@@ -204,7 +204,8 @@ def test_the_truth_is_read_back(table: Simulation) -> None:
 @pytest.mark.parametrize("format", ["table", "diginetica", "yoochoose", "otto"])
 def test_the_reader_accepts_every_line(tmp_path: Path, format: str) -> None:
     done = simulate(tmp_path / "shop", format=format, **SMALL)
-    events, rejects = pl.collect_all(read_events(done.folder, format))
+    log = read_events(done.folder, format)
+    events, rejects = pl.collect_all([log.events, log.rejects])
     assert len(rejects) == 0
     assert {f"{kind}s": count for kind, count in events["event_type"].value_counts().iter_rows()} == {
         name: count for name, count in done.counts.items() if name != "sessions" and count
