@@ -58,7 +58,9 @@ def main() -> None:
     parser.add_argument("--clicks", type=float, default=4e6, help="clicks of the Yoochoose files")
     parser.add_argument("--sizes", nargs="+", type=float, default=[1.0], metavar="GB", help="sizes of the OTTO files")
     parser.add_argument("--official", type=Path, metavar="CHECKOUT", help="a checkout of otto-de/MultiTRON to compare")
-    parser.add_argument("--data", type=Path, help="where the raw files are made and kept (default: a temporary folder)")
+    parser.add_argument(
+        "--data", type=Path, help="where the raw files are made once and kept (default: a temporary folder)"
+    )
     parser.add_argument(
         "--rounds", type=int, default=1, help="pairs of runs, ours and official in turn; medians are told"
     )
@@ -98,7 +100,10 @@ def measure(format: str, size: float, data: Path, temporary: Path, options: argp
     """Simulate one data set, prepare it, and compare with the official preparation if there is one."""
     raw = data / f"{format}-{size:g}"
     progress(f"{format} {size:g}: raw files in {raw}")
-    counts = in_a_process(simulate_raw, format, size, raw)
+    told = data / f"{raw.name}.json"
+    if not told.exists():
+        told.write_text(json.dumps(in_a_process(simulate_raw, format, size, raw)))
+    counts = json.loads(told.read_text())
     files = [raw / name for name in OFFICIAL_NAMES[format]]
     for file in files:  # both preparations find the files in the page cache, as far as they fit
         warm(file)

@@ -22,10 +22,9 @@ from multitron_core.events import EVENT_TYPES, REJECT_SCHEMA, TIME, EventLog, ch
 from multitron_core.ragged import ranges, run_starts
 from multitron_core.session_cut import cut_sessions
 
-ROWS_IN_MEMORY = 2_000_000
+ROWS_IN_MEMORY = 1_500_000
 """Events that are held at once by default; a row takes about 50 bytes, and work on it about four times as much."""
 
-SPILLS_AT_ONCE = 2  # written while more events come
 BUCKETS = 64
 LINE_BITS = 40  # a place in the source is `file rank << 40 | line`: a million million lines a file
 
@@ -53,7 +52,7 @@ class EventShards:
         self._buffered = self._seen = 0
         self._files: dict[str, int] = {}
         self._spills: list[Future[_Spill]] = []
-        self._writers = ThreadPoolExecutor(SPILLS_AT_ONCE, thread_name_prefix="spill")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="spill")  # writes while more events come
         self._shards = 0  # when there are spills
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.counts: Counter[str] = Counter()
@@ -69,7 +68,7 @@ class EventShards:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._writers.shutdown()
+        self._writer.shutdown()
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -108,8 +107,6 @@ class EventShards:
             raise
         if self._spills:
             self._spill()
-            for spill in self._spills:
-                spill.result()
             self._shards = min(-(-self._seen // self._limit), BUCKETS)
 
     @property
@@ -191,10 +188,10 @@ class EventShards:
             return
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="multitron-shards-")
-        if len(self._spills) >= SPILLS_AT_ONCE:
-            self._spills[-SPILLS_AT_ONCE].result()  # memory stays bounded when the disk is slow
+        if self._spills:
+            self._spills[-1].result()  # memory stays bounded when the disk is slow
         path = Path(self._folder.name) / f"spill-{len(self._spills)}"
-        self._spills.append(self._writers.submit(_Spill.write, path, self._drain()))
+        self._spills.append(self._writer.submit(_Spill.write, path, self._drain()))
 
     def _finished(self, events: pl.DataFrame) -> pl.DataFrame:
         """Events of a shard with files numbered by name, and users cut into sessions."""
