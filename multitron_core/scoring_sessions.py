@@ -16,6 +16,8 @@ from multitron_core.events import EVENT_TYPES, EventLog
 from multitron_core.session_clicks import group_clicks
 from multitron_core.vocabulary import Vocabulary
 
+UNKNOWN_ITEM = "item that the vocabulary does not have"
+
 
 def encode_sessions(
     events: EventLog | pl.LazyFrame | pl.DataFrame,
@@ -115,12 +117,12 @@ def _encode(
     index = vocabulary.encode(clicks.items)
     known = (index > 0).to_numpy()
     unknown = clicks.items.filter(index == 0).unique()
-    dropped["clicks: item that the vocabulary does not have"] += int((~known).sum())
+    dropped[f"clicks: {UNKNOWN_ITEM}"] += int((~known).sum())
     clicks = clicks.with_items(index).with_clicks(known)
     clicks = clicks.with_sessions(clicks.lengths > 0)
     orders = events.filter(is_order)
     known_orders = orders.join(vocabulary.to_frame(), on="item_id", how="inner")
-    dropped["orders: item that the vocabulary does not have"] += len(orders) - len(known_orders)
+    dropped[f"orders: {UNKNOWN_ITEM}"] += len(orders) - len(known_orders)
     encoded = encode_shard(clicks, known_orders)
     dropped["orders: session without known clicks"] += len(known_orders) - encoded.orders
     return encoded, unknown

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -9,6 +10,7 @@ import polars as pl
 from multitron_core.event_log import EVENT_SCHEMA, RawSource, ingest
 from multitron_core.ingestion_checks import FEWEST_DAYS, USUAL_DAYS, accounts, reject_shares, volumes
 from multitron_core.lake import Lake
+from multitron_core.session_statistics import statistics_rows, unaccounted
 from orchestration.metadata import as_markdown, column_schema, counts
 from orchestration.partitions import Partitions
 from orchestration.resources import ShopResource
@@ -111,3 +113,23 @@ def check_days(shop: Shop, lake: Lake, first: dt.date, last: dt.date) -> Iterato
             severity=severity,
             metadata={"days": as_markdown(days), "wrong": [str(day or "files of no day") for day in wrong]},
         )
+
+
+def add_up_spec(asset: str) -> dg.AssetCheckSpec:
+    """The check of sessions that `add_up` answers."""
+    return dg.AssetCheckSpec(
+        "counts_add_up",
+        asset=asset,
+        blocking=True,
+        description="Clicks, orders and carts that came in = those used + those dropped, by rule.",
+    )
+
+
+def add_up(statistics: dict[str, Any]) -> dg.AssetCheckResult:
+    """Whether every event that came in became part of a session or was dropped by a rule."""
+    lost = unaccounted(statistics)
+    return dg.AssetCheckResult(
+        check_name="counts_add_up",
+        passed=not lost,
+        metadata={"counts": as_markdown(statistics_rows(statistics)), "unaccounted": str(lost or "none")},
+    )

@@ -13,12 +13,13 @@ from multitron_core.event_log import read_event_log
 from multitron_core.fallback import fallback_list
 from multitron_core.lake import Lake, PartitionCommit
 from multitron_core.partition_files import partition_files
-from multitron_core.sessions import encode_sessions
+from multitron_core.scoring_sessions import UNKNOWN_ITEM, encode_sessions
+from multitron_core.session_statistics import statistics_rows
 from multitron_core.swapped_folder import swapped_folder
 from multitron_core.table_contracts import contracts
 from multitron_core.vocabulary import Vocabulary
 from orchestration import models
-from orchestration.assets.ingestion import session_gap
+from orchestration.assets.ingestion import add_up, add_up_spec, session_gap
 from orchestration.metadata import as_markdown, column_schema, counts
 from orchestration.partitions import Partitions, night_of
 from orchestration.resources import ShopResource
@@ -33,6 +34,7 @@ from serving.server import TritonServer
 
 GROUP = "scoring"
 SAMPLE_LISTS = 3
+STATISTICS = "session_statistics"
 
 
 def live_model(shop: Shop) -> LiveModel:
@@ -94,9 +96,11 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         ],
         group_name=GROUP,
         kinds={"polars", "numpy"},
+        check_specs=[add_up_spec("scoring_sessions")],
         description=(
             "The sessions that a night scores: those of the last days as of the run date, never later, encoded with "
-            "the live model's vocabulary. Prepared once, read by every pi."
+            "the live model's vocabulary. Prepared once, read by every pi. Items that the model does not know yet are "
+            "counted; the next training brings them. What became of the events is in the table `session_statistics`."
         ),
     )
     def scoring_sessions(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
@@ -118,15 +122,20 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
             folder = here.scoring_sessions(day)
             with swapped_folder(folder) as new:
                 sessions.save(new)
+            shop.lake().replace_rows(STATISTICS, statistics_rows(statistics), key={"run_date": day})
         return dg.MaterializeResult(
+            check_results=[add_up(statistics)],
             metadata={
                 "dagster/row_count": len(sessions),
                 "dagster/uri": str(folder),
                 "dagster/column_schema": column_schema(sessions.to_frame().head(0)),
                 "statistics": counts(statistics),
+                # Numbers of their own, so that Dagster plots them over the nights.
+                "new items": statistics["unknown_items"],
+                "clicks on new items": statistics["dropped"].get(f"clicks: {UNKNOWN_ITEM}", 0),
                 "days": days,
                 "vocabulary hash": sessions.vocabulary_hash,
-            }
+            },
         )
 
     @dg.asset(

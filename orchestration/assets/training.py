@@ -5,6 +5,7 @@ import polars as pl
 
 from multitron_core import pictures
 from orchestration import models
+from orchestration.assets.ingestion import add_up, add_up_spec
 from orchestration.metadata import as_markdown, column_schema, counts, picture
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
@@ -20,6 +21,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
         deps=[dg.AssetDep("events", partition_mapping=dg.AllPartitionMapping())],
         group_name=GROUP,
         kinds={"polars", "numpy"},
+        check_specs=[add_up_spec("training_sessions")],
         description="Sessions of all ingested days, split by time into train and test, as indices of a vocabulary.",
     )
     def training_sessions(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
@@ -27,6 +29,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
         with failures(context):
             prepared = prepare_training(here)
         return dg.MaterializeResult(
+            check_results=[add_up(prepared.statistics)],
             metadata={
                 "dagster/row_count": len(prepared.train),
                 "dagster/uri": str(here.training_sessions),
@@ -34,7 +37,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
                 "statistics": counts(prepared.statistics),
                 "items": len(prepared.vocabulary),
                 "vocabulary hash": prepared.vocabulary.hash,
-            }
+            },
         )
 
     @dg.asset(
