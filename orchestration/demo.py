@@ -14,9 +14,8 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -35,9 +34,9 @@ from orchestration.checks import LIST_TABLES
 from orchestration.code_location import build_definitions
 from orchestration.instance import close_dead_runs, prepare_instance
 from orchestration.partitions import night_key
+from orchestration.runs import RUN_TAG, run_job, shared_server
 from orchestration.shop import (
     DEMO_HOME,
-    URL_VARIABLE,
     Calendar,
     Sessions,
     Settings,
@@ -47,12 +46,10 @@ from orchestration.shop import (
     load_shop,
     write_shop,
 )
-from serving.server import TritonServer
 
 SESSIONS, ITEMS = 20_000, 2_000
 """The size of the simulated shop."""
 
-RUN_TAG = "multitron/started_by"
 SHOWN_PI = ("0.00", "0.50", "1.00")
 SHOWN_SESSIONS, SHOWN_ITEMS = 3, 5
 
@@ -119,7 +116,7 @@ def run_demo(
     definitions = build_definitions(shop)
     with dg.DagsterInstance.get() as instance:
         close_dead_runs(instance, tag=RUN_TAG, value="demo")
-        with _server(shop):
+        with shared_server(shop, step):
             _run_jobs(shop, definitions, instance)
     _print_results(shop)
 
@@ -174,52 +171,31 @@ def _new_shop(data: Path, format: str) -> Settings:
     )
 
 
-def _server(shop: Shop) -> AbstractContextManager[None]:
-    """One Triton server for all steps, unless the shop has servers or scores in process."""
-    if shop.triton_urls:
-        return nullcontext()
-    if shop.scores_in_process:
-        print("  note: scoring in this process, without a Triton server, as the settings say")
-        return nullcontext()
-    return _shared_server(shop)
-
-
-@contextmanager
-def _shared_server(shop: Shop) -> Iterator[None]:
-    with step("Triton server"):
-        server = TritonServer(repository=shop.triton_repository).__enter__()
-    os.environ[URL_VARIABLE] = server.url
-    try:
-        yield
-    finally:
-        del os.environ[URL_VARIABLE]
-        server.stop()
-
-
 def _run_jobs(shop: Shop, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
     """The jobs in the order in which the schedules run them."""
     calendar, grid = shop.settings.calendar, shop.settings.preferences
     last = calendar.last_day or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     with step(f"job ingestion: {calendar.first_day} to {last}"):
-        _run(
+        run_job(
             definitions,
             instance,
             "ingestion",
+            started_by="demo",
             tags={
                 "dagster/asset_partition_range_start": str(calendar.first_day),
                 "dagster/asset_partition_range_end": str(last),
             },
         )
     with step("job training: sessions, model, front, deployment", own_lines=True):
-        _run(definitions, instance, "training")
+        run_job(definitions, instance, "training", started_by="demo")
     day = run_date(shop)
     with step(f"job session_preparation: {day}"):
-        _run(definitions, instance, "session_preparation", partition_key=str(day))
+        run_job(definitions, instance, "session_preparation", started_by="demo", partition_key=str(day))
     for pi in grid:
         with step(f"job scoring: {day}, pi {pi}"):
-            _run(definitions, instance, "scoring", partition_key=night_key(day, pi))
+            run_job(definitions, instance, "scoring", started_by="demo", partition_key=night_key(day, pi))
     with step(f"job night_completion: {day}"):
-        _run(definitions, instance, "night_completion", partition_key=str(day))
+        run_job(definitions, instance, "night_completion", started_by="demo", partition_key=str(day))
 
 
 def run_date(shop: Shop) -> dt.date:
@@ -231,44 +207,6 @@ def run_date(shop: Shop) -> dt.date:
     if day is None:
         raise InputError("there are no clicks", where=shop.source_path, mend="name raw files that have clicks")
     return day
-
-
-def _run(definitions: dg.Definitions, instance: dg.DagsterInstance, job: str, **options: Any) -> None:
-    """Run a job to its end.
-
-    Raises:
-        MultitronError: it failed; the error is the step's own where it is one of ours.
-    """
-    tags = {RUN_TAG: "demo", **options.pop("tags", {})}
-    result = definitions.resolve_job_def(job).execute_in_process(
-        instance=instance,
-        tags=tags,
-        raise_on_error=False,
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        **options,
-    )
-    if result.success:
-        return
-    for event in result.all_events:
-        if event.is_step_failure:
-            failure = event.step_failure_data
-            description = failure.user_failure_data.description if failure.user_failure_data else None
-            cause = failure.error.cause or failure.error if failure.error else None
-            if cause is not None and cause.cls_name == "DagsterExecutionInterruptedError":
-                raise KeyboardInterrupt
-            raise MultitronError(
-                description or (cause.message.strip() if cause else "the step failed"),
-                where=f"job {job}, step {event.step_key}",
-                mend=f"see run {result.run_id} in `make ui`",
-            )
-    failed = [
-        f"{check.asset_key.to_user_string()}.{check.check_name}"
-        for check in result.get_asset_check_evaluations()
-        if not check.passed
-    ]
-    raise MultitronError(
-        "checks failed", where=f"job {job}", found=failed, mend=f"see run {result.run_id} in `make ui`"
-    )
 
 
 @contextmanager

@@ -138,10 +138,10 @@ def deploy_model(shop: Shop, folder: Path, server: Server) -> Deployment | None:
     Raises:
         InputError: a gate or a golden answer refuses it; what was live stays live.
     """
-    prepared = PreparedSessions.load(shop.training_sessions)
     live = live_of(server)
     if live is not None and live.model_version == models.model_version(folder):
         return None
+    prepared = PreparedSessions.load(shop.training_sessions)
     return deploy(
         folder,
         server,

@@ -24,6 +24,7 @@ from orchestration.metadata import as_markdown, column_schema, counts
 from orchestration.partitions import Partitions, night_of
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
+from orchestration.runs import scoring_listener
 from orchestration.shop import Shop
 from serving.in_process import InProcessServer
 from serving.item_scorer import score_items
@@ -271,9 +272,12 @@ def _write(
 
 
 def _told_to(context: dg.AssetExecutionContext) -> Callable[[Progress], None]:
-    """The progress of scoring, as lines in the run's log."""
+    """The progress of scoring, as lines in the run's log, and for whoever listens in this process."""
+    listener = scoring_listener.get()
 
     def log_progress(progress: Progress) -> None:
+        if listener is not None:
+            listener(progress)
         context.log.info(
             f"{progress.sessions} of {progress.total} lists, {progress.rate:.0f}/s, {progress.seconds_left:.0f} s left"
         )

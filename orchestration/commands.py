@@ -1,0 +1,324 @@
+"""What the subcommands of `multitron` do: each returns the text for a person and the value that --json prints."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from multitron_core.baselines import evaluate_baselines
+from multitron_core.channels import read_channel
+from multitron_core.errors import InputError, MultitronError
+from multitron_core.operating_point import choose_operating_point
+from multitron_core.preference import pi_grid
+from multitron_core.preset import named
+from multitron_core.sessions import PreparedSessions
+from orchestration import models, work
+from orchestration.code_location import build_definitions
+from orchestration.demo import run_date, run_demo
+from orchestration.instance import prepare_instance
+from orchestration.partitions import night_key
+from orchestration.resources import ShopResource
+from orchestration.runs import run_job, scoring_listener, shared_server
+from orchestration.shop import Shop, load_shop
+from serving.deployment import rollback as make_live_again
+from serving.scorer import Progress
+
+if TYPE_CHECKING:
+    from multitron_core.lake import Lake
+
+Answer = tuple[str, Any]
+
+
+def demo(home: Path, *, size: tuple[int, int], **options: Any) -> Answer:
+    """`multitron demo`."""
+    run_demo(home, size=size, **options)
+    shop = load_shop(home)
+    folder = models.newest(shop)
+    published = work.lake_of(shop).publications()
+    return "", {
+        "home": str(shop.home),
+        "tables": {name: work.lake_of(shop).uri(name) for name in published["table_name"].unique().sort()},
+        "published": _rows(published),
+        "model": str(folder),
+        "grid": _rows(pl.read_parquet(folder / "grid.parquet")),
+    }
+
+
+def train(home: Path, *, preset: str | None, settings: Sequence[str], keep_sessions: bool) -> Answer:
+    """`multitron train`."""
+    shop = load_shop(home)
+    changed = dict(_setting(each) for each in settings)
+    if preset is not None:
+        named(preset)
+    model = shop.settings.model
+    model = model.model_copy(
+        update={"preset": preset or model.preset, "training": {**(model.training if preset is None else {}), **changed}}
+    )
+    shop = shop.model_copy(update={"settings": shop.settings.model_copy(update={"model": model})})
+    work.preset_of(shop.settings)  # a wrong setting is told before sessions are prepared
+    if not keep_sessions:
+        _say("preparing sessions")
+        work.prepare_training(shop)
+    folder = work.train_model(shop)
+    epochs = pl.read_parquet(folder / "metrics.parquet")
+    version = models.model_version(folder)
+    text = f"{_shown(epochs)}\nmodel {version}: {folder}\nNext: multitron front, multitron report, multitron deploy"
+    return text, {"model_version": version, "folder": str(folder), "epochs": _rows(epochs)}
+
+
+def front(home: Path, *, model: str | None, points: int, objective: str, max_click_recall_loss: float) -> Answer:
+    """`multitron front`."""
+    shop = load_shop(home)
+    folder = model_folder(shop, model)
+    with _bar("front", "batch") as told:
+        measured = work.measure_model(shop, folder, points=points, progress=told)
+    point = choose_operating_point(
+        measured.table, objective, max_click_recall_loss, model_version=measured.model_version
+    )
+    volume = measured.volume
+    kept = measured.table.height - int(measured.table["dominated"].sum())
+    text = "\n".join(
+        [
+            _shown(measured.table.drop("steps", "ordered_steps", "pi_click")),
+            f"points that no other dominates: {kept} of {measured.table.height}",
+            f"hypervolume, normalised by the front's own smallest and largest losses: {volume.normalised}",
+            f"hypervolume, raw, reference point {volume.reference}: {volume.raw}",
+            f"operating point: pi {point.pi_key} gives {point.objective} {point.value:.4f} "
+            f"and costs {point.click_recall_loss:.4f} click recall (allowed {max_click_recall_loss})",
+            f"picture: {folder / 'front.png'}",
+        ]
+    )
+    return text, {
+        "model_version": measured.model_version,
+        "rows": _rows(measured.table),
+        "hypervolume": dataclasses.asdict(volume),
+        "operating_point": dataclasses.asdict(point),
+        "picture": str(folder / "front.png"),
+    }
+
+
+def report(home: Path, *, model: str | None, out: Path | None, objective: str, max_click_recall_loss: float) -> Answer:
+    """`multitron report`."""
+    shop = load_shop(home)
+    path = work.report_on(
+        shop,
+        model_folder(shop, model),
+        out,
+        objective=objective,
+        max_click_recall_loss=max_click_recall_loss,
+        progress=_say,
+    )
+    return f"{path}\nOpen it in any browser.", {"report": str(path)}
+
+
+def baselines(home: Path) -> Answer:
+    """`multitron baselines`."""
+    prepared = PreparedSessions.load(load_shop(home).training_sessions)
+    _say("measuring the baselines")
+    table = evaluate_baselines(prepared.train, prepared.test)
+    return _shown(table), _rows(table)
+
+
+def deploy(home: Path, *, model: str | None) -> Answer:
+    """`multitron deploy`."""
+    shop = load_shop(home)
+    folder = model_folder(shop, model)
+    with ShopResource(home=str(shop.home)).server() as server:
+        _say("exporting, loading, asking golden questions, comparing")
+        deployment = work.deploy_model(shop, folder, server)
+        if deployment is None:
+            live = server.live_model()
+            return f"model {live.model_version} is live already (version {live.version})", dataclasses.asdict(live)
+    text = (
+        f"version {deployment.version} is live (model {deployment.model_version}); {deployment.golden_lists} golden "
+        f"lists agree; before it: {deployment.previous_version or 'nothing'}"
+    )
+    return text, dataclasses.asdict(deployment)
+
+
+def rollback(home: Path, *, version: int | None) -> Answer:
+    """`multitron rollback`."""
+    shop = load_shop(home)
+    with ShopResource(home=str(shop.home)).server() as server:
+        deployment = make_live_again(version, server)
+    text = (
+        f"version {deployment.version} is live again (model {deployment.model_version})\n"
+        "A night scored before keeps its lists; score it again to replace them."
+    )
+    return text, dataclasses.asdict(deployment)
+
+
+def score(home: Path, *, date: str | None, until: str | None, preferences: Sequence[str]) -> Answer:
+    """`multitron score`."""
+    shop = load_shop(home)
+    os.environ.update(prepare_instance(shop))
+    wanted = pi_grid(preferences) if preferences else shop.settings.preferences
+    unknown = sorted(set(wanted) - set(shop.settings.preferences))
+    if unknown:
+        raise InputError(
+            "not among the preferences of this shop",
+            where=shop.home / "shop.toml",
+            found=unknown,
+            mend=f"the preferences are {', '.join(shop.settings.preferences)}; add it to pi of [scoring]",
+        )
+    nights = _nights(date, until) if date else [run_date(shop)]
+    runs = [(night, pi) for night in nights for pi in wanted]
+    definitions = build_definitions(shop)
+    failed: dict[str, str] = {}
+    with dg.DagsterInstance.get() as instance, shared_server(shop), _scoring_bar(len(runs)) as at:
+        prepared: dict[dt.date, str | None] = {}
+        for night, pi in runs:
+            at(f"{night} pi {pi}")
+            try:
+                if night not in prepared and not shop.scoring_sessions(night).exists():
+                    run_job(definitions, instance, "session_preparation", started_by="shell", partition_key=str(night))
+                prepared[night] = None
+                run_job(definitions, instance, "scoring", started_by="shell", partition_key=night_key(night, pi))
+            except MultitronError as error:
+                failed[f"{night} pi {pi}"] = str(error)
+    there = work.lake_of(shop).publications("recommendations")
+    released = there.filter(pl.col("run_date").is_in(nights), pl.col("pi").is_in(list(wanted))).sort("run_date", "pi")
+    shown = released.select("run_date", "pi", "lists", "rows", "model_version", "delta_version", "published_at")
+    lines = [_shown(shown), *[f"failed: {night}: {error}" for night, error in failed.items()]]
+    return "\n".join(lines), {"released": _rows(shown), "failed": failed}
+
+
+def read(
+    home: Path,
+    *,
+    channel: str | None,
+    pi: str | None,
+    date: str,
+    table: str,
+    keys: Sequence[str],
+    limit: int,
+    out: Path | None,
+) -> Answer:
+    """`multitron read`."""
+    lake = work.lake_of(load_shop(home))
+    keyed = table if channel is None else read_channel(lake, channel)["table_name"]
+    lists = lake.read_recommendations(
+        pi, date, channel=channel, session_ids=_typed(lake, keyed, keys) if keys else None, table=table
+    )
+    if out is not None:
+        writers: dict[str, Callable[[Path], Any]] = {
+            ".parquet": lists.write_parquet,
+            ".csv": lists.write_csv,
+            ".ndjson": lists.write_ndjson,
+        }
+        if out.suffix not in writers:
+            raise InputError("unknown kind of file", found=out.name, mend=f"end it in one of {', '.join(writers)}")
+        writers[out.suffix](out)
+        return f"{lists.height} rows: {out}", {"rows": lists.height, "out": str(out)}
+    text = _shown(lists.head(limit))
+    if lists.height > limit:
+        text += f"\n{lists.height - limit} more rows; --limit shows more, --out writes all"
+    return text, _rows(lists.head(limit))
+
+
+def model_folder(shop: Shop, model: str | None) -> Path:
+    """The folder of a model that is named by version or path; the newest one for None."""
+    if model is None:
+        return models.newest(shop)
+    return Path(model) if (Path(model) / "config.json").exists() else models.folder_of(shop, model)
+
+
+def _typed(lake: Lake, table: str, keys: Sequence[str]) -> list[str] | list[int]:
+    """Keys as the table has them: sessions are texts, items may be integers."""
+    contract = lake.contract(table, lake.open(table))
+    if contract.polars_schema()[contract.list_key or ""] != pl.Int64:
+        return list(keys)
+    try:
+        return [int(key) for key in keys]
+    except ValueError as error:
+        raise InputError(
+            "the keys of this table are integers", where=table, found=list(keys), mend="name items as the shop does"
+        ) from error
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE; the value is JSON where it can be read so, else text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError("not a setting", where="--set", found=text, mend="write NAME=VALUE, for example epochs=3")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _nights(first: str, last: str | None) -> list[dt.date]:
+    try:
+        begin, end = dt.date.fromisoformat(first), dt.date.fromisoformat(last or first)
+    except ValueError as error:
+        raise InputError("not a date", found=[first, last], mend="write dates as 2026-01-08") from error
+    if end < begin:
+        raise InputError("the last night is before the first", found=[first, last], mend="exchange --date and --until")
+    return [begin + dt.timedelta(days=days) for days in range((end - begin).days + 1)]
+
+
+def _say(doing: str) -> None:
+    print(f"{doing} ...", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _bar(name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error that is told (done, total); on a terminal only."""
+    with tqdm(desc=name, unit=unit, disable=None, file=sys.stderr, mininterval=0.3) as bar:
+
+        def told(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield told
+
+
+@contextlib.contextmanager
+def _scoring_bar(runs: int) -> Iterator[Callable[[str], None]]:
+    """A bar of sessions for each run, which is told when one begins; rate and time left come from the scorer."""
+    with tqdm(unit="list", disable=None, file=sys.stderr, mininterval=0.3) as bar:
+        begun = 0
+
+        def begin(run: str) -> None:
+            nonlocal begun
+            begun += 1
+            bar.reset()
+            bar.set_description(f"{run} ({begun} of {runs})")
+
+        def heard(progress: Progress) -> None:
+            bar.total = progress.total
+            bar.update(progress.sessions - bar.n)
+
+        token = scoring_listener.set(heard)
+        try:
+            yield begin
+        finally:
+            scoring_listener.reset(token)
+
+
+def _rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    return frame.to_dicts()
+
+
+def _shown(frame: pl.DataFrame) -> str:
+    with pl.Config(
+        tbl_rows=-1,
+        tbl_cols=-1,
+        tbl_width_chars=240,
+        float_precision=4,
+        fmt_str_lengths=60,
+        tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True,
+    ):
+        return str(frame)

@@ -1,0 +1,93 @@
+"""Jobs run to their end in this process, as `make demo` and the shell command run them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any
+
+import dagster as dg
+
+from multitron_core.errors import MultitronError
+from orchestration.shop import URL_VARIABLE, Shop
+from serving.scorer import Progress
+from serving.server import TritonServer
+
+RUN_TAG = "multitron/started_by"
+
+scoring_listener: ContextVar[Callable[[Progress], None] | None] = ContextVar("scoring_listener", default=None)
+"""Who else hears how far scoring is, beside the run's log: the bar of the shell command, in the same process."""
+
+
+@contextmanager
+def shared_server(
+    shop: Shop, step: Callable[[str], AbstractContextManager[None]] = lambda doing: nullcontext()
+) -> Iterator[None]:
+    """One Triton server for all runs inside, unless the shop has servers or scores in process.
+
+    Args:
+        shop: whose.
+        step: told what is being done, for the screen.
+    """
+    if shop.triton_urls or shop.scores_in_process:
+        if shop.scores_in_process:
+            print("  note: scoring in this process, without a Triton server, as the settings say")
+        yield
+        return
+    with step("Triton server"):
+        server = TritonServer(repository=shop.triton_repository).__enter__()
+    os.environ[URL_VARIABLE] = server.url
+    try:
+        yield
+    finally:
+        del os.environ[URL_VARIABLE]
+        server.stop()
+
+
+def run_job(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, job: str, *, started_by: str, **options: Any
+) -> None:
+    """Run a job to its end, in this process; what `make ui` shows of it is the same as of a scheduled run.
+
+    Args:
+        definitions: of the shop.
+        instance: keeps the run.
+        job: its name.
+        started_by: who, as a tag of the run.
+        options: of `JobDefinition.execute_in_process`.
+
+    Raises:
+        MultitronError: it failed; the error is the step's own where it is one of ours.
+    """
+    tags = {RUN_TAG: started_by, **options.pop("tags", {})}
+    result = definitions.resolve_job_def(job).execute_in_process(
+        instance=instance,
+        tags=tags,
+        raise_on_error=False,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        **options,
+    )
+    if result.success:
+        return
+    for event in result.all_events:
+        if event.is_step_failure:
+            failure = event.step_failure_data
+            description = failure.user_failure_data.description if failure.user_failure_data else None
+            cause = failure.error.cause or failure.error if failure.error else None
+            if cause is not None and cause.cls_name == "DagsterExecutionInterruptedError":
+                raise KeyboardInterrupt
+            raise MultitronError(
+                description or (cause.message.strip() if cause else "the step failed"),
+                where=f"job {job}, step {event.step_key}",
+                mend=f"see run {result.run_id} in `make ui`",
+            )
+    failed = [
+        f"{check.asset_key.to_user_string()}.{check.check_name}"
+        for check in result.get_asset_check_evaluations()
+        if not check.passed
+    ]
+    raise MultitronError(
+        "checks failed", where=f"job {job}", found=failed, mend=f"see run {result.run_id} in `make ui`"
+    )
