@@ -10,7 +10,7 @@ TESTS ?= tests
 # Threads that spin while they wait take the cores from those that work, as soon as two processes share them.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo ui test test-fast lint format bench clean install lock
+.PHONY: help demo ui test test-fast lint format docs bench clean install lock
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make ui      the Dagster UI over what the demo made (same DATA=...; PORT=3000)"
 	@echo "make test    every test            make test-fast   the tests that take seconds"
 	@echo "make lint    ruff and mypy         make format      let ruff mend"
+	@echo "make docs    write docs/reference.md from the code"
 	@echo "make bench   every benchmark, small sizes"
 	@echo "make clean   remove the environment and everything that was made"
 
@@ -64,6 +65,9 @@ lint: install
 format: install
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+docs: install
+	$(RUN) docs/make_reference.py
 
 bench: install
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(RUN) $$benchmark --small || exit 1; done

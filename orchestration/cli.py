@@ -271,3 +271,7 @@ def read(home: Path, **options: Any) -> tuple[str, Any]:
     from orchestration import commands
 
     return commands.read(home, **options)
+
+
+if __name__ == "__main__":
+    main(prog_name="multitron")

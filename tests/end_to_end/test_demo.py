@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from multitron_core.lake import Lake
 from multitron_core.sessions import PreparedSessions
 from orchestration import models
 from orchestration.shop import load_shop
+from tests.documentation import blocks
 from tests.end_to_end.conftest import ROOT, SIZE, environment, run_demo, small_shop
 
 GRID = ("0.00", "0.25", "0.50", "0.75", "1.00")
@@ -187,3 +190,30 @@ def test_the_recipes_of_the_readme(demo: tuple[Path, str], tool: str) -> None:
         assert set(lists["pi"]) == {"0.50"}
     assert lists.height == expected.height
     assert lists.sort("session_id", "rank")["item_id"].equals(expected.sort("session_id", "rank")["item_id"])
+
+
+def test_the_commands_of_the_documentation(demo: tuple[Path, str], tmp_path: Path) -> None:
+    """Each block that is marked `run`, on a copy of the shop, as a person would type it."""
+    home = tmp_path / "shop"
+    shutil.copytree(demo[0], home)
+    model = models.newest(load_shop(home)).name
+    for block in blocks():
+        for command in block.commands if block.marker == "run" else ():
+            text = command.replace("var/demo", str(home)).replace("<model>", model)
+            words = shlex.split(text)
+            program, *arguments = words
+            known = {
+                ".venv/bin/multitron": ["-m", "orchestration.cli"],
+                ".venv/bin/python": [],
+            }
+            done = subprocess.run(
+                [sys.executable, *known[program], *arguments],
+                cwd=ROOT,
+                env=environment(home),
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+            assert done.returncode == 0, f"{block.page}: {command}\n{done.stdout}{done.stderr}"
+            assert done.stdout.strip(), command
