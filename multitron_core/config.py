@@ -30,6 +30,8 @@ class ModelConfig:
     objectives: tuple[str, ...] = ("click", "order")  # pi has this length, in this order
     positions: Literal["start", "end"] = "start"  # "end" (official) tells a step how many clicks are still to come
     initialisation: Literal["normal", "xavier"] = "normal"  # "xavier" (official) starts with scores of about 0
+    # "unit": item embeddings of norm 1, so that frequent items win by direction and not by length; official "free"
+    item_norm: Literal["unit", "free"] = "unit"
     item_scale: float = 0.03  # standard deviation of item embeddings under "normal"
     position_scale: float = 0.3  # standard deviation of position embeddings under "normal"
 
@@ -44,6 +46,7 @@ class ModelConfig:
         _within(self, 0.0, 1.0, "dropout")
         _one_of(self, "positions", ("start", "end"))
         _one_of(self, "initialisation", ("normal", "xavier"))
+        _one_of(self, "item_norm", ("unit", "free"))
         if len(self.objectives) < 2 or len(set(self.objectives)) != len(self.objectives):
             raise InputError(
                 "objectives must be two or more distinct names", where="ModelConfig.objectives", found=self.objectives
@@ -69,8 +72,9 @@ class TrainingConfig:
 
     beta: tuple[float, ...] = (0.5, 0.5)  # pi ~ Dirichlet(beta), an entry an objective
     pi_per: Literal["session", "batch"] = "session"  # official batch
-    order_loss: Literal["bce", "ordered_softmax"] = "bce"  # "ordered_softmax" ranks what is ordered, bce calibrates it
-    cart_loss: Literal["bce", "ordered_softmax"] = "bce"  # the same for carts, where they are an objective
+    order_loss: Literal["ordered_softmax", "bce"] = "ordered_softmax"  # it ranks; official "bce" calibrates
+    cart_loss: Literal["ordered_softmax", "bce"] = "ordered_softmax"  # the same for carts, where they are an objective
+    ordered_share: float = 0.5  # of "ordered_softmax": what steps with the event get of its weight, the rest is all's
     scalarisation: Literal["linear", "chebyshev"] = "linear"
     regulariser: str = "non_uniformity"  # a name of `regularisers.REGULARISERS`
     regularisation: float = 0.2  # lambda of equation 4
@@ -107,6 +111,8 @@ class TrainingConfig:
             _refuse(self, "beta", "use a positive number for each objective, for example (0.5, 0.5)")
         if self.validation_share > 0.0:
             preferences(self.validation_pi, len(self.beta))
+        if not 0.0 < self.ordered_share <= 1.0:
+            _refuse(self, "ordered_share", "use a share above 0 and at most 1")
         _one_of(self, "schedule", ("constant", "cosine"))
         _one_of(self, "optimiser", ("adam", "lazy_adam"))
         _one_of(self, "session_order", ("shuffled", "chronological"))

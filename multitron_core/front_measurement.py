@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, TypedDict
 
 import numpy as np
@@ -97,7 +97,8 @@ def measure_front(
     """
     config = TrainingConfig() if config is None else config
     sessions = dataset if isinstance(dataset, EncodedSessions) else dataset.test
-    objectives = objectives_of(model.config.objectives, config)
+    # What training leaves to all steps steadies its gradient; the figure of an objective is of its own steps alone.
+    objectives = tuple(replace(objective, share=1.0) for objective in objectives_of(model.config.objectives, config))
     pi = _preferences(len(objectives), preferences)
     if repeats < 1 or click_loss_mode not in ("sampled", "exact"):
         raise InputError(

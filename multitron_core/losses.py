@@ -61,28 +61,46 @@ def order_loss(positive_logits: Tensor, ordered: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(positive_logits, ordered.to(positive_logits.dtype), reduction="none")
 
 
-def ordered_softmax_loss(click_losses: Tensor, ordered: Tensor, order_rate: float) -> Tensor:
-    """An order objective that ranks: the click loss of the steps whose target is ordered, and 0 elsewhere.
+def ordered_softmax_loss(
+    click_losses: Tensor, ordered: Tensor, order_rate: float, ordered_share: float = 1.0
+) -> Tensor:
+    """An order objective that ranks: the click loss, weighted towards the steps whose target is ordered.
 
-    The binary loss sees the target's own score alone, so it calibrates and does not rank. Dividing by the order rate
-    gives this loss the scale of the click loss: its mean over all steps is the mean click loss over ordered steps.
+    l_o = l_c ((1 - s) + s o / r), o the label, r the order rate, s = `ordered_share`. Its mean over all steps is
+    (1 - s) times the mean click loss plus s times the mean click loss of ordered steps, so it has the click loss's
+    scale. The binary loss sees the target's own score alone, so it calibrates and does not rank. At s = 1 the few
+    ordered steps carry weights of 1 / r each, whose noise drowns the rest; the share that all steps keep steadies the
+    gradient and trains the rank of every item at pi_order = 1 too.
 
     Args:
         click_losses: float [n], what `click_loss` gave.
         ordered: bool or float [n].
-        order_rate: share of ordered targets in the training data, in (0, 1].
+        order_rate: share of ordered targets in the training data, in [0, 1]; 0 is refused at `ordered_share` = 1.
+        ordered_share: s, in (0, 1].
 
     Returns:
         float [n], >= 0.
+
+    Raises:
+        InputError: an order rate or a share out of range.
     """
-    if not 0.0 < order_rate <= 1.0:
+    if not 0.0 < ordered_share <= 1.0:
         raise InputError(
-            "the order rate lies outside (0, 1]",
+            "the ordered share lies outside (0, 1]",
+            where="losses.ordered_softmax_loss",
+            found=ordered_share,
+            mend="use 0.5, or 1.0 for the ordered steps alone",
+        )
+    if not 0.0 <= order_rate <= 1.0 or (order_rate == 0.0 and ordered_share == 1.0):
+        raise InputError(
+            "the order rate is out of range",
             where="losses.ordered_softmax_loss",
             found=order_rate,
-            mend="this loss needs training sessions with orders; use order_loss='bce' where there are none",
+            mend="this loss needs training sessions with orders; use order_loss='bce' or ordered_share below 1 where "
+            "there are none",
         )
-    return click_losses * ordered.to(click_losses.dtype) / order_rate
+    weight = ordered.to(click_losses.dtype) * (ordered_share / order_rate if order_rate else 0.0)
+    return click_losses * (1.0 - ordered_share + weight)
 
 
 def losses_by_objective(
@@ -107,7 +125,7 @@ def losses_by_objective(
         elif objective.loss == "bce":
             columns.append(order_loss(positive_logits, labels[:, i]))
         else:
-            columns.append(ordered_softmax_loss(click, labels[:, i], rates[i]))
+            columns.append(ordered_softmax_loss(click, labels[:, i], rates[i], objective.share))
     return torch.stack(columns, dim=1)
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -152,6 +154,27 @@ class MultiTRON(nn.Module):
             steps = (self.config.max_length - lengths[:, None] + steps[None, :]).clamp(max=self.config.max_length - 1)
         x = x * math.sqrt(d / 2) + self.position_embedding(steps)
         return F.dropout(x, self.config.dropout, self.training)
+
+
+@contextmanager
+def settled(model: MultiTRON) -> Iterator[None]:
+    """Item embeddings of the norm that the config asks for, inside the context.
+
+    The step normalises the rows that it reads, so under "unit" the weights behind them may have any length in training:
+    it only sets how far a step turns a row. Whatever else reads the weights wants the rows themselves.
+    """
+    if model.config.item_norm == "free":
+        yield
+        return
+    weight = model.item_embedding.weight
+    in_training = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.copy_(F.normalize(in_training, dim=1))
+        yield
+    finally:
+        with torch.no_grad():
+            weight.copy_(in_training)
 
 
 def load_model(folder: Path | str, device: str | torch.device = "cpu") -> MultiTRON:

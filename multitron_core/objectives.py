@@ -29,11 +29,13 @@ class Objective:
         event: "click", or the event whose labels the loss reads.
         loss: "softmax" is `losses.click_loss`; "bce" is `losses.order_loss`, "ordered_softmax" is
             `losses.ordered_softmax_loss`.
+        share: of "ordered_softmax", what the steps with the event get of its weight.
     """
 
     name: str
     event: str
     loss: Literal["softmax", "bce", "ordered_softmax"]
+    share: float = 1.0
 
     @property
     def ranks(self) -> bool:
@@ -55,7 +57,8 @@ def objectives_of(names: Sequence[str], config: TrainingConfig) -> tuple[Objecti
             mend=f"name 'click' first, then events out of {', '.join(LABELS)}",
         )
     losses = {"cart": config.cart_loss, "order": config.order_loss}
-    return (Objective("click", "click", "softmax"), *(Objective(name, name, losses[name]) for name in names[1:]))
+    share = config.ordered_share
+    return (Objective("click", "click", "softmax"), *(Objective(name, name, losses[name], share) for name in names[1:]))
 
 
 def labels_of(names: Sequence[str], labels: Mapping[str, np.ndarray], steps: int) -> np.ndarray:

@@ -91,6 +91,7 @@ def model_from_official_state(state_dict: Mapping[str, Tensor], *, dropout: floa
             max_length=len(weights["position_embedding.weight"]),
             positions="end",
             initialisation="xavier",
+            item_norm="free",
         )
         model = MultiTRON(config)
         # Theirs has Xavier values in the padding row, which no real step ever reads; ours is zero.

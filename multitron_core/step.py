@@ -157,6 +157,8 @@ def losses_of(
     Returns:
         float32 [n, objectives].
     """
+    if model.config.item_norm == "unit":
+        batch_rows, uniform_rows = F.normalize(batch_rows, dim=1), F.normalize(uniform_rows, dim=1)
     pi = work.pi[work.negatives.session_of_step]  # (n, objectives)
     states = packed_states(model, F.embedding(work.inputs, batch_rows), pi, work.positions, work.rows)  # (n, d)
     table = torch.cat([batch_rows, uniform_rows])  # (b + u, d)

@@ -48,7 +48,7 @@ from multitron_core.devices import (
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
 from multitron_core.losses import regulariser, scalarisation
-from multitron_core.model import MultiTRON
+from multitron_core.model import MultiTRON, settled
 from multitron_core.model_folder import TrainingData, fingerprint, refuse_another, write_model_folder
 from multitron_core.negatives import draw_negatives
 from multitron_core.objectives import labels_of, objectives_of
@@ -176,12 +176,13 @@ class _Run:
         self.rows, self.held_out = split_rows(self.data, self.config.validation_share)
         self.rates = event_rates(self.data, self.rows, self.model_config)
         for objective, rate in zip(self.objectives, self.rates, strict=True):
-            if objective.loss == "ordered_softmax" and rate == 0.0:
+            if objective.loss == "ordered_softmax" and objective.share == 1.0 and rate == 0.0:
                 raise InputError(
                     f"no training session has a target with a later {objective.event}",
                     where=f"TrainingConfig.{objective.event}_loss",
                     found=objective.loss,
-                    mend=f"use {objective.event}_loss='bce', or training data with {objective.event}s",
+                    mend=f"use {objective.event}_loss='bce', ordered_share below 1, or training data with "
+                    f"{objective.event}s",
                 )
         self.batches = math.ceil(len(self.rows) / self.config.batch_sessions)
         self.autocast = torch.bfloat16 if uses_bfloat16(self.config.precision, device) else None
@@ -206,7 +207,8 @@ class _Run:
                 on_epoch(self.progress.history[-1])
         if self.keeps_best:
             return self.best
-        return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+        with settled(self.model):
+            return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
 
     @property
     def keeps_best(self) -> bool:
@@ -249,10 +251,12 @@ class _Run:
         row |= {f"train_{name}": total / p.steps for name, total in zip(self.sums, p.sums, strict=True)}
         row |= {"seconds": p.seconds, "sessions_per_second": len(self.rows) / p.seconds}
         if len(self.held_out):
-            row |= validate(self.model, self.data, self.held_out, self.config, self.rates, self.search)
-            if row["validation_loss"] < p.best_loss:
-                p.best_epoch, p.best_loss = p.epoch, row["validation_loss"]
-                self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+            with settled(self.model):
+                row |= validate(self.model, self.data, self.held_out, self.config, self.rates, self.search)
+                if row["validation_loss"] < p.best_loss:
+                    p.best_epoch, p.best_loss = p.epoch, row["validation_loss"]
+                    state = self.model.state_dict()
+                    self.best = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
         self.progress = Progress(
             epoch=p.epoch + 1, history=[*p.history, row], best_epoch=p.best_epoch, best_loss=p.best_loss
         )

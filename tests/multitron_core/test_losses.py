@@ -51,6 +51,21 @@ def test_ordered_softmax_averages_to_the_click_loss_of_ordered_steps():
     assert losses.ordered_softmax_loss(click, ordered, 0.5).mean().item() == pytest.approx(2.5)
 
 
+def test_ordered_softmax_leaves_a_share_to_every_step():
+    click, ordered = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([True, False, False, True])
+    found = losses.ordered_softmax_loss(click, ordered, 0.5, 0.25)
+    assert found.tolist() == pytest.approx([1.0 * 1.25, 2.0 * 0.75, 3.0 * 0.75, 4.0 * 1.25])
+    assert found.mean().item() == pytest.approx(0.75 * click.mean().item() + 0.25 * 2.5)  # 2.5: of the ordered steps
+    nothing_ordered = losses.ordered_softmax_loss(click, torch.zeros(4), 0.0, 0.25)
+    assert nothing_ordered.tolist() == pytest.approx([0.75, 1.5, 2.25, 3.0])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.1, -0.5])
+def test_an_ordered_share_out_of_range_is_refused(share):
+    with pytest.raises(InputError, match="ordered share"):
+        losses.ordered_softmax_loss(torch.ones(2), torch.zeros(2), 0.5, share)
+
+
 def test_ordered_softmax_needs_orders():
     with pytest.raises(InputError, match="order rate"):
         losses.ordered_softmax_loss(torch.ones(2), torch.zeros(2), 0.0)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from multitron_core.config import ModelConfig, to_json
 from multitron_core.errors import InputError
-from multitron_core.model import MultiTRON, load_model
+from multitron_core.model import MultiTRON, load_model, settled
 
 
 def small_model(**settings: object) -> MultiTRON:
@@ -116,3 +116,20 @@ def test_a_model_folder_comes_back_and_a_damaged_one_is_refused(tmp_path: Path) 
         load_model(tmp_path)
     with pytest.raises(InputError, match="nowhere"):
         load_model(tmp_path / "nowhere")
+
+
+def test_settled_items_have_norm_one_and_training_gets_its_own_back():
+    model = MultiTRON(ModelConfig(items=5, dimension=8, item_norm="unit"))
+    before = model.item_embedding.weight.detach().clone()
+    with settled(model):
+        norms = model.item_embedding.weight.norm(dim=1)
+        assert norms.tolist() == pytest.approx([0.0, *[1.0] * 5])
+        torch.testing.assert_close(model.item_embedding.weight * before.norm(dim=1, keepdim=True), before)
+    assert torch.equal(model.item_embedding.weight, before)
+
+
+def test_free_items_are_settled_as_they_are():
+    model = MultiTRON(ModelConfig(items=5, dimension=8, item_norm="free"))
+    before = model.item_embedding.weight.detach().clone()
+    with settled(model):
+        assert torch.equal(model.item_embedding.weight, before)

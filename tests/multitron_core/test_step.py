@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from multitron_core.batches import Batch
 from multitron_core.config import ModelConfig, TrainingConfig
@@ -33,13 +34,16 @@ def plain_losses(
     """The losses as they are written, a session at a time: padded to the full width, every drawn negative with its
     copies, gradients through all of them."""
     weight, width = model.item_embedding.weight, model.config.max_length
+    if model.config.item_norm == "unit":
+        weight = F.normalize(weight, dim=1)
     every = np.concatenate([negatives.batch_items, negatives.uniform_items])
     losses = []
     for s, (start, length) in enumerate(zip(batch.starts, batch.lengths, strict=True)):
         steps = slice(start, start + length)
         items = torch.zeros(1, width, dtype=torch.int64)
         items[0, :length] = torch.from_numpy(batch.inputs[steps])
-        states = model(items, torch.tensor([length]), torch.tensor(pi[s], dtype=torch.float32))[0, :length]
+        arguments = (items, torch.tensor([length]), torch.tensor(pi[s], dtype=torch.float32))
+        states = torch.func.functional_call(model, {"item_embedding.weight": weight}, arguments)[0, :length]
         drawn = torch.from_numpy(
             np.repeat(every, np.concatenate([negatives.batch_copies[s], negatives.uniform_copies]))
         )
@@ -54,7 +58,8 @@ def plain_losses(
         if config.order_loss == "bce":
             losses.append(torch.stack([click, order_loss(positive, ordered)], dim=1))
         else:
-            losses.append(torch.stack([click, ordered_softmax_loss(click, ordered, order_rate)], dim=1))
+            order = ordered_softmax_loss(click, ordered, order_rate, config.ordered_share)
+            losses.append(torch.stack([click, order], dim=1))
     return torch.cat(losses)
 
 
@@ -62,11 +67,19 @@ def plain_losses(
 @pytest.mark.parametrize("collisions", ["masked", "official"])
 @pytest.mark.parametrize("positions", ["start", "end"])
 @pytest.mark.parametrize("order", ["bce", "ordered_softmax"])
-def test_a_step_is_the_plain_formula(overhead, collisions, positions, order):
+@pytest.mark.parametrize("norm", ["unit", "free"])
+def test_a_step_is_the_plain_formula(overhead, collisions, positions, order, norm):
     torch.manual_seed(1)
     model = MultiTRON(
         ModelConfig(
-            items=ITEMS, dimension=12, layers=2, dropout=0.0, max_length=16, positions=positions, item_scale=0.5
+            items=ITEMS,
+            dimension=12,
+            layers=2,
+            dropout=0.0,
+            max_length=16,
+            positions=positions,
+            item_norm=norm,
+            item_scale=0.5,
         )
     )
     config = TrainingConfig(
