@@ -72,8 +72,8 @@ class TrainingConfig:
 
     beta: tuple[float, ...] = (0.5, 0.5)  # pi ~ Dirichlet(beta), an entry an objective
     pi_per: Literal["session", "batch"] = "session"  # official batch
-    order_loss: Literal["ordered_softmax", "bce"] = "ordered_softmax"  # it ranks; official "bce" calibrates
-    cart_loss: Literal["ordered_softmax", "bce"] = "ordered_softmax"  # the same for carts, where they are an objective
+    order_loss: Literal["bce", "ordered_softmax"] = "bce"  # "ordered_softmax" ranks what is ordered, bce calibrates it
+    cart_loss: Literal["bce", "ordered_softmax"] = "bce"  # the same for carts, where they are an objective
     ordered_share: float = 0.5  # of "ordered_softmax": what steps with the event get of its weight, the rest is all's
     scalarisation: Literal["linear", "chebyshev"] = "linear"
     regulariser: str = "non_uniformity"  # a name of `regularisers.REGULARISERS`

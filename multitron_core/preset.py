@@ -76,6 +76,8 @@ def demo() -> Preset:
             uniform_negatives=512,
             in_batch_negatives=16,
             threads=1,
+            order_loss="ordered_softmax",
+            cart_loss="ordered_softmax",
         ),
         {"dimension": 64, "layers": 2},
     )
@@ -88,7 +90,14 @@ def diginetica() -> Preset:
     """
     return Preset(
         "diginetica",
-        TrainingConfig(epochs=8, warmup_steps=200, schedule="cosine", uniform_negatives=4096),
+        TrainingConfig(
+            epochs=8,
+            warmup_steps=200,
+            schedule="cosine",
+            uniform_negatives=4096,
+            order_loss="ordered_softmax",
+            cart_loss="ordered_softmax",
+        ),
         {"item_scale": 0.01},
     )
 
@@ -97,7 +106,15 @@ def yoochoose() -> Preset:
     """Yoochoose: 37 thousand items, 7.9 million sessions."""
     return Preset(
         "yoochoose",
-        TrainingConfig(epochs=10, warmup_steps=200, schedule="cosine", checkpoint_steps=2000, validation_share=0.002),
+        TrainingConfig(
+            epochs=10,
+            warmup_steps=200,
+            schedule="cosine",
+            order_loss="ordered_softmax",
+            cart_loss="ordered_softmax",
+            checkpoint_steps=2000,
+            validation_share=0.002,
+        ),
         {"item_scale": 0.01},
     )
 
@@ -110,6 +127,8 @@ def otto() -> Preset:
             epochs=10,
             warmup_steps=200,
             schedule="cosine",
+            order_loss="ordered_softmax",
+            cart_loss="ordered_softmax",
             optimiser="lazy_adam",
             checkpoint_steps=10_000,
             validation_share=0.001,
@@ -127,7 +146,6 @@ def official() -> Preset:
             learning_rate=1e-4,
             session_order="chronological",
             pi_per="batch",
-            order_loss="bce",
             collisions="official",
             regulariser_form="released",
             validation_share=0.0,
