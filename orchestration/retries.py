@@ -19,11 +19,13 @@ FIRST_DELAY = 10.0
 
 
 @contextmanager
-def failures(context: dg.AssetExecutionContext, *, first_delay: float = FIRST_DELAY) -> Iterator[None]:
+def failures(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, *, first_delay: float = FIRST_DELAY
+) -> Iterator[None]:
     """Turn our errors into Dagster's: what may pass is tried again, what must be mended fails with its four parts.
 
     Args:
-        context: of the asset.
+        context: of the asset or op.
         first_delay: seconds before the first retry.
 
     Raises:

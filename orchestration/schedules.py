@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from orchestration.assets.serving import rollback_job
 from orchestration.checks import LIST_TABLES
 from orchestration.partitions import Partitions, night_key
 from orchestration.shop import Settings
@@ -22,6 +23,7 @@ def jobs(partitions: Partitions) -> dict[str, Any]:  # Dagster does not export t
     return {
         job.name: job
         for job in (
+            rollback_job(),
             dg.define_asset_job(
                 "ingestion",
                 dg.AssetSelection.assets("events"),
@@ -35,9 +37,10 @@ def jobs(partitions: Partitions) -> dict[str, Any]:  # Dagster does not export t
             ),
             dg.define_asset_job(
                 "session_preparation",
-                dg.AssetSelection.assets("scoring_sessions"),
+                dg.AssetSelection.assets("scoring_sessions", "assortment"),
                 partitions_def=partitions.days,
-                description="The sessions that a night scores, encoded with the live model's vocabulary.",
+                description="The sessions that a night scores, encoded with the live model's vocabulary, and the items "
+                "that it may show.",
             ),
             dg.define_asset_job(
                 "scoring",

@@ -23,6 +23,7 @@ from multitron_core.ingestion_checks import Limits
 from multitron_core.night_comparison import Thresholds
 from multitron_core.preference import DEFAULT_GRID, pi_grid
 from multitron_core.raw_source import LATE_DAYS
+from serving.repository import InstanceSettings
 
 HOME_VARIABLE = "MULTITRON_HOME"
 URL_VARIABLE = "MULTITRON_TRITON_URL"
@@ -67,6 +68,7 @@ class Model(_Section):
 
     preset: str = "demo"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    gate_baseline: Literal["co-visitation", "popularity"] = "co-visitation"  # what a model must beat in click recall
     gate_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05  # how much worse than the live front a new one may be
     training: dict[str, Any] = Field(default_factory=dict)  # settings of TrainingConfig that differ from the preset's
 
@@ -76,6 +78,9 @@ class Scoring(_Section):
 
     pi: Annotated[tuple[str, ...], AfterValidator(pi_grid)] = DEFAULT_GRID
     k: Annotated[int, Field(ge=1, le=200)] = 20
+    assortment: str | None = None  # a parquet or CSV file or a Delta table with a column item_id; none: every item
+    exclude_clicked: bool = False  # keep what a session clicked out of its list
+    exclude_ordered: bool = False  # keep what a session ordered out of its list
 
 
 class Triton(_Section):
@@ -83,6 +88,20 @@ class Triton(_Section):
 
     urls: tuple[str, ...] = ()  # gRPC host:port of running servers; none: each step starts its own
     scorer: Literal["triton", "in_process"] = "triton"
+    backend: Literal["python", "onnxruntime"] = "python"  # what runs the model; onnxruntime needs no torch
+    gpu: bool = False  # whether the server runs it on its GPUs, an instance each
+    instances: Annotated[int, Field(ge=1)] = 1  # copies of the model, on a GPU each so many
+    threads: Annotated[int, Field(ge=0)] = 0  # of an instance on a CPU; 0: all cores
+    score_memory_mib: Annotated[int, Field(ge=1)] = 256  # bound of the scores that an instance holds at a time
+
+    def instance_settings(self) -> InstanceSettings:
+        """As a deployment takes them."""
+        return InstanceSettings(
+            instances=self.instances,
+            on_gpu=self.gpu,
+            threads_per_instance=self.threads,
+            score_memory_mib=self.score_memory_mib,
+        )
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -205,6 +224,18 @@ class Shop(BaseModel):
         """The encoded sessions that a night scores."""
         return self.home / "sessions" / "scoring" / day.isoformat()
 
+    def assortment_path(self, day: dt.date) -> str | None:
+        """The table of the items that a night may show; a relative path is taken from the home."""
+        path = self.settings.scoring.assortment
+        if path is None:
+            return None
+        path = path.replace("{date}", day.isoformat())
+        return path if "://" in path or Path(path).is_absolute() else str(self.home / path)
+
+    def night_assortment(self, day: dt.date) -> Path:
+        """What was read from it for a night."""
+        return self.home / "sessions" / "assortment" / f"{day.isoformat()}.parquet"
+
     @property
     def models(self) -> Path:
         """The trained models, a folder each."""
@@ -314,7 +345,7 @@ _EXPLANATIONS = {
     "calendar": "The days that have partitions; without last_day the calendar grows with time.",
     "sessions": "split_days: the test days of training. state_days: sessions of the last so many days are scored.",
     "model": "The preset, and what differs from it in [model.training].",
-    "scoring": "A partition a night for each pi (the weight on orders), and the length of the lists.",
+    "scoring": "A partition a night for each pi (the weight on orders); the lists: their length, what may be in them.",
     "triton": "gRPC host:port of running servers; none: each step starts its own on loopback.",
     "ingestion": "Against a usual day: a day beyond these fails its checks. max_share: of bad lines.",
     "quality": "Against the night before: a night beyond these is not published.",

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from multitron_core import preset
-from multitron_core.baselines import evaluate_baselines, popularity
+from multitron_core.baselines import co_visitation, evaluate_baselines, popularity
 from multitron_core.config import TrainingConfig, from_dict
 from multitron_core.errors import InputError
 from multitron_core.event_log import read_event_log
@@ -148,15 +148,26 @@ def deploy_model(shop: Shop, folder: Path, server: Server) -> Deployment | None:
         golden_sessions=prepared.test,
         golden_pi=shop.settings.preferences,
         gates=[
-            better_than({"click_recall_20": popularity_recall(prepared)}, name="popularity"),
+            better_than(
+                {"click_recall_20": baseline_recall(prepared, shop.settings.model.gate_baseline)},
+                name=shop.settings.model.gate_baseline,
+            ),
             no_worse_than_live(tolerance=shop.settings.model.gate_tolerance),
         ],
+        backend=shop.settings.triton.backend,
+        settings=shop.settings.triton.instance_settings(),
     )
 
 
-def popularity_recall(prepared: PreparedSessions) -> float:
-    """Click recall@20 of the most clicked items on the test sessions: the least that a model must beat."""
-    measured = evaluate_baselines(prepared.train, prepared.test, baselines={"popularity": popularity(prepared.train)})
+def baseline_recall(prepared: PreparedSessions, name: str) -> float:
+    """Click recall@20 of a table of counts on the test sessions, the steps of the front: what a model must beat.
+
+    Args:
+        prepared: the sessions that the model was trained and measured on.
+        name: "co-visitation" (of the last five items, the session's own first) or "popularity".
+    """
+    made = co_visitation(prepared.train) if name == "co-visitation" else popularity(prepared.train)
+    measured = evaluate_baselines(prepared.train, prepared.test, baselines={name: made})
     return float(measured["click_recall_20"].item())
 
 

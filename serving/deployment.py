@@ -21,7 +21,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
 from multitron_core.preference import DEFAULT_GRID, preference
-from serving.export import export_version, verify_checksums
+from serving.export import export_version, read_manifest, verify_checksums
 from serving.golden import compare_lists, golden_requests
 from serving.in_process import InProcessScorer
 from serving.quality import Gate
@@ -32,8 +32,10 @@ from serving.repository import (
     ModelRepository,
     live_model_of,
     make_config,
+    settings_of,
+    write_warmup,
 )
-from serving.request import Scorer, Server
+from serving.request import PYTHON_BACKEND, LiveModel, Scorer, Server
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ def deploy(
     golden_k: int = 20,
     gates: Sequence[Gate] = (),
     keep: int = 3,
+    backend: str = PYTHON_BACKEND,
     settings: InstanceSettings = DEFAULT_SETTINGS,
     model_name: str = MODEL_NAME,
 ) -> Deployment:
@@ -75,6 +78,7 @@ def deploy(
         golden_k: items a list.
         gates: what else it must show (see `serving.quality`), asked when the lists agree.
         keep: versions to keep, the live one and the one before it always among them.
+        backend: Triton's backend that runs the version: "python" (torch), or "onnxruntime" for a container without it.
         settings: how the server runs the version.
         model_name: the model of the repository.
 
@@ -90,16 +94,17 @@ def deploy(
         version = max(repository.versions(), default=0) + 1
         folder = repository.version_folder(version)
         try:
-            export_version(model_dir, folder)
+            export_version(model_dir, folder, backend=backend)
+            write_warmup(repository, version)
             verify_checksums(folder)
             lists = _verify(model_dir, server, repository, version, settings, golden_sessions, golden_pi, golden_k)
             for gate in gates:
                 gate(folder, repository.version_folder(live.version) if live else None)
         except BaseException as error:  # an interrupt too must leave nothing half deployed
             logger.error("version %d of %s is refused: %s", version, model_name, error)
-            shutil.rmtree(folder, ignore_errors=True)
+            repository.remove(version)
             raise
-        held = [version] + ([live.version] if live else [])
+        held = _with_live(version, live, repository)
         _promote(repository, server, make_config(repository, live=version, held=held, settings=settings), config)
         return _report(repository, live.version if live else None, lists, repository.prune(keep))
 
@@ -132,13 +137,22 @@ def rollback(version: int | None, server: Server, *, model_name: str = MODEL_NAM
                 mend=f"name one of {repository.versions()}",
             )
         verify_checksums(repository.version_folder(version))
-        held = sorted({version, live.version})
-        settings = _settings_of(config)
+        held = _with_live(version, live, repository)
+        settings = settings_of(config)
         if version not in config.version_policy.specific.versions:
             with _candidate(repository, server, version, settings):
                 pass  # a version that does not load changes nothing
         _promote(repository, server, make_config(repository, live=version, held=held, settings=settings), config)
         return _report(repository, live.version if live.version != version else None, 0, [])
+
+
+def _with_live(version: int, live: LiveModel | None, repository: ModelRepository) -> list[int]:
+    """The versions to hold when `version` goes live: the one that is live stays for the clients that began with it.
+
+    A model has one backend in Triton, so a version of another backend cannot stay.
+    """
+    same = live is not None and live.backend == read_manifest(repository.version_folder(version)).backend
+    return sorted({version, live.version}) if live is not None and same else [version]
 
 
 def _repository(server: Server, model_name: str) -> ModelRepository:
@@ -176,7 +190,8 @@ def _candidate(
     shutil.rmtree(aside.folder, ignore_errors=True)  # of a deployment that was killed
     aside.folder.mkdir()
     try:
-        aside.version_folder(version).symlink_to(Path("..") / repository.model_name / str(version))
+        for part in (str(version), "warmup"):
+            (aside.folder / part).symlink_to(Path("..") / repository.model_name / part)
         server.load(name, config=make_config(aside, live=version, held=[version], settings=settings))
         try:
             yield server.scorer(model_name=name)
@@ -201,12 +216,13 @@ def _verify(
     live = expected_scorer.live_model()
     lists = 0
     with _candidate(repository, server, version, settings) as found_scorer:
+        candidate = found_scorer.live_model()
         for pi in pis:
             for request in golden_requests(
                 live, sessions, np.array(preference(pi, live.objectives), np.float32), min(k, live.items)
             ):
                 expected = expected_scorer.top_k(request)
-                found = found_scorer.top_k(request, version=version)
+                found = found_scorer.top_k(request, candidate)
                 difference = compare_lists(expected, found)
                 if difference:
                     raise InputError(
@@ -217,19 +233,6 @@ def _verify(
                     )
                 lists += len(request.items)
     return lists
-
-
-def _settings_of(config: pb.ModelConfig) -> InstanceSettings:
-    group = config.instance_group[0]
-    parameters = config.parameters
-    return InstanceSettings(
-        instances=group.count,
-        on_gpu=group.kind == type(group).KIND_GPU,
-        threads_per_instance=int(parameters["threads_per_instance"].string_value),
-        score_memory_mib=int(parameters["score_memory_mib"].string_value),
-        max_batch_size=config.max_batch_size,
-        max_queue_delay_us=config.dynamic_batching.max_queue_delay_microseconds,
-    )
 
 
 def _report(repository: ModelRepository, previous: int | None, lists: int, pruned: list[int]) -> Deployment:

@@ -1,12 +1,18 @@
-"""From a model folder to a version folder: a self-contained program that needs torch but not this project.
+"""From a model folder to a version folder: a self-contained program that needs nothing of this project.
 
-A version folder holds
+A version folder holds what its backend needs.
+
+For the python backend:
 - `exact.pt2` and `screened.pt2`: the scoring program by `torch.export`, in fp32 throughout and with a bfloat16 screen;
   their lists are the same, and the server uses the faster one. `torch.export.save` writes a zip of JSON; it pickles
   only example inputs, opaque constants and tensors of unusual kinds. We drop the example inputs, and a program takes
   its weights as an argument, so an archive holds no tensor at all; `archive_is_plain` checks that.
-- `weights.safetensors`: the training's numbers; `screen.safetensors`: what `program.Screen` makes of them;
-- `model.py` and `version_program.py`: what Triton's python backend runs;
+- `screen.safetensors`: what `program.Screen` makes of the weights;
+- `model.py` and `version_program.py`: what Triton runs.
+For the onnxruntime backend, which a stock container has without torch:
+- `model.onnx`: the same program as a graph, see `onnx_graph`.
+For both:
+- `weights.safetensors`: the training's numbers;
 - `manifest.json`: what the version is, and the SHA-256 of the other files.
 """
 
@@ -29,8 +35,10 @@ from multitron_core.errors import InputError
 from multitron_core.model import load_model
 from multitron_core.vocabulary import Vocabulary
 from serving.program import BLOCK_ITEMS, ScoringProgram, Screen
+from serving.request import ONNX_BACKEND, PYTHON_BACKEND
 from serving.version_program import check_files, file_sha256
 
+ONNX_FILE = "model.onnx"  # the name that Triton looks for
 SERVER_FILES = {"model.py": "triton_model.py", "version_program.py": "version_program.py"}
 CARRIED_FILES = ("front.parquet", "metrics.parquet")  # kept with the version, so that a later one can be compared
 
@@ -46,6 +54,7 @@ class Manifest:
     objectives: int
     block_items: int
     files: dict[str, str]  # name -> SHA-256, hexadecimal
+    backend: str = PYTHON_BACKEND  # Triton's backend that runs it
 
 
 class _WithWeights(nn.Module):
@@ -121,17 +130,23 @@ def archive_is_plain(path: Path) -> bool:
     return True
 
 
-def export_version(model_dir: Path | str, target: Path, *, block_items: int = BLOCK_ITEMS) -> Manifest:
+def export_version(
+    model_dir: Path | str, target: Path, *, backend: str = PYTHON_BACKEND, block_items: int = BLOCK_ITEMS
+) -> Manifest:
     """Write a version folder; it appears under its name only when it is whole.
 
     Args:
         model_dir: a model folder, written by training.
         target: the version folder to make; must not exist.
+        backend: Triton's backend that will run it, "python" or "onnxruntime".
         block_items: items scored at a time.
 
     Raises:
-        InputError: the model folder is not whole, or its vocabulary is not the one it was trained with.
+        InputError: the model folder is not whole, its vocabulary is not the one it was trained with, or an unknown
+            backend.
     """
+    if backend not in (PYTHON_BACKEND, ONNX_BACKEND):
+        raise InputError("unknown backend", found=backend, mend=f"use {PYTHON_BACKEND} or {ONNX_BACKEND}")
     model_dir = Path(model_dir)
     model = load_model(model_dir)
     model_version, vocabulary_hash = model_identity(model_dir)
@@ -146,15 +161,14 @@ def export_version(model_dir: Path | str, target: Path, *, block_items: int = BL
     staging = target.with_name(f".staging-{uuid.uuid4().hex}")
     staging.mkdir(parents=True)
     try:
-        screen = Screen.of(model.item_embedding.weight.detach()[1:])
         exact = ScoringProgram(model, block_items=block_items).eval()
-        screened = ScoringProgram(model, screen=screen, block_items=block_items).eval()
-        export_program(exact, staging / "exact.pt2")
-        export_program(screened, staging / "screened.pt2")
         save_file(exact.state_dict(), staging / "weights.safetensors")
-        save_file({"screen_table": screen.table, "screen_norms": screen.norms}, staging / "screen.safetensors")
-        for name, source in SERVER_FILES.items():
-            shutil.copyfile(Path(__file__).with_name(source), staging / name)
+        if backend == ONNX_BACKEND:
+            from serving.onnx_graph import write_onnx  # needs a package that not everybody has
+
+            write_onnx(model.config, staging / "weights.safetensors", staging / ONNX_FILE, block_items=block_items)
+        else:
+            _write_programs(exact, staging)
         for name in CARRIED_FILES:
             if (model_dir / name).exists():
                 shutil.copyfile(model_dir / name, staging / name)
@@ -166,12 +180,24 @@ def export_version(model_dir: Path | str, target: Path, *, block_items: int = BL
             objectives=len(model.config.objectives),
             block_items=block_items,
             files={path.name: file_sha256(str(path)) for path in sorted(staging.iterdir())},
+            backend=backend,
         )
         (staging / "manifest.json").write_text(json.dumps(manifest.__dict__, indent=2))
         os.rename(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+def _write_programs(exact: ScoringProgram, folder: Path) -> None:
+    """What the python backend needs beside the weights."""
+    screen = Screen.of(exact.model.item_embedding.weight.detach()[1:])
+    screened = ScoringProgram(exact.model, screen=screen, block_items=exact.block_items).eval()
+    export_program(exact, folder / "exact.pt2")
+    export_program(screened, folder / "screened.pt2")
+    save_file({"screen_table": screen.table, "screen_norms": screen.norms}, folder / "screen.safetensors")
+    for name, source in SERVER_FILES.items():
+        shutil.copyfile(Path(__file__).with_name(source), folder / name)
 
 
 def read_manifest(version_folder: Path) -> Manifest:

@@ -7,6 +7,7 @@ repository. Both say in the log that no Triton server is used.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -17,11 +18,12 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from multitron_core.errors import InputError, UnavailableError
 from multitron_core.model import load_model
-from serving.export import model_identity
+from serving.export import ONNX_FILE, model_identity
 from serving.program import ScoringProgram
 from serving.repository import MODEL_NAME, ModelRepository, live_model_of
-from serving.request import LiveModel, ScoringRequest, check_k
-from serving.version_program import VersionProgram
+from serving.request import ONNX_BACKEND, LiveModel, ScoringRequest, check_k
+from serving.triton_scorer import request_tensors
+from serving.version_program import VersionProgram, check_files
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class InProcessScorer:
         return self._live
 
     @torch.inference_mode()
-    def top_k(self, request: ScoringRequest, *, version: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def top_k(self, request: ScoringRequest, model: LiveModel | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Item indices int32 [sessions, k] and scores float32 [sessions, k], best first.
 
         Raises:
@@ -90,7 +92,7 @@ class InProcessServer:
         self.urls: tuple[str, ...] = ("in-process",)
         self._memory = score_memory_mib
         self._configs: dict[str, pb.ModelConfig] = {}
-        self._programs: dict[tuple[str, int], VersionProgram] = {}
+        self._programs: dict[tuple[str, int], _Answer] = {}
 
     def __enter__(self) -> InProcessServer:
         assert self.repository is not None
@@ -120,7 +122,7 @@ class InProcessServer:
         held = list(config.version_policy.specific.versions)
         programs = {
             (model_name, version): self._programs.get((model_name, version))
-            or _load_version(repository.version_folder(version), self._memory)
+            or _load_version(repository.version_folder(version), config.backend, self._memory)
             for version in held
         }
         self.unload(model_name)
@@ -147,21 +149,18 @@ class InProcessServer:
             raise InputError("no model is deployed", where=f"{model_name} in {self.repository}", mend="deploy one")
         return live_model_of(self._configs[model_name])
 
-    def answer(self, model_name: str, request: ScoringRequest, version: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `Scorer.top_k`, of a model by name."""
+    def answer(self, request: ScoringRequest, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
+        """As `Scorer.top_k`."""
+        check_k(request.k, model.items)
         try:
-            program = self._programs[model_name, version]
+            program = self._programs[model.model_name, model.version]
         except KeyError as error:
             raise UnavailableError(
                 "the deployed version is not served any more",
-                where=f"{model_name} version {version}",
+                where=f"{model.model_name} version {model.version}",
                 mend="start the run again: it will use the version that is live then",
             ) from error
-        check_k(request.k, program.items)
-        clicks, lengths, pi, excluded = _tensors(request)
-        allowed = _allowed(request, program.items)
-        index, scores = program.top_k(clicks, lengths, pi, request.k, excluded, allowed)
-        return index.numpy(), scores.numpy()
+        return program(request, model)
 
 
 class _VersionScorer:
@@ -173,17 +172,54 @@ class _VersionScorer:
     def live_model(self) -> LiveModel:
         return self._server.live_model(model_name=self._model_name)
 
-    def top_k(self, request: ScoringRequest, *, version: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._server.answer(self._model_name, request, version)
+    def top_k(self, request: ScoringRequest, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
+        return self._server.answer(request, model)
 
 
-def _load_version(folder: Path, score_memory_mib: int) -> VersionProgram:
+_Answer = Callable[[ScoringRequest, LiveModel], tuple[np.ndarray, np.ndarray]]
+
+
+def _load_version(folder: Path, backend: str, score_memory_mib: int) -> _Answer:
     try:
-        return VersionProgram(str(folder), score_memory_mib=score_memory_mib)
+        if backend == ONNX_BACKEND:
+            return _with_onnxruntime(folder)
+        return _with_torch(folder, score_memory_mib)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             "the version cannot be loaded", where=folder, found=str(error), mend="deploy the model again"
         ) from error
+
+
+def _with_torch(folder: Path, score_memory_mib: int) -> _Answer:
+    program = VersionProgram(str(folder), score_memory_mib=score_memory_mib)
+
+    def answer(request: ScoringRequest, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
+        clicks, lengths, pi, excluded = _tensors(request)
+        allowed = _allowed(request, program.items)
+        index, scores = program.top_k(clicks, lengths, pi, request.k, excluded, allowed)
+        return index.numpy(), scores.numpy()
+
+    return answer
+
+
+def _with_onnxruntime(folder: Path) -> _Answer:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(
+            "the ONNX variant runs here with the package onnxruntime",
+            found=str(error),
+            mend="pip install 'multitron-batch[onnx]'",
+        ) from error
+    check_files(str(folder))
+    session = onnxruntime.InferenceSession(folder / ONNX_FILE, providers=["CPUExecutionProvider"])
+
+    def answer(request: ScoringRequest, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
+        inputs, _ = request_tensors(request, model)
+        index, scores = session.run(["item_index", "score"], inputs)
+        return index, scores
+
+    return answer
 
 
 def _tensors(request: ScoringRequest) -> list[Tensor]:

@@ -8,21 +8,25 @@ finish). It is replaced atomically; a server that restarts therefore comes up wi
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2 as pb
 
 from multitron_core.errors import InputError
-from serving.export import read_manifest
-from serving.request import LiveModel
+from serving.export import ONNX_FILE, Manifest, read_manifest
+from serving.request import ONNX_BACKEND, LiveModel
 
 MODEL_NAME = "multitron"
+ASSORTMENT = "assortment"  # the input that has no row a session
+WARMUP_SESSIONS = 64
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class InstanceSettings:
 
 
 DEFAULT_SETTINGS = InstanceSettings()
+_SETTINGS = tuple(field.name for field in fields(InstanceSettings))
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,10 @@ class ModelRepository:
     def version_folder(self, version: int) -> Path:
         """The folder of a version."""
         return self.folder / str(version)
+
+    def warmup_folder(self, version: int) -> Path:
+        """Where the inputs of a version's warm-up stand; Triton looks for them in `warmup`, beside the versions."""
+        return self.folder / "warmup" / str(version)
 
     def read_config(self) -> pb.ModelConfig | None:
         """What is deployed; None before the first deployment.
@@ -96,8 +105,13 @@ class ModelRepository:
         held = set(config.version_policy.specific.versions) if config else set()
         removed = [version for version in self.versions()[:-keep] if version not in held]
         for version in removed:
-            shutil.rmtree(self.version_folder(version))
+            self.remove(version)
         return removed
+
+    def remove(self, version: int) -> None:
+        """Remove a version and its warm-up; harmless where it is not there."""
+        for folder in (self.version_folder(version), self.warmup_folder(version)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -124,30 +138,28 @@ def make_config(
 ) -> pb.ModelConfig:
     """The configuration with which the server holds the versions `held` and `live` counts as deployed."""
     manifest = read_manifest(repository.version_folder(live))
-    config = pb.ModelConfig(
-        name=repository.model_name,
-        backend="python",
-        default_model_filename="model.py",
-        max_batch_size=settings.max_batch_size,
-        input=[
-            pb.ModelInput(name="items", data_type=pb.TYPE_INT64, dims=[-1]),
-            pb.ModelInput(name="lengths", data_type=pb.TYPE_INT64, dims=[1]),
-            pb.ModelInput(name="pi", data_type=pb.TYPE_FP32, dims=[manifest.objectives]),
-            pb.ModelInput(name="k", data_type=pb.TYPE_INT32, dims=[1]),
-            pb.ModelInput(name="excluded", data_type=pb.TYPE_INT64, dims=[-1], optional=True),
-        ],
-        output=[
-            pb.ModelOutput(name="item_index", data_type=pb.TYPE_INT32, dims=[-1]),
-            pb.ModelOutput(name="score", data_type=pb.TYPE_FP32, dims=[-1]),
-        ],
-        instance_group=[
-            pb.ModelInstanceGroup(
-                count=settings.instances,
-                kind=pb.ModelInstanceGroup.KIND_GPU if settings.on_gpu else pb.ModelInstanceGroup.KIND_CPU,
-            )
-        ],
-        dynamic_batching=pb.ModelDynamicBatching(max_queue_delay_microseconds=settings.max_queue_delay_us),
+    config = pb.ModelConfig(name=repository.model_name, backend=manifest.backend, input=_inputs(manifest))
+    config.output.add(name="item_index", data_type=pb.TYPE_INT32, dims=[-1])
+    config.output.add(name="score", data_type=pb.TYPE_FP32, dims=[-1])
+    config.instance_group.add(
+        count=settings.instances,
+        kind=pb.ModelInstanceGroup.KIND_GPU if settings.on_gpu else pb.ModelInstanceGroup.KIND_CPU,
     )
+    if manifest.backend == ONNX_BACKEND:
+        # No batch dimension in Triton's sense: an assortment is one for all sessions, and requests of different k or
+        # length must not be put together.
+        config.default_model_filename = ONNX_FILE
+        for tensor in [*config.input, *config.output]:
+            if tensor.name != ASSORTMENT:
+                tensor.dims.insert(0, -1)
+        for option in ("intra_op_thread_count", "inter_op_thread_count"):
+            threads = settings.threads_per_instance if option.startswith("intra") else 1
+            config.parameters[option].string_value = str(threads)
+    else:
+        config.default_model_filename = "model.py"
+        config.max_batch_size = settings.max_batch_size
+        config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
+    config.model_warmup.append(_warmup(config, live))
     config.version_policy.specific.versions.extend(sorted(held))
     for name, value in {
         "live_version": live,
@@ -155,11 +167,67 @@ def make_config(
         "vocabulary_hash": manifest.vocabulary_hash,
         "items": manifest.items,
         "max_length": manifest.max_length,
-        "threads_per_instance": settings.threads_per_instance,
-        "score_memory_mib": settings.score_memory_mib,
+        **{name: getattr(settings, name) for name in _SETTINGS},
     }.items():
-        config.parameters[name].string_value = str(value)
+        config.parameters[name].string_value = value if isinstance(value, str) else json.dumps(value)
     return config
+
+
+def _inputs(manifest: Manifest) -> list[pb.ModelInput]:
+    """The inputs, without a batch dimension."""
+    inputs = [
+        pb.ModelInput(name="items", data_type=pb.TYPE_INT64, dims=[-1]),
+        pb.ModelInput(name="lengths", data_type=pb.TYPE_INT64, dims=[1]),
+        pb.ModelInput(name="pi", data_type=pb.TYPE_FP32, dims=[manifest.objectives]),
+        pb.ModelInput(name="k", data_type=pb.TYPE_INT32, dims=[1]),
+    ]
+    if manifest.backend == ONNX_BACKEND:
+        bytes_ = (manifest.items + 7) // 8
+        return [
+            *inputs,
+            pb.ModelInput(name="excluded", data_type=pb.TYPE_INT64, dims=[-1]),
+            pb.ModelInput(name=ASSORTMENT, data_type=pb.TYPE_UINT8, dims=[bytes_]),
+        ]
+    return [*inputs, pb.ModelInput(name="excluded", data_type=pb.TYPE_INT64, dims=[-1], optional=True)]
+
+
+def _warmup(config: pb.ModelConfig, version: int) -> pb.ModelWarmup:
+    """A request that the server answers before it calls an instance ready: sessions of one click on the first item.
+
+    Its values come from files (`write_warmup`): zeros are no item and random numbers are none either.
+    """
+    batched = config.max_batch_size > 0
+    warmup = pb.ModelWarmup(name="one click", batch_size=min(WARMUP_SESSIONS, config.max_batch_size) if batched else 1)
+    for tensor in config.input:
+        if tensor.optional:
+            continue
+        entry = warmup.inputs[tensor.name]
+        entry.data_type = tensor.data_type
+        entry.dims.extend(1 if size == -1 else size for size in tensor.dims)
+        entry.input_data_file = f"{version}/{tensor.name}"
+    return warmup
+
+
+def write_warmup(repository: ModelRepository, version: int) -> None:
+    """Write the files that the warm-up of a version reads."""
+    manifest = read_manifest(repository.version_folder(version))
+    folder = repository.warmup_folder(version)
+    folder.mkdir(parents=True, exist_ok=True)
+    values: dict[str, np.ndarray] = {
+        "items": np.ones(1, np.int64),
+        "lengths": np.ones(1, np.int64),
+        "pi": np.full(manifest.objectives, 1 / manifest.objectives, np.float32),
+        "k": np.full(1, min(20, manifest.items), np.int32),
+        "excluded": np.zeros(1, np.int64),
+        ASSORTMENT: np.full((manifest.items + 7) // 8, 255, np.uint8),
+    }
+    for name, array in values.items():
+        (folder / name).write_bytes(array.tobytes())
+
+
+def settings_of(config: pb.ModelConfig) -> InstanceSettings:
+    """The settings with which a configuration was made."""
+    return InstanceSettings(**{name: json.loads(config.parameters[name].string_value) for name in _SETTINGS})
 
 
 def live_model_of(config: pb.ModelConfig) -> LiveModel:
@@ -177,7 +245,8 @@ def live_model_of(config: pb.ModelConfig) -> LiveModel:
             vocabulary_hash=parameters["vocabulary_hash"],
             items=int(parameters["items"]),
             max_length=int(parameters["max_length"]),
-            objectives=next(each.dims[0] for each in config.input if each.name == "pi"),
+            objectives=next(each.dims[-1] for each in config.input if each.name == "pi"),
+            backend=config.backend,
         )
     except (KeyError, ValueError, StopIteration) as error:
         raise InputError(

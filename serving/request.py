@@ -11,6 +11,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from multitron_core.errors import InputError
 
+PYTHON_BACKEND, ONNX_BACKEND = "python", "onnxruntime"
+
 
 @dataclass(frozen=True)
 class LiveModel:
@@ -23,6 +25,7 @@ class LiveModel:
     items: int
     max_length: int  # clicks that the model reads
     objectives: int = 2  # weights of a preference
+    backend: str = PYTHON_BACKEND  # Triton's backend that runs it
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +60,8 @@ class Scorer(Protocol):
     def live_model(self) -> LiveModel:
         """The model that counts as deployed."""
 
-    def top_k(self, request: ScoringRequest, *, version: int) -> tuple[np.ndarray, np.ndarray]:
-        """Item indices int32 [sessions, k] and scores float32 [sessions, k] of the given version, best first.
+    def top_k(self, request: ScoringRequest, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
+        """Item indices int32 [sessions, k] and scores float32 [sessions, k] of that version, best first.
 
         Raises:
             InputError: a request that the model cannot answer.

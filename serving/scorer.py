@@ -65,6 +65,7 @@ def score_sessions(
     *,
     scorer: Scorer,
     vocabulary: Vocabulary,
+    model: LiveModel | None = None,
     assortment: pl.Series | None = None,
     exclude_clicked: bool = False,
     exclude_ordered: bool = False,
@@ -81,6 +82,8 @@ def score_sessions(
         k: items a list.
         scorer: a `TritonScorer` or an `InProcessScorer`.
         vocabulary: gives the items their ids back.
+        model: the version to ask, from `scorer.live_model()`; None asks which is live. Every request names it, so that
+            a deployment in the middle changes no row.
         assortment: item ids that lists may hold; ids that the vocabulary lacks are passed over (the model cannot
             score them). None allows all items.
         exclude_clicked: keep the items that a session clicked out of its list.
@@ -99,7 +102,7 @@ def score_sessions(
             are left for k. Raised at the call, before the first frame, where it can be known then.
         UnavailableError: the scorer does not answer.
     """
-    live = scorer.live_model()
+    live = model or scorer.live_model()
     weights = np.array(preference(pi, live.objectives), np.float32)
     _check(sessions, k, live, vocabulary)
     allowed = None if assortment is None else _assortment(assortment, vocabulary, k)
@@ -161,10 +164,7 @@ def _stream(
                     waiting.append(
                         (
                             windows[place],
-                            [
-                                (batch, pool.submit(scorer.top_k, batch.request, version=plan.live.version))
-                                for batch in batches
-                            ],
+                            [(batch, pool.submit(scorer.top_k, batch.request, plan.live)) for batch in batches],
                         )
                     )
                 if len(waiting) > 1 or place == len(windows):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -24,19 +26,18 @@ from tritonclient.utils import InferenceServerException
 from multitron_core.errors import InputError, UnavailableError
 from serving.repository import MODEL_NAME
 from serving.request import LiveModel
+from serving.triton_home import assemble_backend, find_triton_home
 from serving.triton_scorer import TritonScorer, is_unavailable
 
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 _SHARED_MEMORY = Path("/dev/shm")
+ADMIN_KEY_VARIABLE = "MULTITRON_TRITON_ADMIN_KEY"
+ADMIN_HEADER = "multitron-admin-key"
 _REGION_PREFIX = "multitron_batch"
 _LOAD_SECONDS = 600
 _ATTEMPTS = 3  # a port that the system gave us can be taken before the server binds it
-_ELSEWHERE = (
-    "start a Triton server elsewhere and give its gRPC address (urls=; for the nightly job "
-    "MULTITRON_TRITON_URL=host:port), or score with the in-process scorer (MULTITRON_SCORER=in_process)"
-)
 
 
 class TritonServer:
@@ -45,7 +46,8 @@ class TritonServer:
     Args:
         repository: the Triton model repository, a folder; made when it is missing. A remote server must see the same
             folder for deployments; scoring alone does not need it.
-        urls: gRPC address `host:port`, or several that serve the same repository. None given: a server is started.
+        urls: gRPC address `host:port`, or several that serve the same repository. A name that stands for several
+            machines (a headless service of Kubernetes) counts as all of them. None given: a server is started.
         grpc_port, http_port, metrics_port: of the embedded server; 0 lets the system choose a free one.
         log_file: where the embedded server writes; default: beside the repository, `<repository>.log`.
         triton_home: folder into which the wheel `nvidia-pytriton` was installed with `pip install --no-deps --target`;
@@ -83,6 +85,7 @@ class TritonServer:
         self._triton_home = triton_home
         self._start_timeout, self._stop_timeout = start_timeout, stop_timeout
         self._process: subprocess.Popen[bytes] | None = None
+        self._keeper: threading.Thread | None = None
         self._run_dir: Path | None = None
         self._regions = ""
         self._clients: dict[str, triton.InferenceServerClient] = {}
@@ -92,6 +95,7 @@ class TritonServer:
             if self.embedded:
                 self._start()
             else:
+                self.urls = tuple(address for url in self.urls for address in _addresses(url))
                 for url in self.urls:
                     self._wait_until_ready(url)
         except BaseException:
@@ -135,7 +139,7 @@ class TritonServer:
         given = None if config is None else json_format.MessageToJson(config, preserving_proto_field_name=True)
         for url in self.urls:
             try:
-                self.client(url).load_model(model_name, config=given)
+                self.client(url).load_model(model_name, config=given, headers=_admin_headers())
             except InferenceServerException as error:
                 if is_unavailable(error):
                     raise UnavailableError("the Triton server does not answer", where=url, found=str(error)) from error
@@ -154,7 +158,7 @@ class TritonServer:
         """
         for url in self.urls:
             try:
-                self.client(url).unload_model(model_name)
+                self.client(url).unload_model(model_name, headers=_admin_headers())
             except InferenceServerException as error:
                 raise UnavailableError("the Triton server does not answer", where=url, found=str(error)) from error
 
@@ -184,7 +188,9 @@ class TritonServer:
                 logger.warning("tritonserver %d did not stop in time and is killed", self._process.pid)
                 self._process.kill()
                 self._process.wait()
-        self._process = None
+        if self._keeper is not None:
+            self._keeper.join()
+        self._process = self._keeper = None
         if self._regions:
             for region in _SHARED_MEMORY.glob(f"{self._regions}*"):
                 region.unlink(missing_ok=True)
@@ -211,7 +217,7 @@ class TritonServer:
         self.repository.mkdir(parents=True, exist_ok=True)
         remove_dead_regions()
         self._run_dir = Path(tempfile.mkdtemp(prefix="multitron-triton-"))
-        backends = _assemble_backend(home, self._run_dir)
+        backends = assemble_backend(home, self._run_dir)
         for attempt in range(1, _ATTEMPTS + 1):
             ports = {name: port or _free_port() for name, port in self._ports.items()}
             self._regions = f"{_REGION_PREFIX}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
@@ -272,8 +278,12 @@ class TritonServer:
             finally:
                 started.set()
             process.wait()
+            # A server that was killed leaves the processes of its models behind; they are of its process group.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
-        threading.Thread(target=keep, args=(self.log_file,), name="tritonserver", daemon=True).start()
+        self._keeper = threading.Thread(target=keep, args=(self.log_file,), name="tritonserver", daemon=True)
+        self._keeper.start()
         started.wait()
         if failure:
             raise UnavailableError("tritonserver cannot be started", where=command[0], found=str(failure[0]))
@@ -312,26 +322,6 @@ class TritonServer:
                 logger.error("the deployed model is not served: %s", error)
 
 
-def find_triton_home(given: Path | str | None = None) -> Path:
-    """The folder with `bin/tritonserver`, as `TritonServer` describes.
-
-    Raises:
-        InputError: it is not there; the message says what to do without it.
-    """
-    named = given or os.environ.get("MULTITRON_TRITON_HOME")
-    places = [Path(named)] if named else [Path(__file__).parents[1] / ".triton", Path.cwd() / ".triton"]
-    for place in places:
-        home = place.absolute() / "pytriton" / "tritonserver"
-        if (home / "bin" / "tritonserver").is_file():
-            return home
-    raise InputError(
-        "this machine has no Triton binary",
-        where=" or ".join(str(place) for place in places),
-        mend="install it (pip install --no-deps --target .triton nvidia-pytriton) and name the folder in "
-        f"MULTITRON_TRITON_HOME; or {_ELSEWHERE}",
-    )
-
-
 def remove_dead_regions() -> None:
     """Remove shared-memory regions that servers of ended processes of ours left behind."""
     for region in _SHARED_MEMORY.glob(f"{_REGION_PREFIX}_*"):
@@ -340,27 +330,33 @@ def remove_dead_regions() -> None:
             region.unlink(missing_ok=True)
 
 
-def _assemble_backend(home: Path, run_dir: Path) -> Path:
-    """A backend directory in which the stub of this Python stands beside the backend, made of links."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = home / "python_backend_stubs" / version / "triton_python_backend_stub"
-    if not stub.is_file():
-        have = sorted(path.name for path in (home / "python_backend_stubs").iterdir())
+def _addresses(url: str) -> list[str]:
+    """Every machine that an address `host:port` stands for.
+
+    Raises:
+        UnavailableError: the name is not known now.
+    """
+    host, _, port = url.rpartition(":")
+    if not host or not port.isdecimal():
         raise InputError(
-            "the Triton binary has no stub for this Python",
-            where=stub.parent.parent,
-            found=version,
-            mend=f"use a Python of {', '.join(have)}; or {_ELSEWHERE}",
+            "not the address of a server",
+            where="urls",
+            found=url,
+            mend="give host:port, for example triton:8001 (the gRPC port)",
         )
-    backend = run_dir / "backends" / "python"
-    backend.mkdir(parents=True)
-    for file in (
-        home / "backends" / "python" / "libtriton_python.so",
-        home / "backends" / "python" / "triton_python_backend_utils.py",
-        stub,
-    ):
-        (backend / file.name).symlink_to(file)
-    return backend.parent
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise UnavailableError("the Triton server's name is not known", where=url, found=str(error)) from error
+    # A machine often has an address of both kinds (localhost has): count one kind.
+    hosts = sorted({str(address[0]) for family, _, _, _, address in found if family == socket.AF_INET})
+    return [f"{each}:{port}" for each in hosts] if len(hosts) > 1 else [url]
+
+
+def _admin_headers() -> dict[str, str] | None:
+    """What a server asks for that lets only key holders load and unload models; see `serving/deploy`."""
+    key = os.environ.get(ADMIN_KEY_VARIABLE)
+    return {f"triton-grpc-protocol-{ADMIN_HEADER}": key} if key else None
 
 
 def _is_free(port: int) -> bool:

@@ -14,11 +14,16 @@ from tritonclient.utils import InferenceServerException
 
 from multitron_core.errors import InputError, UnavailableError
 from serving.repository import MODEL_NAME, live_model_of
-from serving.request import LiveModel, ScoringRequest
+from serving.request import ONNX_BACKEND, LiveModel, ScoringRequest
 
 logger = logging.getLogger(__name__)
 
-_TYPES = {np.dtype(np.int64): "INT64", np.dtype(np.int32): "INT32", np.dtype(np.float32): "FP32"}
+_TYPES = {
+    np.dtype(np.int64): "INT64",
+    np.dtype(np.int32): "INT32",
+    np.dtype(np.float32): "FP32",
+    np.dtype(np.uint8): "UINT8",
+}
 
 
 class TritonScorer:
@@ -48,42 +53,39 @@ class TritonScorer:
         self._turn = itertools.count()
 
     def live_model(self) -> LiveModel:
-        """The model that counts as deployed, asked of the server.
+        """The model that counts as deployed, asked of the first server that answers.
 
         Raises:
             InputError: no model is deployed there.
-            UnavailableError: no answer.
+            UnavailableError: no server answers.
         """
-        url = self._urls[0]
-        try:
-            return live_model_of(self._client(url).get_model_config(self._model_name).config)
-        except InferenceServerException as error:
-            # Triton answers UNAVAILABLE for a model that it does not have, too.
-            if is_unavailable(error) and "unknown model" not in error.message():
-                raise UnavailableError("the Triton server does not answer", where=url, found=str(error)) from error
-            raise InputError(
-                "no model is deployed", where=f"{self._model_name} on {url}", found=error.message(), mend="deploy one"
-            ) from error
+        for url in self._urls:
+            try:
+                return live_model_of(self._client(url).get_model_config(self._model_name).config)
+            except InferenceServerException as error:
+                # Triton answers UNAVAILABLE for a model that it does not have, too.
+                if not is_unavailable(error) or "unknown model" in error.message():
+                    raise InputError(
+                        "no model is deployed",
+                        where=f"{self._model_name} on {url}",
+                        found=error.message(),
+                        mend="deploy one",
+                    ) from error
+                last = error
+        raise UnavailableError(
+            "the Triton server does not answer", where=", ".join(self._urls), found=str(last)
+        ) from last
 
-    def top_k(self, request: ScoringRequest, *, version: int) -> tuple[np.ndarray, np.ndarray]:
+    def top_k(self, request: ScoringRequest, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
         """Item indices int32 [sessions, k] and scores float32 [sessions, k], best first.
 
         Raises:
             InputError: the server refuses the request.
-            UnavailableError: no answer within the patience, or the version has been replaced.
+            UnavailableError: no answer within the patience, or no server holds the version any more.
         """
-        sessions = len(request.items)
-        inputs: dict[str, np.ndarray] = {
-            "items": np.ascontiguousarray(request.items, np.int64),
-            "lengths": np.ascontiguousarray(request.lengths, np.int64)[:, None],
-            "pi": np.ascontiguousarray(request.pi, np.float32),
-            "k": np.full((sessions, 1), request.k, np.int32),
-        }
-        if request.excluded is not None:
-            inputs["excluded"] = np.ascontiguousarray(request.excluded, np.int64)
-        parameters = None if request.assortment is None else {"assortment": pack_assortment(request.assortment)}
+        inputs, parameters = request_tensors(request, model)
         tensors = [_tensor(name, array) for name, array in inputs.items()]
-        result = self._send(tensors, str(version), parameters)
+        result = self._send(tensors, str(model.version), parameters)
         index, scores = result.as_numpy("item_index"), result.as_numpy("score")
         assert index is not None  # the config names both outputs
         assert scores is not None
@@ -94,6 +96,7 @@ class TritonScorer:
     ) -> triton.InferResult:
         deadline = time.monotonic() + self._patience
         pause = 0.1
+        without = set[str]()  # servers that do not hold the version: one that just started may load it yet
         while True:
             url = self._urls[next(self._turn) % len(self._urls)]
             try:
@@ -110,7 +113,9 @@ class TritonScorer:
                     raise InputError(
                         "the Triton server refuses the request", where=url, found=error.message()
                     ) from error
-                if gone or time.monotonic() > deadline:
+                if gone:
+                    without.add(url)
+                if without.issuperset(self._urls) or time.monotonic() > deadline:
                     raise UnavailableError(
                         "the deployed version is not served any more" if gone else "the Triton server does not answer",
                         where=f"{self._model_name} version {version} on {url}",
@@ -122,14 +127,38 @@ class TritonScorer:
             pause = min(2 * pause, 2.0)
 
 
+def request_tensors(request: ScoringRequest, model: LiveModel) -> tuple[dict[str, np.ndarray], dict[str, str] | None]:
+    """The inputs of a request by name, and its parameters, as the model's backend reads them.
+
+    The python backend reads an assortment from a parameter, since an input would have a row a session there;
+    onnxruntime cannot read parameters and needs every input.
+    """
+    sessions = len(request.items)
+    inputs: dict[str, np.ndarray] = {
+        "items": np.ascontiguousarray(request.items, np.int64),
+        "lengths": np.ascontiguousarray(request.lengths, np.int64)[:, None],
+        "pi": np.ascontiguousarray(request.pi, np.float32),
+        "k": np.full((sessions, 1), request.k, np.int32),
+    }
+    if model.backend == ONNX_BACKEND:
+        allowed = np.ones(model.items, bool) if request.assortment is None else request.assortment
+        excluded = np.ascontiguousarray(request.excluded_or_none(), np.int64)
+        return {**inputs, "excluded": excluded, "assortment": pack_assortment(allowed)}, None
+    if request.excluded is not None:
+        inputs["excluded"] = np.ascontiguousarray(request.excluded, np.int64)
+    if request.assortment is None:
+        return inputs, None
+    return inputs, {"assortment": base64.b64encode(pack_assortment(request.assortment).tobytes()).decode()}
+
+
 def is_unavailable(error: InferenceServerException) -> bool:
     """Whether a gRPC error may pass by itself, so that the same request can be sent again."""
     return error.status() in ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
 
 
-def pack_assortment(assortment: np.ndarray) -> str:
-    """An assortment (bool [items]) as the request parameter that the model reads."""
-    return base64.b64encode(np.packbits(np.asarray(assortment, bool), bitorder="little").tobytes()).decode()
+def pack_assortment(assortment: np.ndarray) -> np.ndarray:
+    """An assortment (bool [items]) as bits, least significant first: uint8 [items / 8, rounded up]."""
+    return np.packbits(np.asarray(assortment, bool), bitorder="little")
 
 
 def _tensor(name: str, array: np.ndarray) -> triton.InferInput:

@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 
 from multitron_core.lake import Lake
-from orchestration.assets.scoring import live_vocabulary
+from orchestration.assets.scoring import written_vocabulary
 from orchestration.checks import LIST_TABLES, check_specs, checked_version, compare, run_checks
 from orchestration.metadata import as_markdown
 from orchestration.partitions import Partitions, night_of
@@ -128,7 +128,7 @@ def _checks(partitions: Partitions, table: str) -> dg.AssetChecksDefinition:
             day,
             pi,
             k=here.settings.scoring.k,
-            vocabulary=live_vocabulary(here),
+            vocabulary=written_vocabulary(here, lake, table, day, pi, version),
             table=table,
             delta_version=version,
         )

@@ -1,8 +1,6 @@
 """The event log and the live model to the night's tables of ranked lists, not yet released to anybody."""
 
 import datetime as dt
-from collections.abc import Callable, Iterable
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -11,30 +9,29 @@ from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, UnavailableError
 from multitron_core.event_log import read_event_log
 from multitron_core.fallback import fallback_list
-from multitron_core.lake import Lake, PartitionCommit
+from multitron_core.lake import Lake
 from multitron_core.partition_files import partition_files
 from multitron_core.scoring_sessions import UNKNOWN_ITEM, encode_sessions
 from multitron_core.session_statistics import statistics_rows
 from multitron_core.swapped_folder import swapped_folder
-from multitron_core.table_contracts import contracts
 from multitron_core.vocabulary import Vocabulary
 from orchestration import models
 from orchestration.assets.ingestion import add_up, add_up_spec, session_gap
-from orchestration.metadata import as_markdown, column_schema, counts
+from orchestration.assortment import night_assortment, read_assortment, save_assortment
+from orchestration.metadata import column_schema, counts
+from orchestration.night_lists import NightLists, told_to
 from orchestration.partitions import Partitions, night_of
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
-from orchestration.runs import scoring_listener
 from orchestration.shop import Shop
 from serving.in_process import InProcessServer
 from serving.item_scorer import score_items
 from serving.repository import ModelRepository, live_model_of
 from serving.request import LiveModel
-from serving.scorer import Progress, score_sessions
+from serving.scorer import score_sessions
 from serving.server import TritonServer
 
 GROUP = "scoring"
-SAMPLE_LISTS = 3
 STATISTICS = "session_statistics"
 
 
@@ -54,6 +51,14 @@ def live_model(shop: Shop) -> LiveModel:
 def live_vocabulary(shop: Shop) -> Vocabulary:
     """The vocabulary of the live model."""
     return Vocabulary.load(models.folder_of(shop, live_model(shop).model_version) / "vocabulary.parquet")
+
+
+def written_vocabulary(shop: Shop, lake: Lake, table: str, day: dt.date, pi: str, delta_version: int) -> Vocabulary:
+    """The vocabulary of the model that wrote a partition; the live model's where the partition is not there."""
+    files = partition_files(lake.open(table, delta_version)).filter(run_date=day, pi=pi)
+    if files.is_empty():
+        return live_vocabulary(shop)
+    return Vocabulary.load(models.folder_of(shop, files["model_version"][0]) / "vocabulary.parquet")
 
 
 def answering(shop: Shop, server: TritonServer | InProcessServer) -> tuple[LiveModel, Vocabulary]:
@@ -140,8 +145,38 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         )
 
     @dg.asset(
+        partitions_def=partitions.days,
+        deps=["deployed_model"],
+        group_name=GROUP,
+        kinds={"polars"},
+        description=(
+            "The items that the night's lists may hold, from the table that `assortment` of [scoring] names; every "
+            "item where it names none. Read once and kept, so that every preference of the night shows the same."
+        ),
+    )
+    def assortment(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
+        here = shop.load()
+        day = dt.date.fromisoformat(context.partition_key)
+        with failures(context):
+            vocabulary = live_vocabulary(here)
+            items = read_assortment(here, day, vocabulary)
+            path = save_assortment(here, day, items)
+        if items is None:
+            return dg.MaterializeResult(metadata={"items": "every item"})
+        known = items.is_in(vocabulary.item_ids.implode()).sum()
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": len(items),
+                "dagster/uri": str(path),
+                "source": str(here.assortment_path(day)),
+                "unknown to the model": len(items) - int(known),
+                "the model's items that are left out": len(vocabulary) - int(known),
+            }
+        )
+
+    @dg.asset(
         partitions_def=partitions.nights,
-        deps=[scoring_sessions, "deployed_model"],
+        deps=[scoring_sessions, assortment, "deployed_model"],
         group_name=GROUP,
         kinds={"triton", "deltalake"},
         pool="triton",
@@ -151,40 +186,42 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         ),
     )
     def recommendations(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
-        here, lake = shop.load(), shop.lake()
+        here = shop.load()
         day, pi = night_of(context.partition_key)
-        k = here.settings.scoring.k
-        with failures(context), shop.server() as server:
-            live, vocabulary = answering(here, server)
-            sessions = night_sessions(here, day)
-            lists = score_sessions(
-                sessions, pi, k, scorer=server.scorer(), vocabulary=vocabulary, progress=_told_to(context)
-            )
-            committed = _write(
-                lake,
-                "recommendations",
-                (day, pi),
-                lists,
-                k=k,
-                vocabulary=vocabulary,
-                model_version=live.model_version,
-                expected_lists=len(sessions),
-            )
+        scoring = here.settings.scoring
         clicks = dg.TableColumnDep(asset_key=dg.AssetKey("scoring_sessions"), column_name="items")
         session = dg.TableColumnDep(asset_key=dg.AssetKey("scoring_sessions"), column_name="session_id")
-        return dg.MaterializeResult(
-            metadata={
-                **_described(lake, committed, vocabulary, live.model_version, sample=sessions.session_ids),
-                "dagster/column_lineage": dg.TableColumnLineage(
-                    {"session_id": [session], "item_id": [clicks], "score": [clicks], "rank": [clicks]}
-                ),
-                "triton version": live.version,
-            }
-        )
+        with failures(context), shop.server() as server:
+            live, vocabulary = answering(here, server)
+            sessions, items = night_sessions(here, day), night_assortment(here, day)
+            lists = score_sessions(
+                sessions,
+                pi,
+                scoring.k,
+                scorer=server.scorer(),
+                vocabulary=vocabulary,
+                model=live,
+                assortment=items,
+                exclude_clicked=scoring.exclude_clicked,
+                exclude_ordered=scoring.exclude_ordered,
+                progress=told_to(context),
+            )
+            night = NightLists(shop.lake(), day, pi, scoring.k, live.model_version, vocabulary, items)
+            return night.write(
+                "recommendations",
+                lists,
+                keys=sessions.session_ids,
+                **{
+                    "dagster/column_lineage": dg.TableColumnLineage(
+                        {"session_id": [session], "item_id": [clicks], "score": [clicks], "rank": [clicks]}
+                    ),
+                    "triton version": live.version,
+                },
+            )
 
     @dg.asset(
         partitions_def=partitions.nights,
-        deps=["deployed_model"],
+        deps=[assortment, "deployed_model"],
         group_name=GROUP,
         kinds={"triton", "deltalake"},
         pool="triton",
@@ -194,28 +231,25 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         ),
     )
     def item_recommendations(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
-        here, lake = shop.load(), shop.lake()
+        here = shop.load()
         day, pi = night_of(context.partition_key)
         k = here.settings.scoring.k
         with failures(context), shop.server() as server:
             live, vocabulary = answering(here, server)
-            lists = score_items(pi, k, scorer=server.scorer(), vocabulary=vocabulary, progress=_told_to(context))
-            committed = _write(
-                lake,
-                "item_recommendations",
-                (day, pi),
-                lists,
-                k=k,
+            items = night_assortment(here, day)
+            lists = score_items(
+                pi,
+                k,
+                scorer=server.scorer(),
                 vocabulary=vocabulary,
-                model_version=live.model_version,
-                expected_lists=len(vocabulary),
+                model=live,
+                assortment=items,
+                progress=told_to(context),
             )
-        return dg.MaterializeResult(
-            metadata={
-                **_described(lake, committed, vocabulary, live.model_version, sample=vocabulary.item_ids),
-                "triton version": live.version,
-            }
-        )
+            night = NightLists(shop.lake(), day, pi, k, live.model_version, vocabulary, items)
+            return night.write(
+                "item_recommendations", lists, keys=vocabulary.item_ids, **{"triton version": live.version}
+            )
 
     @dg.asset(
         partitions_def=partitions.nights,
@@ -236,79 +270,13 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
             source = lake.version("recommendations")
             rows = fallback_list(lake, day, pi, k, delta_version=source)
             scored = partition_files(lake.open("recommendations", source)).filter(run_date=day, pi=pi)
-            vocabulary = live_vocabulary(here)
-            committed = _write(
-                lake,
+            vocabulary = written_vocabulary(here, lake, "recommendations", day, pi, source)
+            night = NightLists(lake, day, pi, k, scored["model_version"][0], vocabulary)
+            return night.write(
                 "fallback_recommendations",
-                (day, pi),
                 [rows],
-                k=k,
-                vocabulary=vocabulary,
-                model_version=scored["model_version"][0],
-                expected_lists=1,
+                keys=rows["audience"].unique(),
+                **{"delta version of `recommendations`": source},
             )
-        return dg.MaterializeResult(
-            metadata={
-                **_described(lake, committed, vocabulary, scored["model_version"][0], sample=rows["audience"].unique()),
-                "delta version of `recommendations`": source,
-            }
-        )
 
-    return [scoring_sessions, recommendations, item_recommendations, fallback_recommendations]
-
-
-def _write(
-    lake: Lake,
-    table: str,
-    night: tuple[dt.date, str],
-    lists: Iterable[pl.DataFrame],
-    *,
-    vocabulary: Vocabulary,
-    **options: Any,
-) -> PartitionCommit:
-    """Replace a night's partition of a table of ranked lists; the tables are made when they are missing."""
-    lake.create(vocabulary.item_ids.dtype)
-    return lake.replace_partition(*night, lists, table=table, items=vocabulary, **options)
-
-
-def _told_to(context: dg.AssetExecutionContext) -> Callable[[Progress], None]:
-    """The progress of scoring, as lines in the run's log, and for whoever listens in this process."""
-    listener = scoring_listener.get()
-
-    def log_progress(progress: Progress) -> None:
-        if listener is not None:
-            listener(progress)
-        context.log.info(
-            f"{progress.sessions} of {progress.total} lists, {progress.rate:.0f}/s, {progress.seconds_left:.0f} s left"
-        )
-
-    return log_progress
-
-
-def _described(
-    lake: Lake, committed: PartitionCommit, vocabulary: Vocabulary, model_version: str, *, sample: pl.Series
-) -> dict[str, Any]:
-    """The metadata of a partition that was written; `sample` are keys of lists, of which the first few are shown."""
-    contract = contracts(vocabulary.item_ids.dtype)[committed.table]
-    shown = lake.read_recommendations(
-        committed.pi,
-        committed.run_date,
-        session_ids=sample.head(SAMPLE_LISTS).to_list(),
-        table=committed.table,
-        unpublished=True,
-    )
-    return {
-        "dagster/row_count": committed.rows,
-        "dagster/partition_row_count": committed.rows,
-        "dagster/column_schema": column_schema(
-            contract.polars_schema(), {column.name: column.comment for column in contract.columns}
-        ),
-        "dagster/uri": lake.uri(committed.table),
-        "lists": committed.sessions,
-        "model version": model_version,
-        "delta version": committed.delta_version,
-        "files": committed.files,
-        "bytes": committed.bytes,
-        "seconds": committed.seconds,
-        "sample": as_markdown(shown, rows=shown.height),
-    }
+    return [scoring_sessions, assortment, recommendations, item_recommendations, fallback_recommendations]

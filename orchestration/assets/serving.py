@@ -9,6 +9,7 @@ from orchestration.metadata import counts
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
 from orchestration.work import deploy_model
+from serving.deployment import rollback
 
 GROUP = "serving"
 
@@ -23,7 +24,7 @@ def serving_assets() -> list[dg.AssetsDefinition]:
         pool="triton",
         description=(
             "The version that answers. A new one is loaded beside the live one and asked golden questions. It is "
-            "promoted when its lists equal the in-process scorer's, it beats popularity, and its front is not worse "
+            "promoted when its lists equal the in-process scorer's, it beats co-visitation, and its front is not worse "
             "than the live one's by more than a tolerance; else the old version stays live and the reason is here."
         ),
     )
@@ -38,3 +39,35 @@ def serving_assets() -> list[dg.AssetsDefinition]:
         return dg.MaterializeResult(metadata={"live": counts(dataclasses.asdict(deployment)), "changed": True})
 
     return [deployed_model]
+
+
+class Rollback(dg.Config):
+    """Which version to make live again.
+
+    Args:
+        version: its number in the Triton repository; none for the one that was live before the last deployment.
+    """
+
+    version: int | None = None
+
+
+@dg.op(
+    pool="triton",
+    description="A kept version becomes the one that answers. It is a materialization of `deployed_model` too.",
+)
+def rolled_back_model(context: dg.OpExecutionContext, config: Rollback, shop: ShopResource) -> None:
+    """Make a kept version live again."""
+    with failures(context), shop.server() as server:
+        deployment = rollback(config.version, server)
+    live = counts(dataclasses.asdict(deployment))
+    context.log_event(dg.AssetMaterialization("deployed_model", metadata={"live": live, "rolled back": True}))
+
+
+def rollback_job() -> dg.JobDefinition:
+    """The job `rollback`: back to the version before, or to any kept one, by the config of its op."""
+
+    @dg.job(name="rollback", description="A kept version answers again; by default the one before the live one.")
+    def job() -> None:
+        rolled_back_model()
+
+    return job

@@ -46,7 +46,7 @@ def environment(home: Path) -> dict[str, str]:
 def small_shop(home: Path) -> Path:
     """A home whose few sessions are seen often enough that the model passes the deployment gate with room."""
     settings = demo_settings()
-    model = settings.model.model_copy(update={"training": {"epochs": EPOCHS}})
+    model = settings.model.model_copy(update={"training": {"epochs": EPOCHS}, "gate_baseline": "popularity"})
     write_shop(home, settings.model_copy(update={"model": model}))
     return home
 

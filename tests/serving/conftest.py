@@ -19,7 +19,8 @@ from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
 from multitron_core.model import MultiTRON
 from multitron_core.vocabulary import Vocabulary
-from serving.server import TritonServer, find_triton_home
+from serving.server import TritonServer
+from serving.triton_home import find_triton_home
 
 ITEMS = 500
 torch.set_num_threads(1)

@@ -124,7 +124,7 @@ def test_a_version_that_answers_otherwise_is_refused(
 ) -> None:
     other = write_model(tmp_path / "other", seed=3, version="other")
     right = write_model(tmp_path / "right", seed=4, version="right")
-    monkeypatch.setattr(deployment, "export_version", lambda _, folder: export_version(other, folder))
+    monkeypatch.setattr(deployment, "export_version", lambda _, folder, **options: export_version(other, folder))
     with here:
         before = lists(here, some_sessions(vocabulary, 50), vocabulary)
         with pytest.raises(InputError, match="does not give the lists"):

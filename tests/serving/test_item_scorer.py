@@ -13,7 +13,7 @@ from multitron_core.lake import Lake
 from multitron_core.vocabulary import Vocabulary
 from serving.in_process import InProcessScorer
 from serving.item_scorer import one_click_sessions, score_items
-from serving.request import ScoringRequest
+from serving.request import LiveModel, ScoringRequest
 from serving.scorer import score_sessions
 from tests.serving.conftest import write_model
 
@@ -30,8 +30,8 @@ class SameModelOtherIds:
     def live_model(self):
         return dataclasses.replace(self.scorer.live_model(), vocabulary_hash=self.vocabulary.hash)
 
-    def top_k(self, request: ScoringRequest, *, version: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.scorer.top_k(request, version=version)
+    def top_k(self, request: ScoringRequest, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
+        return self.scorer.top_k(request, model)
 
 
 @pytest.fixture(scope="module")

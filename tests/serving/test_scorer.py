@@ -92,7 +92,7 @@ class Counting:
     def live_model(self) -> LiveModel:
         return self.scorer.live_model()
 
-    def top_k(self, request: ScoringRequest, *, version: int) -> tuple[np.ndarray, np.ndarray]:
+    def top_k(self, request: ScoringRequest, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
         with self.lock:
             self.sequences += len(request.items)
             self.at_once += 1
@@ -100,7 +100,7 @@ class Counting:
         try:
             if self.sequences > 100 and self.away:
                 raise UnavailableError("away")
-            return self.scorer.top_k(request, version=version)
+            return self.scorer.top_k(request, model)
         finally:
             with self.lock:
                 self.at_once -= 1

@@ -20,7 +20,8 @@ from serving import server as server_module
 from serving.deployment import deploy
 from serving.request import ScoringRequest
 from serving.scorer import score_sessions
-from serving.server import TritonServer, find_triton_home, remove_dead_regions
+from serving.server import TritonServer, remove_dead_regions
+from serving.triton_home import find_triton_home
 from serving.triton_scorer import TritonScorer
 from tests.serving.conftest import require_triton, some_sessions
 
