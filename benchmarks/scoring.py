@@ -60,7 +60,7 @@ def main() -> None:
         print(json.dumps(_measure(options.child[0], Path(options.child[1]), options)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        _prepare(Path(folder), options)
+        write_random_shop(Path(folder), items=options.items, sessions=options.sessions)
         best: dict[str, dict[str, Any]] = {}
         for _ in range(options.repeats):
             for way in options.ways:
@@ -92,8 +92,8 @@ def _child(way: str, folder: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _prepare(folder: Path, options: argparse.Namespace) -> None:
-    """A model folder and sessions."""
+def write_random_shop(folder: Path, *, items: int, sessions: int) -> None:
+    """A model folder `model` with random weights, and `sessions` as long as Diginetica's."""
     import dataclasses
 
     import polars as pl
@@ -106,8 +106,8 @@ def _prepare(folder: Path, options: argparse.Namespace) -> None:
     from multitron_core.vocabulary import Vocabulary
 
     torch.manual_seed(0)
-    config = ModelConfig(items=options.items)
-    vocabulary = Vocabulary(pl.Series(np.arange(options.items, dtype=np.int64) * 7 + 3))
+    config = ModelConfig(items=items)
+    vocabulary = Vocabulary(pl.Series(np.arange(items, dtype=np.int64) * 7 + 3))
     model_dir = folder / "model"
     model_dir.mkdir()
     save_file(MultiTRON(config).state_dict(), model_dir / "weights.safetensors")
@@ -115,11 +115,11 @@ def _prepare(folder: Path, options: argparse.Namespace) -> None:
     described = {"model": dataclasses.asdict(config), "vocabulary_hash": vocabulary.hash, "version": "benchmark"}
     (model_dir / "config.json").write_text(json.dumps(described))
     generator = np.random.default_rng(0)
-    lengths = generator.geometric(1 / 4.8, options.sessions)
+    lengths = generator.geometric(1 / 4.8, sessions)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    items = generator.integers(1, options.items + 1, offsets[-1], dtype=np.int32)
-    ids = pl.Series([f"{number:09}" for number in range(options.sessions)])
-    EncodedSessions(ids, offsets, items, np.zeros(len(items), bool), vocabulary.hash).save(folder / "sessions")
+    clicks = generator.integers(1, items + 1, offsets[-1], dtype=np.int32)
+    ids = pl.Series([f"{number:09}" for number in range(sessions)])
+    EncodedSessions(ids, offsets, clicks, np.zeros(len(clicks), bool), vocabulary.hash).save(folder / "sessions")
 
 
 def _measure(way: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:

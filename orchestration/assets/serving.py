@@ -60,7 +60,9 @@ def rolled_back_model(context: dg.OpExecutionContext, config: Rollback, shop: Sh
     with failures(context), shop.server() as server:
         deployment = rollback(config.version, server)
     live = counts(dataclasses.asdict(deployment))
-    context.log_event(dg.AssetMaterialization("deployed_model", metadata={"live": live, "rolled back": True}))
+    context.log_event(
+        dg.AssetMaterialization("deployed_model", metadata={"live": live, "triton version": deployment.version})
+    )
 
 
 def rollback_job() -> dg.JobDefinition:

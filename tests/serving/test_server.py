@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import tritonclient.grpc as triton
 
 from multitron_core.errors import InputError, UnavailableError
+from multitron_core.lake import Lake
 from multitron_core.vocabulary import Vocabulary
 from serving import server as server_module
 from serving.deployment import deploy
@@ -148,27 +153,92 @@ def test_it_dies_with_its_parent_and_leaves_nothing_in_the_way(tmp_path: Path) -
     ours.unlink()
 
 
+def process_group(leader: int) -> list[int]:
+    """The live processes of a process group, by /proc."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and alive(int(folder.name)):
+            with suppress(OSError):
+                if (folder / "stat").read_text().rsplit(")", 1)[1].split()[2] == str(leader):
+                    found.append(int(folder.name))
+    return found
+
+
 @pytest.mark.slow
 def test_a_server_that_is_killed_while_it_scores(tmp_path: Path, model_dir: Path, vocabulary: Vocabulary) -> None:
     require_triton()
-    sessions = some_sessions(vocabulary, 400)
+    sessions, lake = some_sessions(vocabulary, 400), Lake(tmp_path / "lake")
+    lake.create(vocabulary.item_ids.dtype)
+
+    def replace(scorer: TritonScorer, after_first: Callable[[], None] = lambda: None) -> None:
+        def frames() -> Iterator[pl.DataFrame]:
+            scored = score_sessions(
+                sessions, "0.50", 5, scorer=scorer, vocabulary=vocabulary, window_sessions=50, batch_sessions=8
+            )
+            yield next(scored)
+            after_first()
+            yield from scored
+
+        lake.replace_partition("2026-01-05", "0.50", frames(), model_version="first", k=5, expected_lists=400)
+
+    def rows() -> pl.DataFrame:
+        return lake.read_recommendations("0.50", "2026-01-05", unpublished=True).sort("session_id", "rank")
+
     with TritonServer(tmp_path / "repository") as server:
         deploy(model_dir, server, golden_pi=["0.50"])
         scorer = TritonScorer(server.urls, server.client, patience=1.0)
-        expected = list(score_sessions(sessions, "0.50", 5, scorer=scorer, vocabulary=vocabulary))
-        frames = score_sessions(
-            sessions, "0.50", 5, scorer=scorer, vocabulary=vocabulary, window_sessions=50, batch_sessions=8
-        )
-        next(frames)
+        replace(scorer)
+        expected, version = rows(), lake.version("recommendations")
         pid = server.process_id
         assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+        assert len(process_group(pid)) > 1  # the server and the process of its model
         with pytest.raises(UnavailableError, match="does not answer"):
-            list(frames)
-    # The night is run again: a new server finds what was live, and gives the same lists.
+            replace(scorer, lambda: os.kill(pid, signal.SIGKILL))
+        wait_until(lambda: not process_group(pid))
+        assert lake.version("recommendations") == version  # readers still have the whole old partition
+    # The night is run again: a new server finds what was live, and the table ends exact.
     with TritonServer(tmp_path / "repository") as again:
-        found = list(score_sessions(sessions, "0.50", 5, scorer=again.scorer(), vocabulary=vocabulary))
-    assert found[0].drop("score").equals(expected[0].drop("score"))
+        replace(again.scorer())
+    assert rows().drop("score").equals(expected.drop("score"))
+    np.testing.assert_allclose(rows()["score"], expected["score"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_servers_share_the_work_and_one_can_go(tmp_path: Path, model_dir: Path, vocabulary: Vocabulary) -> None:
+    require_triton()
+    sessions = some_sessions(vocabulary, 300)
+    with TritonServer(tmp_path / "repository") as first:
+        deploy(model_dir, first, golden_pi=["0.50"])
+        with TritonServer(tmp_path / "repository", log_file=tmp_path / "second.log") as second:
+            with TritonServer(urls=[*first.urls, *second.urls]) as both:
+                options = {"vocabulary": vocabulary, "window_sessions": 50, "batch_sessions": 8}
+                frames = score_sessions(sessions, "0.50", 5, scorer=both.scorer(), **options)
+                found = [next(frames)]
+                answered = [answers(server) for server in (first, second)]
+                second.stop()
+                found += list(frames)
+        expected = list(score_sessions(sessions, "0.50", 5, scorer=first.scorer(), **options))
+    assert min(answered) > 0
+    assert pl.concat(found).drop("score").equals(pl.concat(expected).drop("score"))
+
+
+def answers(server: TritonServer) -> int:
+    """Requests that a server has answered since it started."""
+    (statistics,) = server.client().get_inference_statistics("multitron").model_stats
+    return int(statistics.inference_stats.success.count)
+
+
+def test_a_name_stands_for_all_its_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(socket.AF_INET, None, None, None, (host, 8001)) for host in ("10.0.0.2", "10.0.0.1", "10.0.0.2")]
+    found.append((socket.AF_INET6, None, None, None, ("fd00::1", 8001)))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert server_module._addresses("multitron-triton:8001") == ["10.0.0.1:8001", "10.0.0.2:8001"]
+    monkeypatch.undo()
+    assert server_module._addresses("localhost:8001") == ["localhost:8001"]
+    with pytest.raises(InputError, match="host:port"):
+        server_module._addresses("http://triton")
+    with pytest.raises(UnavailableError, match="name is not known"):
+        server_module._addresses("no-such-machine.invalid:8001")
 
 
 @pytest.mark.slow
@@ -184,7 +254,7 @@ def test_a_remote_handle_and_wrong_requests(tmp_path: Path, model_dir: Path, voc
             sessions = some_sessions(vocabulary, 60)
             frame = next(iter(score_sessions(sessions, "0.50", 5, scorer=remote.scorer(), vocabulary=vocabulary)))
             assert len(frame) == 300
-            ask = remote.scorer().top_k
+            ask, live = remote.scorer().top_k, remote.live_model()
             pi = np.full((1, 2), 0.5, np.float32)
             one = np.ones((1, 1), np.int64)
             for request, message in (
@@ -196,6 +266,6 @@ def test_a_remote_handle_and_wrong_requests(tmp_path: Path, model_dir: Path, voc
                 (ScoringRequest(one, one[0], pi, 5, assortment=np.ones(3, bool)), "assortment"),
             ):
                 with pytest.raises(InputError, match=message):
-                    ask(request, version=1)
+                    ask(request, live)
             with pytest.raises(UnavailableError, match="not served any more"):
-                ask(ScoringRequest(one, one[0], pi, 5), version=8)
+                ask(ScoringRequest(one, one[0], pi, 5), dataclasses.replace(live, version=8))
