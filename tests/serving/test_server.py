@@ -209,14 +209,16 @@ def test_two_servers_share_the_work_and_one_can_go(tmp_path: Path, model_dir: Pa
     sessions = some_sessions(vocabulary, 300)
     with TritonServer(tmp_path / "repository") as first:
         deploy(model_dir, first, golden_pi=["0.50"])
-        with TritonServer(tmp_path / "repository", log_file=tmp_path / "second.log") as second:
-            with TritonServer(urls=[*first.urls, *second.urls]) as both:
-                options = {"vocabulary": vocabulary, "window_sessions": 50, "batch_sessions": 8}
-                frames = score_sessions(sessions, "0.50", 5, scorer=both.scorer(), **options)
-                found = [next(frames)]
-                answered = [answers(server) for server in (first, second)]
-                second.stop()
-                found += list(frames)
+        with (
+            TritonServer(tmp_path / "repository", log_file=tmp_path / "second.log") as second,
+            TritonServer(urls=[*first.urls, *second.urls]) as both,
+        ):
+            options = {"vocabulary": vocabulary, "window_sessions": 50, "batch_sessions": 8}
+            frames = score_sessions(sessions, "0.50", 5, scorer=both.scorer(), **options)
+            found = [next(frames)]
+            answered = [answers(server) for server in (first, second)]
+            second.stop()
+            found += list(frames)
         expected = list(score_sessions(sessions, "0.50", 5, scorer=first.scorer(), **options))
     assert min(answered) > 0
     assert pl.concat(found).drop("score").equals(pl.concat(expected).drop("score"))
