@@ -6,6 +6,7 @@ import datetime as dt
 from pathlib import Path
 
 import polars as pl
+from deltalake.exceptions import DeltaError
 
 from multitron_core.errors import InputError, UnavailableError
 from multitron_core.vocabulary import Vocabulary
@@ -34,26 +35,26 @@ def read_assortment(shop: Shop, day: dt.date, vocabulary: Vocabulary) -> pl.Seri
     if path is None:
         return None
     try:
-        table = _scan(path, shop.storage_options)
+        table = _scan(path, vocabulary.item_ids.dtype, shop.storage_options)
         columns = table.collect_schema().names()
         if COLUMN not in columns:
             raise InputError("the assortment lacks a column", where=path, found=columns, mend=f"name it {COLUMN}")
         if "run_date" in columns:
             table = table.filter(pl.col("run_date").cast(pl.Date) == day)
         items = table.select(pl.col(COLUMN).cast(vocabulary.item_ids.dtype)).drop_nulls().unique().collect()[COLUMN]
-    except (OSError, pl.exceptions.ComputeError) as error:
+    except (OSError, DeltaError) as error:
         raise UnavailableError(
             "the assortment cannot be read",
             where=path,
             found=str(error),
             mend="bring the table, or take `assortment` out of [scoring] to show every item",
         ) from error
-    except pl.exceptions.InvalidOperationError as error:
+    except pl.exceptions.PolarsError as error:
         raise InputError(
-            "the assortment's ids are of another type than the shop's",
+            "the assortment is no table of the shop's items",
             where=path,
             found=str(error),
-            mend=f"give {vocabulary.item_ids.dtype}",
+            mend=f"give a column {COLUMN} of {vocabulary.item_ids.dtype}",
         ) from error
     if items.is_empty():
         raise InputError("the assortment has no item", where=path, found=str(day), mend="bring the items of that day")
@@ -91,9 +92,11 @@ def night_assortment(shop: Shop, day: dt.date) -> pl.Series | None:
     )
 
 
-def _scan(path: str, storage_options: dict[str, str] | None) -> pl.LazyFrame:
+def _scan(path: str, item_type: pl.DataType, storage_options: dict[str, str] | None) -> pl.LazyFrame:
     if path.endswith(".parquet"):
         return pl.scan_parquet(path, storage_options=storage_options)
     if path.endswith((".csv", ".csv.gz")):
-        return pl.scan_csv(path, storage_options=storage_options)
+        # By their type, or "007" would become 7.
+        types = {COLUMN: item_type}
+        return pl.scan_csv(path, schema_overrides=types, try_parse_dates=True, storage_options=storage_options)
     return pl.scan_delta(path, storage_options=storage_options)

@@ -52,13 +52,19 @@ def test_a_path_can_hold_the_day_and_ids_may_be_texts(tmp_path: Path) -> None:
     found = read_assortment(shop, DAYS[1], texts)
     assert found is not None
     assert found.to_list() == ["a", "b"]
-    with pytest.raises(InputError, match="another type"):
+    with pytest.raises(InputError, match="no table of the shop's items"):
         read_assortment(shop, DAYS[1], VOCABULARY)
     with pytest.raises(UnavailableError, match="cannot be read"):
         read_assortment(shop, DAYS[0], texts)
 
 
 def test_a_table_without_the_column_is_refused(tmp_path: Path) -> None:
+    pl.DataFrame({"item_id": ["007"]}).write_csv(tmp_path / "texts.csv")
+    found = read_assortment(a_shop(tmp_path, "texts.csv"), DAYS[0], Vocabulary(pl.Series(["007"])))
+    assert found is not None
+    assert found.to_list() == ["007"]
+    with pytest.raises(UnavailableError, match="cannot be read"):
+        read_assortment(a_shop(tmp_path, "no-table"), DAYS[0], VOCABULARY)
     pl.DataFrame({"item": [7]}).write_csv(tmp_path / "items.csv")
     with pytest.raises(InputError, match="item_id"):
         read_assortment(a_shop(tmp_path, "items.csv"), DAYS[0], VOCABULARY)
