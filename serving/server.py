@@ -141,8 +141,7 @@ class TritonServer:
             try:
                 self.client(url).load_model(model_name, config=given, headers=_admin_headers())
             except InferenceServerException as error:
-                if is_unavailable(error):
-                    raise UnavailableError("the Triton server does not answer", where=url, found=str(error)) from error
+                _raise_if_away(error, url)
                 raise InputError(
                     "the Triton server cannot load the model",
                     where=f"{model_name} on {url}",
@@ -154,13 +153,17 @@ class TritonServer:
         """Drop a model from every server; requests under way are finished.
 
         Raises:
+            InputError: the server refuses.
             UnavailableError: no answer.
         """
         for url in self.urls:
             try:
                 self.client(url).unload_model(model_name, headers=_admin_headers())
             except InferenceServerException as error:
-                raise UnavailableError("the Triton server does not answer", where=url, found=str(error)) from error
+                _raise_if_away(error, url)
+                raise InputError(
+                    "the Triton server cannot unload the model", where=f"{model_name} on {url}", found=error.message()
+                ) from error
 
     def scorer(self, *, model_name: str = MODEL_NAME) -> TritonScorer:
         """Who answers scoring requests: the deployed model, over gRPC, on all servers in turn."""
@@ -351,6 +354,24 @@ def _addresses(url: str) -> list[str]:
     # A machine often has an address of both kinds (localhost has): count one kind.
     hosts = sorted({str(address[0]) for family, _, _, _, address in found if family == socket.AF_INET})
     return [f"{each}:{port}" for each in hosts] if len(hosts) > 1 else [url]
+
+
+def _raise_if_away(error: InferenceServerException, url: str) -> None:
+    """Raise what a server means that does not load or unload for us; return where it did try.
+
+    Raises:
+        InputError: it asks for a key. Triton's status for that is UNAVAILABLE, but no repetition helps.
+        UnavailableError: no answer.
+    """
+    if "restricted" in error.message():
+        raise InputError(
+            "the Triton server lets only key holders change what it serves",
+            where=url,
+            found=error.message(),
+            mend=f"set {ADMIN_KEY_VARIABLE} to the server's key",
+        ) from error
+    if is_unavailable(error):
+        raise UnavailableError("the Triton server does not answer", where=url, found=str(error)) from error
 
 
 def _admin_headers() -> dict[str, str] | None:
