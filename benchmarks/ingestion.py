@@ -2,7 +2,8 @@
 
     python benchmarks/ingestion.py --official <checkout of otto-de/MultiTRON> --sizes 1 2 4 --json ingestion.json
 
-The raw files are simulated: Yoochoose's format with 4 million clicks, OTTO's with as many gigabytes as `--sizes` says.
+The raw files are simulated: Yoochoose's format with 4 million clicks, OTTO's with as many gigabytes as `--sizes` says
+(whole ones: what is beyond the first repeats it with other session numbers).
 Each preparation is a process of its own that is timed from start to end, imports and the writing of its result
 included; its peak memory is what the operating system reports for it. The official code runs on the same files in the
 same run, in turn with ours as often as `--rounds` says, in UTC; ratios are taken within each pair of runs. What the two
@@ -100,10 +101,7 @@ def measure(format: str, size: float, data: Path, temporary: Path, options: argp
     """Simulate one data set, prepare it, and compare with the official preparation if there is one."""
     raw = data / f"{format}-{size:g}"
     progress(f"{format} {size:g}: raw files in {raw}")
-    told = data / f"{raw.name}.json"
-    if not told.exists():
-        told.write_text(json.dumps(in_a_process(simulate_raw, format, size, raw)))
-    counts = json.loads(told.read_text())
+    counts = raw_files(format, size, raw)
     files = [raw / name for name in OFFICIAL_NAMES[format]]
     for file in files:  # both preparations find the files in the page cache, as far as they fit
         warm(file)
@@ -150,6 +148,39 @@ def official_preparation(format: str, files: list[Path], out: Path, checkout: Pa
     for file in files:
         (out / format / file.name).symlink_to(file.resolve())
     return [sys.executable, "-m", "src.preprocessing", "--dataset", format, "--data_dir", str(out)], checkout, UTC
+
+
+def raw_files(format: str, size: float, folder: Path) -> dict[str, int]:
+    """Raw files of the wanted size and what is in them; files that were made before are taken as they are.
+
+    More than one gigabyte is one gigabyte several times, each time with other session numbers.
+    """
+    told = folder.parent / f"{folder.name}.json"
+    if told.exists():
+        return json.loads(told.read_text())
+    copies = round(size) if format == "otto" and size > 1 else 1
+    if copies == 1:
+        counts = in_a_process(simulate_raw, format, size, folder)
+    else:
+        once = folder.with_name(f"{format}-1")
+        counts = raw_files(format, 1, once)
+        for name in OFFICIAL_NAMES[format]:
+            repeat_sessions(once / name, folder / name, copies, counts["sessions"])
+        counts = {what: count * copies for what, count in counts.items()}
+    told.write_text(json.dumps(counts))
+    return counts
+
+
+def repeat_sessions(source: Path, target: Path, copies: int, sessions: int) -> None:
+    """The lines of an OTTO file several times; the sessions of the n-th copy are numbered n * `sessions` higher."""
+    target.parent.mkdir(exist_ok=True)
+    begin = b'{"session":'
+    with target.open("wb") as written:
+        for copy in range(copies):
+            with source.open("rb") as lines:
+                for line in lines:
+                    number, rest = line[len(begin) :].split(b",", 1)
+                    written.write(b"%b%d,%b" % (begin, int(number) + copy * sessions, rest))
 
 
 def simulate_raw(format: str, size: float, folder: Path) -> dict[str, int]:

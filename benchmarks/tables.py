@@ -54,6 +54,7 @@ def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         pool.apply(create, (root,))
         writes = [pool.apply(write, (root, pi, options.sessions, options.k, options.items)) for pi in options.pi]
+        pool.apply(publish, (root, options.pi[0]))
         reads = pool.apply(read, (root, options.pi[0], options.sessions, options.reads))
     return {"sessions": options.sessions, "k": options.k, "writes": writes, "reads": reads}
 
@@ -111,6 +112,13 @@ def write(root: Path, pi: str, sessions: int, k: int, items: int) -> dict[str, A
         "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
         "peak_megabytes_before": imported / 1e3,
     }
+
+
+def publish(root: Path, pi: str) -> None:
+    """Release the partition that is read."""
+    from multitron_core.lake import Lake
+
+    Lake(root).publish(NIGHT, pi)
 
 
 def read(root: Path, pi: str, sessions: int, repetitions: int) -> dict[str, dict[str, float]]:

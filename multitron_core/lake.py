@@ -3,6 +3,7 @@
 lake = Lake("home/lake")
 lake.create(pl.Int64)                                    # serially, before anybody writes
 lake.replace_partition(date(2026, 1, 31), "0.50", batches, model_version="7", k=20)
+lake.publish(date(2026, 1, 31), "0.50")                  # when its checks have passed
 lake.read_recommendations("0.50")
 """
 
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -336,22 +338,21 @@ class Lake:
     ) -> pl.DataFrame:
         """The recommendations of one preference and night, sorted by session, then rank.
 
-        Only what is published is read, exactly as it was published. A table of which nothing has ever been published
-        makes no such promise: there, as with `unpublished`, the rows that stand now are read.
+        Only what is published is read, exactly as it was published: nobody sees a night before it was checked.
 
         Args:
             pi: the preference's key; leave it out for a channel.
-            run_date: a date, its ISO text, or "latest": the newest night published for this preference.
+            run_date: a date, its ISO text, or "latest": the latest night published for this preference.
             channel: read what this channel shows: its table, preference, items a list and exclusions.
             session_ids: only these sessions; a point read touches the files and row groups that may have them.
             table: another table of ranked lists; `session_ids` are then values of its own key.
-            unpublished: read the rows that stand now, published or not.
+            unpublished: read the rows that stand now, published or not; "latest" is then the newest night written.
 
         Returns:
             The columns of the table; sessions without recommendations are simply not there.
 
         Raises:
-            InputError: no such partition or channel; names those that exist.
+            InputError: no such night, published or not as asked, or no such channel; names those that exist.
         """
         if (pi is None) == (channel is None):
             raise InputError(
@@ -364,8 +365,8 @@ class Lake:
             pi, table = shown["pi"], shown["table_name"]
         pi = pi_key(pi or "")
         asked = None if run_date == "latest" else checked_date(run_date)
-        found = None if unpublished else publication.published_night(self, table, pi, asked)
-        opened, night = found or self._newest_night(table, pi, asked)
+        find = self._newest_night if unpublished else partial(publication.published_night, self)
+        opened, night = find(table, pi, asked)
         contract = self.contract(table, opened)
         key = contract.list_key or "run_date"
         wanted = [pl.col("run_date") == night, pl.col("pi") == pi]

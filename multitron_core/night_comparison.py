@@ -90,12 +90,12 @@ def compare_nights(
             mend="score this partition first",
         )
     earlier = publications(lake, table).filter(pl.col("pi") == pi, pl.col("run_date") < run_date)
-    found = published_night(lake, table, pi, earlier["run_date"].max()) if len(earlier) else None  # type: ignore[arg-type]
-    if found is None:
+    if earlier.is_empty():
         return NightComparison(
             table, run_date, pi, None, lists, None, None, None, 0, None, None, items, None, top_share, None
         )
-    last_night = _rows(found[0], found[1], pi, key)
+    opened, before = published_night(lake, table, pi, earlier["run_date"].max())  # type: ignore[arg-type]
+    last_night = _rows(opened, before, pi, key)
     lists_before, items_before, top_share_before = _figures(last_night)
     common = _keys(tonight).join(_keys(last_night), on="key", how="semi").select(pl.len()).collect().item()
     compared, changed, overlap = _changes(tonight, last_night, max(1, common // compared_lists))
@@ -103,7 +103,7 @@ def compare_nights(
         table=table,
         run_date=run_date,
         pi=pi,
-        before=found[1],
+        before=before,
         lists=lists,
         lists_before=lists_before,
         gained=lists - common,

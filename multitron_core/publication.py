@@ -101,8 +101,8 @@ def checksum(files: pl.DataFrame) -> str:
     return hashlib.sha256("".join(lines.to_list()).encode()).hexdigest()
 
 
-def published_night(lake: Lake, table: str, pi: str, run_date: date | None) -> tuple[DeltaTable, date] | None:
-    """The table at the version to read for a published night; None when the table was never published.
+def published_night(lake: Lake, table: str, pi: str, run_date: date | None) -> tuple[DeltaTable, date]:
+    """The table at the version to read for a published night.
 
     Args:
         lake: the lake.
@@ -113,12 +113,9 @@ def published_night(lake: Lake, table: str, pi: str, run_date: date | None) -> t
     Raises:
         InputError: that night is not published for this preference, or is gone.
     """
-    if not lake.exists(PUBLISHED):
-        return None
+    lake.open(table)  # a table that is not there is another error than a night that is not published
     rows = publications(lake, table)
-    if rows.is_empty():
-        return None
-    mine = rows.filter(pi=pi)
+    mine, preferences = rows.filter(pi=pi), rows["pi"].unique().sort().to_list()
     row = mine if run_date is None else mine.filter(run_date=run_date)
     if row.is_empty():
         nights = ", ".join(str(night) for night in mine["run_date"].head(10).to_list()) or "none"
@@ -126,8 +123,8 @@ def published_night(lake: Lake, table: str, pi: str, run_date: date | None) -> t
             "this night is not published",
             where=lake.uri(table),
             found={"run_date": "latest" if run_date is None else run_date.isoformat(), "pi": pi},
-            mend=f"published for pi {pi}: {nights}; published preferences: "
-            f"{', '.join(rows['pi'].unique().sort().to_list())}; what is not published is read with unpublished=True",
+            mend=f"published for pi {pi}: {nights}; published preferences: {', '.join(preferences) or 'none'}; "
+            "what is not published is read with unpublished=True",
         )
     night, version, expected = row.select("run_date", "delta_version", "checksum").row(0)
     # The newest version serves as long as it still has the published files; the pinned one may outlive its log.

@@ -31,6 +31,7 @@ def lake(tmp_path) -> Lake:
         rows = [(session, rank, first + rank, 1.0 / rank) for session in ("a", "b") for rank in range(1, 6)]
         frame = pl.DataFrame(rows, schema=["session_id", "rank", "item_id", "score"], orient="row")
         lake.replace_partition(NIGHT, pi, [frame], model_version="7", k=5)
+        lake.publish(NIGHT, pi)
     return lake
 
 
@@ -56,7 +57,7 @@ def test_a_channel_moves_to_another_preference_without_scoring(lake):
 def test_a_preference_off_the_grid_is_told(lake):
     published = publish_channels(lake, [Channel("newsletter", "crm", pi="0.73")], grid=["0.50", "1.00"])
     assert published["on_grid"].to_list() == [False]
-    with pytest.raises(InputError, match="no such partition"):
+    with pytest.raises(InputError, match="not published"):
         lake.read_recommendations(channel="newsletter")
 
 

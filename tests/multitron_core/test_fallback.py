@@ -59,6 +59,7 @@ def test_it_is_a_list_that_the_table_takes(lake):
     write(lake, LISTS)
     lists = [fallback_list(lake, NIGHT, "0.50", 3)]
     lake.replace_partition(NIGHT, "0.50", lists, model_version="7", k=3, table="fallback_recommendations")
+    lake.publish(NIGHT, "0.50", table="fallback_recommendations")
     assert lake.read_recommendations("0.50", table="fallback_recommendations")["item_id"].to_list() == [1, 2, 3]
 
 

@@ -27,6 +27,11 @@ def lists(sessions: int, *, first: int = 0, shift: int = 0) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
+def standing(lake: Lake, *arguments, **options) -> pl.DataFrame:
+    """The rows that stand, published or not."""
+    return lake.read_recommendations(*arguments, unpublished=True, **options)
+
+
 @pytest.fixture
 def lake(tmp_path) -> Lake:
     lake = Lake(tmp_path / "lake")
@@ -40,7 +45,7 @@ def replace(lake: Lake, batches, *, night=NIGHT, pi="0.50", **options):
 
 def test_what_is_written_is_read_back_with_every_column(lake):
     commit = replace(lake, [lists(4), lists(4, first=4)])
-    read = lake.read_recommendations("0.50")
+    read = standing(lake, "0.50")
     written = pl.concat([lists(4), lists(4, first=4)])
     assert read.select(written.columns).equals(written)
     assert read.drop(written.columns).unique().to_dicts() == [
@@ -65,7 +70,7 @@ def test_what_is_written_is_read_back_with_every_column(lake):
 def test_repeating_a_partition_gives_the_same_rows_and_no_duplicate(lake):
     for version in (1, 2, 3):
         assert replace(lake, iter([lists(5)])).delta_version == version
-    assert lake.read_recommendations("0.50").select(lists(1).columns).equals(lists(5))
+    assert standing(lake, "0.50").select(lists(1).columns).equals(lists(5))
     assert lake.partitions()["rows"].to_list() == [15]
 
 
@@ -79,7 +84,7 @@ def test_a_replacement_touches_its_own_partition_only(lake):
         (NIGHT, "0.50", 6),
         (date(2026, 1, 30), "0.50", 15),
     ]
-    assert lake.read_recommendations("0.50", date(2026, 1, 30)).select(lists(1).columns).equals(lists(5))
+    assert standing(lake, "0.50", date(2026, 1, 30)).select(lists(1).columns).equals(lists(5))
 
 
 def test_rows_lie_sorted_in_the_files(lake):
@@ -98,7 +103,7 @@ def test_a_wrong_row_leaves_the_partition_as_it_was(lake, good_batches):
     with pytest.raises(InputError, match="scores must be finite"):
         replace(lake, [*(lists(50, first=50 * n) for n in range(good_batches)), wrong])
     assert lake.version("recommendations") == before
-    assert lake.read_recommendations("0.50").select(lists(1).columns).equals(lists(5))
+    assert standing(lake, "0.50").select(lists(1).columns).equals(lists(5))
 
 
 def test_an_exception_of_the_stream_reaches_the_caller_as_it_was_raised(lake):
@@ -111,7 +116,7 @@ def test_an_exception_of_the_stream_reaches_the_caller_as_it_was_raised(lake):
     with pytest.raises(UnavailableError, match="the server went away"):
         replace(lake, broken())
     assert lake.version("recommendations") == 1
-    assert lake.read_recommendations("0.50").select(lists(1).columns).equals(lists(5))
+    assert standing(lake, "0.50").select(lists(1).columns).equals(lists(5))
 
 
 def test_no_rows_are_no_partition(lake):
@@ -169,37 +174,46 @@ def test_text_items(tmp_path):
     lake = Lake(str(tmp_path))
     lake.create(pl.String)
     replace(lake, [lists(2).cast({"item_id": pl.String})], items=["10", "20", "30"])
-    assert lake.read_recommendations("0.50")["item_id"].to_list() == ["10", "20", "30"] * 2
+    assert standing(lake, "0.50")["item_id"].to_list() == ["10", "20", "30"] * 2
     with pytest.raises(InputError, match="wrong type"):
         replace(lake, [lists(2)])
 
 
-def test_latest_is_the_newest_night_of_that_preference(lake):
+def test_the_newest_night_of_a_preference_where_the_unpublished_is_read(lake):
     replace(lake, [lists(1)], night=date(2026, 1, 30))
     replace(lake, [lists(1)], night=NIGHT)
     replace(lake, [lists(1)], night=date(2026, 2, 1), pi="0.00")
-    assert lake.read_recommendations("0.50")["run_date"].unique().to_list() == [NIGHT]
-    assert lake.read_recommendations("0.00")["run_date"].unique().to_list() == [date(2026, 2, 1)]
-    assert lake.read_recommendations("0.50", "2026-01-30")["run_date"].unique().to_list() == [date(2026, 1, 30)]
+    assert standing(lake, "0.50")["run_date"].unique().to_list() == [NIGHT]
+    assert standing(lake, "0.00")["run_date"].unique().to_list() == [date(2026, 2, 1)]
+    assert standing(lake, "0.50", "2026-01-30")["run_date"].unique().to_list() == [date(2026, 1, 30)]
 
 
 def test_reading_what_is_not_there_names_what_is(lake):
     with pytest.raises(InputError, match="nights none"):
-        lake.read_recommendations("0.50")
+        standing(lake, "0.50")
     replace(lake, [lists(1)])
     with pytest.raises(InputError, match="2026-01-31"):
-        lake.read_recommendations("0.50", date(2025, 1, 1))
+        standing(lake, "0.50", date(2025, 1, 1))
     with pytest.raises(InputError, match=r"preferences are 0\.50"):
-        lake.read_recommendations("0.25")
+        standing(lake, "0.25")
+
+
+def test_what_is_not_published_is_not_read(lake):
+    replace(lake, [lists(1)])
+    for night in ("latest", NIGHT):
+        with pytest.raises(InputError, match=r"not published.*published for pi 0\.50: none.*unpublished=True"):
+            lake.read_recommendations("0.50", night)
+    with pytest.raises(InputError, match="no such table"):
+        lake.read_recommendations("0.50", table="nothing")
 
 
 def test_reading_some_sessions(lake):
     replace(lake, [lists(9)])
-    read = lake.read_recommendations("0.50", session_ids=["s000007", "s000002", "unknown"])
+    read = standing(lake, "0.50", session_ids=["s000007", "s000002", "unknown"])
     assert read["session_id"].unique(maintain_order=True).to_list() == ["s000002", "s000007"]
-    assert lake.read_recommendations("0.50", session_ids=[]).is_empty()
+    assert standing(lake, "0.50", session_ids=[]).is_empty()
     with pytest.raises(InputError, match="another type"):
-        lake.read_recommendations("0.50", session_ids=[7])
+        standing(lake, "0.50", session_ids=[7])
 
 
 def test_a_point_read_touches_one_row_group(lake):
@@ -219,9 +233,9 @@ def test_a_point_read_touches_one_row_group(lake):
                 stored.seek(start)
                 stored.write(bytes(size))
     inside = f"s{int(groups[2][1][1:]) + 1000:06d}"
-    assert lake.read_recommendations("0.50", session_ids=[inside])["rank"].to_list() == [1, 2, 3]
+    assert standing(lake, "0.50", session_ids=[inside])["rank"].to_list() == [1, 2, 3]
     with pytest.raises(Exception, match=r"(?i)parquet|decompress|page|thrift"):
-        lake.read_recommendations("0.50", session_ids=["s000001"])
+        standing(lake, "0.50", session_ids=["s000001"])
 
 
 def test_partitions_of_an_empty_table(lake):

@@ -102,7 +102,7 @@ def test_a_wrong_row_leaves_the_table_as_it_was(lake):
     write(lake, MONDAY, [lists(1.0)])
     with pytest.raises(InputError, match="finite"):
         write(lake, MONDAY, [lists(2.0), lists(float("nan")).with_columns(session_id="t" + pl.col("session_id"))])
-    assert lake.read_recommendations("0.50")["score"].unique().to_list() == [1.0]
+    assert lake.read_recommendations("0.50", unpublished=True)["score"].unique().to_list() == [1.0]
 
 
 @pytest.mark.parametrize("preferences", [("0.50", "0.50"), ("0.00", "1.00")])
@@ -128,6 +128,6 @@ def test_writers_that_meet(lake, preferences):
     lost = sum(isinstance(result, UnavailableError) for result in results)
     assert lost == (1 if len(set(preferences)) == 1 else 0)
     for pi in set(preferences):
-        read = lake.read_recommendations(pi)
+        read = lake.read_recommendations(pi, unpublished=True)
         assert len(read) == 100
         assert read["score"].n_unique() == 1

@@ -59,6 +59,11 @@ def whole(frame: pl.DataFrame) -> int:
     return int(frame["score"][0])
 
 
+def standing(lake: Lake, *arguments, **options) -> pl.DataFrame:
+    """The rows that stand, published or not."""
+    return lake.read_recommendations(*arguments, unpublished=True, **options)
+
+
 @pytest.fixture
 def lake(tmp_path) -> Lake:
     lake = Lake(tmp_path)
@@ -86,7 +91,7 @@ def test_a_reader_sees_whole_partitions_only_while_five_are_rewritten_and_one_is
     def look() -> None:
         while not done.is_set():
             for pi in DEFAULT_GRID:
-                seen.append((pi, whole(lake.read_recommendations(pi))))
+                seen.append((pi, whole(standing(lake, pi))))
 
     failures: list[BaseException] = []
 
@@ -109,13 +114,13 @@ def test_a_reader_sees_whole_partitions_only_while_five_are_rewritten_and_one_is
     assert codes == [0, 0, 0, 0, 0, -signal.SIGKILL]
     assert {version for _, version in seen} <= {0, 1}
     assert len(seen) > 10
-    assert [whole(lake.read_recommendations(pi)) for pi in DEFAULT_GRID] == [1] * 5
+    assert [whole(standing(lake, pi)) for pi in DEFAULT_GRID] == [1] * 5
 
 
 def test_a_killed_writer_leaves_the_old_partition(lake):
     write(lake.root, "0.50", 1)
     assert run((die_in_the_middle, (lake.root, "0.50"))) == [-signal.SIGKILL]
-    assert whole(lake.read_recommendations("0.50")) == 1
+    assert whole(standing(lake, "0.50")) == 1
     assert lake.version("recommendations") == 1
 
 
@@ -151,7 +156,7 @@ def test_two_writers_of_one_partition_are_never_mixed(lake, written_before):
     lost = [version for version, result in results.items() if isinstance(result, UnavailableError)]
     assert len(lost) == 1
     assert "at the same time" in str(results[lost[0]])
-    assert whole(lake.read_recommendations("0.50")) == 3 - lost[0]
+    assert whole(standing(lake, "0.50")) == 3 - lost[0]
 
 
 def test_a_writer_that_can_repeat_its_stream_writes_again(lake):
@@ -169,7 +174,7 @@ def test_a_writer_that_can_repeat_its_stream_writes_again(lake):
     results = meeting_writers(lake, {version: ("0.50", stream) for version, stream in streams.items()})
     assert sorted(result.delta_version for result in results.values()) == [1, 2]
     last = max(results, key=lambda version: results[version].delta_version)
-    assert whole(lake.read_recommendations("0.50")) == last
+    assert whole(standing(lake, "0.50")) == last
     assert all(result.rows == BATCHES * SESSIONS * K for result in results.values())
 
 
@@ -177,13 +182,13 @@ def test_writers_of_different_preferences_do_not_disturb_each_other(lake):
     meet = both_started(threading.Barrier(2))
     results = meeting_writers(lake, {1: ("0.00", batches(1, meet)), 2: ("1.00", batches(2, meet))})
     assert sorted(result.delta_version for result in results.values()) == [1, 2]
-    assert [whole(lake.read_recommendations(pi)) for pi in ("0.00", "1.00")] == [1, 2]
+    assert [whole(standing(lake, pi)) for pi in ("0.00", "1.00")] == [1, 2]
 
 
 def test_a_thread_for_each_preference(lake):
     results = meeting_writers(lake, {n: (pi, batches(n)) for n, pi in enumerate(DEFAULT_GRID, start=1)})
     assert sorted(result.delta_version for result in results.values()) == [1, 2, 3, 4, 5]
-    assert [whole(lake.read_recommendations(pi)) for pi in DEFAULT_GRID] == [1, 2, 3, 4, 5]
+    assert [whole(standing(lake, pi)) for pi in DEFAULT_GRID] == [1, 2, 3, 4, 5]
 
 
 def create_in_a_process(root: Path, start) -> None:

@@ -51,9 +51,11 @@ def test_a_publication_says_what_was_released(lake):
     assert lake.publications().rows(named=True) == [vars(publication)]
 
 
-def test_before_anything_is_published_every_night_counts(lake):
+def test_before_anything_is_published_nobody_sees_anything(lake):
     write(lake, MONDAY, 1.0)
-    assert scores(lake.read_recommendations("0.50")) == [1.0]
+    with pytest.raises(InputError, match=r"published for pi 0\.50: none"):
+        lake.read_recommendations("0.50")
+    assert scores(lake.read_recommendations("0.50", unpublished=True)) == [1.0]
 
 
 def test_latest_is_the_latest_published(lake):
