@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -321,6 +321,10 @@ class Lake:
     ) -> Publication:
         """Release a partition to the readers; see `publication.publish`."""
         return publication.publish(self, run_date, pi, table=table, delta_version=delta_version)
+
+    def publish_night(self, run_date: date | str, pi: str, versions: Mapping[str, int | None]) -> list[Publication]:
+        """Release the partitions of several tables in one commit; see `publication.publish_night`."""
+        return publication.publish_night(self, run_date, pi, versions)
 
     def publications(self, table: str | None = None) -> pl.DataFrame:
         """What is published, of one table or of all, newest first; see `publication.publications`."""

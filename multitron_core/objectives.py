@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from multitron_core.config import TrainingConfig
 from multitron_core.errors import InputError
+
+if TYPE_CHECKING:  # it brings torch along, which the preparation of sessions has no use for
+    from multitron_core.config import TrainingConfig
 
 LABELS = {"cart": "carted", "order": "ordered"}
 """The events that clicks are labelled with, and the name of each label."""
@@ -43,8 +45,8 @@ class Objective:
         return self.loss != "bce"
 
 
-def objectives_of(names: Sequence[str], config: TrainingConfig) -> tuple[Objective, ...]:
-    """The objectives of a model by their names, with the losses that the config gives them.
+def check_objectives(names: Sequence[str]) -> None:
+    """Refuse names that are no objectives.
 
     Raises:
         InputError: a name that is no event, or the first is not "click".
@@ -56,6 +58,15 @@ def objectives_of(names: Sequence[str], config: TrainingConfig) -> tuple[Objecti
             found=tuple(names),
             mend=f"name 'click' first, then events out of {', '.join(LABELS)}",
         )
+
+
+def objectives_of(names: Sequence[str], config: TrainingConfig) -> tuple[Objective, ...]:
+    """The objectives of a model by their names, with the losses that the config gives them.
+
+    Raises:
+        InputError: see `check_objectives`.
+    """
+    check_objectives(names)
     losses = {"cart": config.cart_loss, "order": config.order_loss}
     share = config.ordered_share
     return (Objective("click", "click", "softmax"), *(Objective(name, name, losses[name], share) for name in names[1:]))

@@ -8,6 +8,7 @@ stays unseen until it is published again.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from deltalake import DeltaTable
 
+from multitron_core import delta_stream
 from multitron_core.errors import InputError
 from multitron_core.keyed_rows import checked_date
 from multitron_core.partition_files import partition_files
@@ -54,7 +56,37 @@ def publish(
     Raises:
         InputError: the partition is not there at that version.
     """
+    return publish_night(lake, run_date, pi, {table: delta_version})[0]
+
+
+def publish_night(lake: Lake, run_date: date | str, pi: str, versions: Mapping[str, int | None]) -> list[Publication]:
+    """Release the partitions of several tables in one commit: readers find all of them or none.
+
+    Args:
+        lake: the lake.
+        run_date, pi: the partition.
+        versions: table -> the version that was checked, None for the newest.
+
+    Raises:
+        InputError: a partition is not there at its version; nothing is released then.
+    """
     run_date, pi = checked_date(run_date), pi_key(pi)
+    released = [_described(lake, run_date, pi, table, version) for table, version in versions.items()]
+    rows = pl.DataFrame([vars(row) for row in released], schema=published_schema(lake))
+    tables = ", ".join(f"'{table}'" for table in versions)
+    delta_stream.replace(
+        lambda: lake.open(PUBLISHED),
+        lambda: [rows],
+        rows.schema,
+        repeatable=True,
+        predicate=f"run_date = '{run_date.isoformat()}' AND pi = '{pi}' AND table_name IN ({tables})",
+        metadata={"run_date": run_date.isoformat(), "pi": pi, "tables": tables},
+    )
+    return released
+
+
+def _described(lake: Lake, run_date: date, pi: str, table: str, delta_version: int | None) -> Publication:
+    """A partition as it stands at a version."""
     opened = lake.open(table, delta_version)
     files = partition_files(opened).filter(run_date=run_date, pi=pi)
     if files.is_empty():
@@ -66,7 +98,7 @@ def publish(
         )
     # Every list has exactly one first place.
     first = pl.scan_delta(opened).filter(pl.col("run_date") == run_date, pl.col("pi") == pi, pl.col("rank") == 1)
-    publication = Publication(
+    return Publication(
         table_name=table,
         run_date=run_date,
         pi=pi,
@@ -77,9 +109,6 @@ def publish(
         checksum=checksum(files),
         published_at=datetime.now(UTC),
     )
-    row = pl.DataFrame([vars(publication)], schema=published_schema(lake))
-    lake.replace_rows(PUBLISHED, row, key={"run_date": run_date, "pi": pi, "table_name": table})
-    return publication
 
 
 def published_schema(lake: Lake) -> pl.Schema:

@@ -19,13 +19,12 @@ from typing import Any
 
 import polars as pl
 
-from multitron_core.config import TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
 from multitron_core.event_shards import ROWS_IN_MEMORY, EventShards
 from multitron_core.events import EVENT_TYPES, EventLog, check_reject_share, read_events
 from multitron_core.formats import FORMATS, ColumnMapping, PreparationRules, SplitRule, get_format
-from multitron_core.objectives import objectives_of
+from multitron_core.objectives import check_objectives
 from multitron_core.preparation import split_sessions
 from multitron_core.scoring_sessions import encode_sessions
 from multitron_core.swapped_folder import swapped_folder
@@ -120,7 +119,7 @@ def prepare_sessions(
     Raises:
         InputError: too many rejects, no clicks, unknown objectives, or a split that leaves train or test empty.
     """
-    objectives_of(objectives, TrainingConfig())  # refuses unknown ones
+    check_objectives(objectives)
     rules = _rules(get_format(format).rules, split_days, min_session_clicks, min_item_clicks)
     with EventShards(rows_in_memory=rows_in_memory, session_gap=session_gap) as shards:
         shards.read(events)

@@ -46,9 +46,7 @@ def publication(partitions: Partitions) -> Publication:
         day, pi = night_of(context.partition_key)
         with failures(context):
             versions = {table: checked_version(context.instance, table, context.partition_key) for table in LIST_TABLES}
-            released = [
-                lake.publish(day, pi, table=table, delta_version=version) for table, version in versions.items()
-            ]
+            released = lake.publish_night(day, pi, versions)
         rows = pl.DataFrame([dataclasses.asdict(row) for row in released])
         return dg.MaterializeResult(
             metadata={

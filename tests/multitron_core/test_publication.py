@@ -140,3 +140,20 @@ def test_items_and_fallbacks_are_published_by_the_same_rules(lake):
     beside = lake.read_recommendations("0.50", table="item_recommendations", session_ids=[5])
     assert beside["for_item_id"].to_list() == [5, 5]
     assert lake.read_recommendations("0.50", table="fallback_recommendations")["audience"].to_list() == ["all"] * 2
+
+
+def test_a_night_is_released_in_one_commit_or_not_at_all(lake):
+    write(lake, MONDAY, 1.0)
+    night = {"recommendations": None, "fallback_recommendations": None}
+    with pytest.raises(InputError, match=r"nothing to publish.*fallback_recommendations"):
+        lake.publish_night(MONDAY, "0.50", night)
+    assert lake.publications().is_empty()
+    frame = pl.DataFrame({"audience": ["all"] * 2, "rank": [1, 2], "item_id": [1, 2], "score": [0.5, 0.4]})
+    lake.replace_partition(MONDAY, "0.50", [frame], model_version="7", k=2, table="fallback_recommendations")
+    before = lake.version("published")
+    for _ in range(2):
+        assert [row.table_name for row in lake.publish_night(MONDAY, "0.50", night)] == list(night)
+    assert lake.version("published") == before + 2
+    assert lake.publications()["table_name"].to_list() == sorted(night)
+    lake.publish(MONDAY, "0.50")  # one table again, the other stays
+    assert lake.publications()["table_name"].to_list() == sorted(night)

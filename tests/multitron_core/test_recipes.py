@@ -11,6 +11,7 @@ import duckdb
 import polars as pl
 import pytest
 
+from multitron_core.channels import Channel, publish_channels
 from multitron_core.lake import Lake
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "tables.md"
@@ -39,6 +40,13 @@ def home(tmp_path, monkeypatch) -> Lake:
             lake.replace_partition(night, pi, [lists(first_item)], model_version="7", k=2)
             lake.publish(night, pi)
     lake.replace_partition(date(2026, 2, 1), "0.50", [lists(200)], model_version="7", k=2)
+    publish_channels(
+        lake,
+        [
+            Channel("newsletter", "crm@example.com", pi="0.50", k=1, exclude_items=(101,)),
+            Channel("home_page", "web@example.com", pi="0.00"),
+        ],
+    )
     return lake
 
 
@@ -55,6 +63,8 @@ def test_there_is_a_recipe_for_everybody():
     assert set(RECIPES) == {
         "With this project",
         "polars",
+        "A channel, in polars",
+        "A channel, in DuckDB",
         "DuckDB",
         "Plain SQL on Delta, without a database",
         "pandas",
@@ -83,7 +93,12 @@ def test_recipe(title, home):
             [row[column] if column != "score" else pytest.approx(row[column]) for column in columns]
             for row in given[name].iter_rows(named=True)
         ]
-    assert "rows" in names
+    if "shown" in names:  # a channel's own lists
+        columns = ["session_id", "rank", "item_id", "run_date"]
+        expected_rows = home.read_recommendations(channel="newsletter").select(columns).rows()
+        assert expected_rows[0] == ("s000000", 1, 102, date(2026, 1, 31))
+        assert [tuple(row[column] for column in columns) for row in as_rows(names["shown"])] == expected_rows
+    assert "rows" in names or "shown" in names
 
 
 def test_nothing_beyond_reader_1_and_writer_2_is_asked_for(home):
