@@ -1,0 +1,148 @@
+"""What each choice of the recipe does: one change at a time, equal epochs, several seeds, in one table.
+
+    python benchmarks/recipe.py [--seeds 3] [--only NAME ...]
+    python benchmarks/recipe.py --data <folder of diginetica files> --epochs 3
+
+Without --data the shop of `make demo` is simulated. With it the files are Diginetica's. Variants are judged on sessions
+that a choice may look at: the last part of TRAIN, never the test days. Figures are means over seeds, with the spread
+(largest minus smallest) behind them: a difference smaller than that decides nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from multitron_core import preset
+from multitron_core.baselines import evaluate_baselines
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.events import read_events
+from multitron_core.front import front_table, front_volume
+from multitron_core.front_measurement import measure_front
+from multitron_core.model import load_model
+from multitron_core.sessions import PreparedSessions, prepare_sessions
+from multitron_core.simulator import simulate
+from multitron_core.training import train
+
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "ours": {},
+    "items of free norm": {"model": {"item_norm": "free"}},
+    "binary order loss": {"training": {"order_loss": "bce"}},
+    "binary order loss, free norm": {"training": {"order_loss": "bce"}, "model": {"item_norm": "free"}},
+    "ordered steps alone (share 1.0)": {"training": {"ordered_share": 1.0}},
+    "ordered share 0.8": {"training": {"ordered_share": 0.8}},
+    "one pi a batch": {"training": {"pi_per": "batch"}},
+    "collisions kept": {"training": {"collisions": "official"}},
+    "positions from the end": {"model": {"positions": "end"}},
+    "chronological": {"training": {"session_order": "chronological"}},
+    "constant rate": {"training": {"schedule": "constant"}},
+    "Xavier": {"model": {"initialisation": "xavier"}},
+    "no regulariser": {"training": {"regulariser": "none"}},
+}
+MEASURED_PI = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHOWN_PI = (0.0, 0.5, 1.0)
+METRICS = ("click_recall_20", "order_recall_20", "order_density")
+
+
+@dataclass(frozen=True)
+class Held:
+    """Training sessions without their last part, and that part as a test set; what `train` and `measure_front` take."""
+
+    train: EncodedSessions
+    test: EncodedSessions
+    vocabulary: Any
+
+
+def held_out(data: PreparedSessions, share: float) -> Held:
+    """The last share of the training sessions as a test set; items that only it has cannot be hit and stay."""
+    cut = int(len(data.train) * (1.0 - share))
+    rows = np.arange(len(data.train))
+    return Held(data.train.select(rows[:cut]), data.train.select(rows[cut:]), data.vocabulary)
+
+
+def figures(data: Held, recipe: preset.Preset, folder: Path) -> dict[str, float]:
+    """Train one variant with one seed: its metrics at the shown preferences, hypervolume, processor seconds."""
+    began = time.process_time()
+    train(data, recipe, folder, device="cpu", progress=False)
+    seconds = time.process_time() - began
+    measured = measure_front(load_model(folder), data, MEASURED_PI, config=recipe.training)
+    table = front_table(measured)
+    found = {"hypervolume": front_volume(measured, resamples=1).normalised.value, "processor s": seconds}
+    for row in table.iter_rows(named=True):
+        found |= {f"{metric} at {row['pi_order']:.2f}": row[metric] for metric in METRICS}
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of Diginetica files; without it a shop is simulated")
+    parser.add_argument("--preset", help="by default diginetica with --data and demo without")
+    parser.add_argument("--epochs", type=int, help="instead of the preset's")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--held-out", type=float, default=0.1, help="share of the training sessions to judge on")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), metavar="NAME", help="these variants alone")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--small", action="store_true", help="a minute: 4,000 sessions, one epoch, two variants")
+    options = parser.parse_args()
+    sessions, items, names = 20_000, 2_000, options.only or list(VARIANTS)
+    if options.small:
+        sessions, items, options.seeds, options.epochs = 4_000, 500, 1, 1
+        names = options.only or ["ours", "binary order loss, free norm"]
+    base = preset.named(options.preset or ("diginetica" if options.data else "demo"))
+    changes: dict[str, Any] = {"validation_share": 0.0, "threads": 1}
+    base = base.changed(training=changes | ({"epochs": options.epochs} if options.epochs else {}))
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        if options.data:
+            log, format = read_events(options.data, "diginetica"), "diginetica"
+        else:
+            simulate(Path(temporary) / "raw", sessions=sessions, items=items, days=8)
+            log, format = read_events(Path(temporary) / "raw", "table"), "table"
+        data = held_out(prepare_sessions(log, format), options.held_out)
+        print(f"train {len(data.train):,} sessions, judged on {len(data.test):,}; {base.training.epochs} epochs")
+        for row in evaluate_baselines(data.train, data.test).iter_rows(named=True):
+            print(f"  {row['baseline']:<36} click {row['click_recall_20']:.4f}  order {row['order_recall_20']:.4f}")
+        for name in names:
+            recipe = base.changed(**VARIANTS[name])
+            found = [
+                figures(data, recipe.changed(training={"seed": seed}), Path(temporary) / f"{len(rows)}-{seed}")
+                for seed in range(1, options.seeds + 1)
+            ]
+            means = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
+            spreads = {f"{key}, spread": float(np.ptp([one[key] for one in found])) for key in found[0]}
+            rows.append({"variant": name, **means, **spreads})
+            print(f"  {name}: {means['processor s']:.0f} processor s a seed", flush=True)
+    print(_markdown(rows))
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2))
+    return 0
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    """The means as a table, and behind each group of columns the largest spread over seeds within it."""
+    groups = {"click recall@20": "click_recall_20", "order recall@20": "order_recall_20", "density": "order_density"}
+    pis = " / ".join(f"{pi:.2f}" for pi in SHOWN_PI)
+    lines = [f"| pi {pis} | " + " | ".join(groups) + " | hypervolume |", "|---" * (len(groups) + 2) + "|"]
+    for row in rows:
+        cells = []
+        for metric in groups.values():
+            keys = [f"{metric} at {pi:.2f}" for pi in SHOWN_PI]
+            spread = max(row[f"{key}, spread"] for key in keys)
+            cells.append(" / ".join(f"{row[key]:.4f}" for key in keys) + f" ± {spread:.4f}")
+        cells.append(f"{row['hypervolume']:.3f} ± {row['hypervolume, spread']:.3f}")
+        lines.append(f"| {row['variant']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
