@@ -84,21 +84,23 @@ def demo() -> Preset:
 
 
 def diginetica() -> Preset:
-    """Diginetica: 42 thousand items, 186 thousand sessions; some 25 minutes on one core with AVX-512.
+    """Diginetica: 42 thousand items, 186 thousand sessions; some 20 minutes on one core with AVX-512.
 
-    A quarter of the paper's uniform negatives and a rate that falls: found on the week before the test week.
+    A quarter of the paper's uniform negatives and a rate that falls: found on the last part of the training sessions.
+    The last epoch is kept: recall still rises there, when the validation loss has begun to.
     """
     return Preset(
         "diginetica",
         TrainingConfig(
-            epochs=8,
+            epochs=6,
+            keep="last",
             warmup_steps=200,
             schedule="cosine",
             uniform_negatives=4096,
             order_loss="ordered_softmax",
             cart_loss="ordered_softmax",
         ),
-        {"item_scale": 0.01},
+        {"item_scale": 0.01, "dropout": 0.1},
     )
 
 
