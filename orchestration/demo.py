@@ -52,6 +52,7 @@ SESSIONS, ITEMS = 20_000, 2_000
 
 SHOWN_PI = ("0.00", "0.50", "1.00")
 SHOWN_SESSIONS, SHOWN_ITEMS = 3, 5
+RANKINGS = ("click_recall_20", "order_recall_20", "order_density")
 
 
 def main() -> int:
@@ -242,16 +243,22 @@ def _print_results(shop: Shop) -> None:
     print("  pi      rows  click recall@20  order recall@20  order density  click loss  order loss")
     for row in rows.join(metrics, on="pi", how="left").sort("pi").iter_rows():
         pi, count, *values = row
-        cells = [
-            f"{value:>{width}.4f}" if value is not None else f"{'-':>{width}}"
-            for value, width in zip(values, (15, 15, 13, 10, 10), strict=True)
-        ]
+        cells = [_cell(value, width) for value, width in zip(values, (15, 15, 13, 10, 10), strict=True)]
         print(f"  {pi} {count:>9}  " + "  ".join(cells))
+    print("What tables of counts reach there (click recall@20, order recall@20, order density):")
+    for row in pl.read_parquet(folder / "baselines.parquet").iter_rows(named=True):
+        cells = [_cell(row[name], width) for name, width in zip(RANKINGS, (6, 15, 13), strict=True)]
+        print(f"  {row['baseline']:<36}" + "  ".join(cells))
     _print_sessions(lake, day, [pi for pi in SHOWN_PI if pi in grid])
     print(f"\nThe front: {folder / 'front.png'}")
     print(f"The report: {folder / FILE_NAME}   (one HTML file, for any browser)")
     name = "" if shop.home == DEMO_HOME.resolve() else f" MULTITRON_HOME={shop.home}"
     print(f"\nNext: make ui{name}   (the Dagster UI: how these tables came to be)")
+
+
+def _cell(value: float | None, width: int) -> str:
+    """A figure, or a dash where there is none."""
+    return f"{'-' if value is None else f'{value:.4f}':>{width}}"
 
 
 def _print_counts(shop: Shop, lake: Lake) -> None:
