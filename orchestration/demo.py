@@ -246,9 +246,9 @@ def _print_results(shop: Shop) -> None:
         cells = [_cell(value, width) for value, width in zip(values, (15, 15, 13, 10, 10), strict=True)]
         print(f"  {pi} {count:>9}  " + "  ".join(cells))
     print("What tables of counts reach there (click recall@20, order recall@20, order density):")
-    for row in pl.read_parquet(folder / "baselines.parquet").iter_rows(named=True):
-        cells = [_cell(row[name], width) for name, width in zip(RANKINGS, (6, 15, 13), strict=True)]
-        print(f"  {row['baseline']:<36}" + "  ".join(cells))
+    for baseline in pl.read_parquet(folder / "baselines.parquet").iter_rows(named=True):
+        cells = [_cell(baseline[name], width) for name, width in zip(RANKINGS, (6, 15, 13), strict=True)]
+        print(f"  {baseline['baseline']:<36}" + "  ".join(cells))
     _print_sessions(lake, day, [pi for pi in SHOWN_PI if pi in grid])
     print(f"\nThe front: {folder / 'front.png'}")
     print(f"The report: {folder / FILE_NAME}   (one HTML file, for any browser)")
