@@ -91,6 +91,13 @@ def measure(
             found=prepared.vocabulary.hash,
             mend="report on the sessions that were prepared for this model",
         )
+    if model.config.objectives != ("click", "order"):
+        raise InputError(
+            "the report shows models of clicks and orders",
+            where=folder,
+            found=model.config.objectives,
+            mend="see its front with python -m multitron_core.front --save",
+        )
     config = from_dict(TrainingConfig, described["training"])
     if not ((folder / "front.parquet").exists() and (folder / VOLUME_FILE).exists()):
         progress("measuring the front")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from multitron_core.hypervolume import normalised_hypervolume
+from multitron_core.hypervolume import dominated, normalised_hypervolume
 from multitron_core.paper_fronts import PAPER_FRONTS, paper_front
 from multitron_core.report.charts import COLOURS, DASHES, LARGE, MARKERS, Series, bars, chart, legend, viridis
 from multitron_core.report.contents import Contents
+from multitron_core.report.html import METRICS, cell, more, pairs, table, words
 from multitron_core.report.measurements import ABLATION_SESSIONS, Example
 
 STYLE = Path(__file__).with_name("style.css")
@@ -29,13 +28,6 @@ SECTIONS = {
 }
 _NAMED_AT = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Weights whose nearest points carry their preference as a label."""
-
-METRICS = {
-    "click_recall_20": "click recall@20",
-    "order_recall_20": "order recall@20",
-    "order_density": "order density",
-    "recall_x_density": "click recall × order density",
-}
 
 
 def page(contents: Contents) -> str:
@@ -93,7 +85,7 @@ def _headline(contents: Contents) -> str:
         (
             "chosen pi",
             point.pi_key,
-            f"{_words(point.objective)} {point.value:.4f}, costs {point.click_recall_loss:.4f} click recall",
+            f"{words(point.objective)} {point.value:.4f}, costs {point.click_recall_loss:.4f} click recall",
         ),
     ]
     return '<dl class="tiles">' + "".join(
@@ -140,14 +132,14 @@ def _front(contents: Contents) -> str:
         "<h3>Beside the paper's fronts</h3>"
         "<p>Absolute losses depend on data and negatives; what can be compared is the shape. Here every loss is mapped "
         "to 0 (its front's smallest) to 1 (its largest). The paper's points are digitised from its Figure 1.</p>"
-        f'<div class="grid">{small}</div>{_more("The points as a table", _table(_front_rows(front)))}'
+        f'<div class="grid">{small}</div>{more("The points as a table", table(_front_rows(front)))}'
     )
 
 
 def _front_series(name: str, front: pl.DataFrame, *, labelled: bool = False) -> list[Series]:
     """A front's points, coloured by preference, and a legend entry for the dominated ones."""
     orders = front["pi_order"].to_numpy()
-    beaten = front["dominated"].to_list() if "dominated" in front.columns else [False] * front.height
+    beaten = dominated(front.select("click_loss", "order_loss").to_numpy()).tolist()
     labels = {}
     if labelled:
         labels = {
@@ -241,24 +233,24 @@ def _point(contents: Contents) -> str:
     )
     steps = min(ABLATION_SESSIONS, len(contents.prepared.test))
     return (
-        f"<p>Chosen: <b>pi {point.pi_key}</b>, the best {_words(point.objective)} among the points that are not "
+        f"<p>Chosen: <b>pi {point.pi_key}</b>, the best {words(point.objective)} among the points that are not "
         f"dominated and give up at most {point.max_click_recall_loss:g} click recall. It has "
-        f"{_words(point.objective)} {point.value:.4f} and click recall {point.click_recall:.4f}, "
+        f"{words(point.objective)} {point.value:.4f} and click recall {point.click_recall:.4f}, "
         f"{point.click_recall_loss:.4f} less than the best.</p>"
         "<h3>What this point rests on</h3>"
         f"<p>The same model and the same steps of the first {steps:,} test sessions, with something kept from it.</p>"
-        f"{_table(renamed)}<h3>What other constraints would choose</h3>"
+        f"{table(renamed)}<h3>What other constraints would choose</h3>"
         "<p>The pi, and in brackets what the objective is there.</p>"
-        f"{_table(_choices(contents.choices))}"
+        f"{table(_choices(contents.choices))}"
     )
 
 
 def _choices(choices: pl.DataFrame) -> pl.DataFrame:
     """A row an objective, a column an allowance of click recall."""
     cells = choices.select(
-        pl.col("objective").map_elements(_words, return_dtype=pl.String).alias("the best ..."),
+        pl.col("objective").map_elements(words, return_dtype=pl.String).alias("the best ..."),
         pl.format("giving up at most {}", pl.col("max_click_recall_loss")).alias("allowed"),
-        pl.format("{} ({})", "pi", pl.col("value").map_elements(_cell, return_dtype=pl.String)).alias("chosen"),
+        pl.format("{} ({})", "pi", pl.col("value").map_elements(cell, return_dtype=pl.String)).alias("chosen"),
     )
     return cells.pivot("allowed", index="the best ...", values="chosen")
 
@@ -281,15 +273,15 @@ def _baselines(contents: Contents) -> str:
         for name, row in (("this model, pi 0.00", front.head(1)), (f"this model, pi {point.pi_key}", chosen))
     ]
     theirs = contents.baselines.select(pl.col("baseline").alias("who"), *columns)
-    table = pl.concat([*ours, theirs], how="vertical_relaxed").rename({name: _words(name) for name in columns})
+    measured = pl.concat([*ours, theirs], how="vertical_relaxed").rename({name: words(name) for name in columns})
     beaten = contents.against_baselines
-    lost = [_words(row["metric"]) for row in beaten.iter_rows(named=True) if row["gain"] <= 0]
+    lost = [words(row["metric"]) for row in beaten.iter_rows(named=True) if row["gain"] <= 0]
     verdict = (
         f"No point of the front beats the best baseline in {', '.join(lost)}."
         if lost
         else "The best of the front is above the best baseline in every metric."
     )
-    return f"<p>{escape(verdict)} The same test steps, the same formulas.</p>{_table(table)}"
+    return f"<p>{escape(verdict)} The same test steps, the same formulas.</p>{table(measured)}"
 
 
 def _examples(contents: Contents) -> str:
@@ -353,7 +345,7 @@ def _training(contents: Contents) -> str:
     which = f"; the weights are those after epoch {kept}" if kept else ""
     return (
         f"<p>{epochs.height} epochs{seconds}{which}.</p><div class='grid'>{''.join(figures)}</div>"
-        f"{_more('The epochs as a table', _table(epochs))}"
+        f"{more('The epochs as a table', table(epochs))}"
     )
 
 
@@ -383,7 +375,7 @@ def _curves(epochs: pl.DataFrame, what: str) -> list[Series]:
 
 def _data(contents: Contents) -> str:
     prepared, statistics = contents.prepared, contents.prepared.statistics
-    table = pl.DataFrame(
+    splits = pl.DataFrame(
         [
             {
                 "split": part,
@@ -419,11 +411,11 @@ def _data(contents: Contents) -> str:
         y_label="share of the training sessions",
     )
     return (
-        f"{_table(table)}<p>{len(prepared.vocabulary):,} items; the most clicked 1 % of them ({top:,}) take "
+        f"{table(splits)}<p>{len(prepared.vocabulary):,} items; the most clicked 1 % of them ({top:,}) take "
         f"{counts[:top].sum() / max(1, counts.sum()):.1%} of the training clicks. Test sessions begin at "
         f"{escape(str(statistics['split'] or 'the published split'))}.</p>"
         f'<div class="grid"><figure><figcaption><b>Clicks a training session</b></figcaption>{picture}</figure>'
-        f"<div>{_table(dropped)}</div></div>"
+        f"<div>{table(dropped)}</div></div>"
     )
 
 
@@ -431,57 +423,6 @@ def _settings(contents: Contents) -> str:
     described = contents.described
     rest = {name: value for name, value in described.items() if name not in ("model", "training")}
     return (
-        f"{_table(_pairs(rest))}<div class='grid'><div><h3>Model</h3>{_table(_pairs(described['model']))}</div>"
-        f"<div><h3>Training</h3>{_table(_pairs(described['training']))}</div></div>"
+        f"{table(pairs(rest))}<div class='grid'><div><h3>Model</h3>{table(pairs(described['model']))}</div>"
+        f"<div><h3>Training</h3>{table(pairs(described['training']))}</div></div>"
     )
-
-
-def _pairs(values: Mapping[str, Any]) -> pl.DataFrame:
-    return pl.DataFrame(
-        {"setting": list(values), "value": [_cell(value) for value in values.values()]},
-        schema={"setting": pl.String, "value": pl.String},
-    )
-
-
-def _words(name: str) -> str:
-    """A column's name as people say it."""
-    return METRICS.get(name, name.replace("_20", "@20").replace("_", " "))
-
-
-def _more(title: str, html: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{html}</details>"
-
-
-def _table(frame: pl.DataFrame) -> str:
-    """A frame as an HTML table that scrolls by itself where the screen is narrower; numbers to the right."""
-    numeric = [dtype.is_numeric() for dtype in frame.dtypes]
-    head = "".join(
-        f"<th{_aligned(right)}>{escape(name)}</th>" for name, right in zip(frame.columns, numeric, strict=True)
-    )
-    rows = "".join(f"<tr>{_cells(row, numeric)}</tr>" for row in frame.iter_rows())
-    kind = ' class="numbers"' if frame.width > 2 else ""
-    return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _cells(row: Sequence[Any], numeric: Sequence[bool]) -> str:
-    return "".join(
-        f"<td{_aligned(right)}>{escape(_cell(value))}</td>" for value, right in zip(row, numeric, strict=True)
-    )
-
-
-def _aligned(right: bool) -> str:
-    return ' class="n"' if right else ""
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4f}" if 5e-5 <= abs(value) < 1e6 or value == 0 else f"{value:.3g}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_cell, value))
-    return str(value)
