@@ -69,6 +69,7 @@ class Model(_Section):
     preset: str = "demo"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     gate_baseline: Literal["co-visitation", "popularity"] = "co-visitation"  # what a model must beat in click recall
+    processes: Annotated[int, Field(ge=1)] = 1  # torchrun starts so many: one for each GPU, or for some cores each
     gate_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05  # how much worse than the live front a new one may be
     training: dict[str, Any] = Field(default_factory=dict)  # settings of TrainingConfig that differ from the preset's
 

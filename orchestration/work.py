@@ -31,6 +31,7 @@ from multitron_core.training import train
 from orchestration import models
 from orchestration.assets.ingestion import session_gap
 from orchestration.shop import Settings, Shop
+from orchestration.torchrun import train_in_processes
 from serving.deployment import Deployment, deploy
 from serving.quality import better_than, no_worse_than_live
 from serving.repository import MODEL_NAME
@@ -75,7 +76,13 @@ def train_model(shop: Shop, *, on_epoch: Callable[[dict[str, float]], None] | No
     prepared = PreparedSessions.load(shop.training_sessions)
     settings = preset_of(shop.settings)
     folder = shop.models / f"{settings.name}-{fingerprint(prepared, settings)}"
-    train(prepared, settings, folder, device=shop.settings.model.device, on_epoch=on_epoch)
+    device, processes = shop.settings.model.device, shop.settings.model.processes
+    if processes == 1:
+        train(prepared, settings, folder, device=device, on_epoch=on_epoch)
+    else:
+        train_in_processes(
+            shop.training_sessions, settings, folder, processes=processes, device=device, on_epoch=on_epoch
+        )
     models.set_newest(shop, folder)
     return folder
 
@@ -90,6 +97,7 @@ class MeasuredFront:
         table: a row a preference, see `front.front_table`.
         grid: the same at the preferences that the shop scores.
         volume: both hypervolumes, with the declared reference.
+        asked_recall: what `baseline_recall` gives: a model that is no better is not deployed.
         delta_version: of the table `fronts`.
     """
 
@@ -98,6 +106,7 @@ class MeasuredFront:
     table: pl.DataFrame
     grid: pl.DataFrame
     volume: FrontVolume
+    asked_recall: float
     delta_version: int
 
 
@@ -124,7 +133,15 @@ def measure_model(
     grid = front_table(measure_front(trained, prepared, [float(pi) for pi in shop.settings.preferences], config=config))
     grid.write_parquet(folder / "grid.parquet")
     committed = lake_of(shop).replace_rows("fronts", table, key={"model_version": version})
-    return MeasuredFront(folder, version, table, grid, volume, committed.delta_version)
+    return MeasuredFront(
+        folder,
+        version,
+        table,
+        grid,
+        volume,
+        baseline_recall(prepared, shop.settings.model.gate_baseline),
+        committed.delta_version,
+    )
 
 
 def report_on(shop: Shop, folder: Path, out: Path | None = None, **options: Any) -> Path:

@@ -12,6 +12,7 @@ from orchestration.retries import failures
 from orchestration.work import FRONT_POINTS, measure_model, prepare_training, preset_of, report_on, train_model
 
 GROUP = "training"
+BEATS_BASELINE = "beats_baseline"
 
 
 def training_assets() -> list[dg.AssetsDefinition]:
@@ -53,8 +54,14 @@ def training_assets() -> list[dg.AssetsDefinition]:
     def model(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         here = shop.load()
 
+        rows: list[dict[str, float]] = []
+
         def log_epoch(row: dict[str, float]) -> None:
+            """An observation an epoch: while training runs, the asset's page plots its numbers and shows the curves."""
+            rows.append(row)
             context.log.info("epoch %d: %s", row["epoch"], {name: round(value, 4) for name, value in row.items()})
+            curves = picture(pictures.training_curves(pl.DataFrame(rows)), "losses by epoch")
+            context.log_event(dg.AssetObservation(context.asset_key, metadata={**row, "curves": curves}))
 
         with failures(context):
             folder = train_model(here, on_epoch=log_epoch)
@@ -78,12 +85,21 @@ def training_assets() -> list[dg.AssetsDefinition]:
             f"The trade-off that the model learned: {FRONT_POINTS} preferences with losses and exact full-catalogue "
             "metrics on the test sessions, dominated points marked. A row each in the Delta table `fronts`."
         ),
+        check_specs=[
+            dg.AssetCheckSpec(
+                BEATS_BASELINE,
+                asset="front",
+                description="The front's best click recall@20 is above that of gate_baseline of [model], co-visitation "
+                "where nothing else is said. A model below is not deployed; it gets its report all the same.",
+            )
+        ],
     )
     def front(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         here, lake = shop.load(), shop.lake()
         with failures(context):
             measured = measure_model(here, models.newest(here))
         table, volume = measured.table, measured.volume
+        best = float(table["click_recall_20"].max())  # type: ignore[arg-type]
         image = (measured.folder / "front.png").read_bytes()
         return dg.MaterializeResult(
             metadata={
@@ -99,7 +115,14 @@ def training_assets() -> list[dg.AssetsDefinition]:
                 "hypervolume, normalised": str(volume.normalised),
                 "hypervolume, raw": f"{volume.raw}, reference {volume.reference}",
                 "picture": str(measured.folder / "front.png"),
-            }
+            },
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=BEATS_BASELINE,
+                    passed=best > measured.asked_recall,
+                    metadata={"click recall@20": best, "asked": measured.asked_recall},
+                )
+            ],
         )
 
     @dg.asset(

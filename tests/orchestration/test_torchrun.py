@@ -1,0 +1,84 @@
+"""The asset `model`, trained by one process and by two that torchrun starts: real runs of Dagster and of gloo."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from multitron_core import preset
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.errors import InputError
+from multitron_core.sessions import PreparedSessions
+from multitron_core.vocabulary import Vocabulary
+from orchestration import models
+from orchestration.shop import Settings, load_shop, write_shop
+from orchestration.torchrun import train_in_processes
+from tests.orchestration.conftest import ITEMS, SETTINGS, ShopInTest
+
+TRAINING = {"epochs": 2, "batch_sessions": 16, "uniform_negatives": 32, "in_batch_negatives": 2}
+
+
+def prepared_sessions(sessions: int = 120) -> PreparedSessions:
+    """Sessions that walk along a ring of forty items."""
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(2, 7, sessions)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    start = np.repeat(rng.integers(0, ITEMS, sessions), lengths)
+    step = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    items = ((start + step) % ITEMS + 1).astype(np.int32)
+    vocabulary = Vocabulary(pl.Series(range(1000, 1000 + ITEMS), dtype=pl.Int64))
+    ids = pl.Series([f"s{number}" for number in range(sessions)])
+    data = EncodedSessions(ids, offsets, items, rng.random(len(items)) < 0.2, vocabulary.hash)
+    return PreparedSessions(data, data.select(np.arange(20)), vocabulary, {})
+
+
+def trained(shop: ShopInTest, processes: int, threshold: float) -> tuple[Path, list[dict], bool]:
+    """The newest model; what its run observed, the numbers of each epoch; whether its front passed its check."""
+    section = {"preset": "demo", "device": "cpu", "processes": processes, "training": TRAINING}
+    shop.change(model={**section, "gate_baseline": "co-visitation"})
+    done = shop.run("training", asset_selection=[dg.AssetKey("model"), dg.AssetKey("front")])
+    assert done.success, [event.message for event in done.all_events if event.is_failure]
+    events = [event for event in done.all_events if event.event_type_value == "ASSET_OBSERVATION"]
+    observed = [dict(event.event_specific_data.asset_observation.metadata) for event in events]
+    check = done.get_asset_check_evaluations()[0]
+    assert check.check_name == "beats_baseline"
+    return models.newest(load_shop(shop.home)), observed, check.passed
+
+
+@pytest.mark.slow
+def test_the_asset_trains_by_two_processes(tmp_path):
+    write_shop(tmp_path, Settings.model_validate(SETTINGS))
+    prepared_sessions().save(load_shop(tmp_path).training_sessions)
+    with dg.DagsterInstance.ephemeral() as instance:
+        shop = ShopInTest(tmp_path, instance)
+        one, epochs, passed = trained(shop, 1, threshold=0.0)
+        assert passed
+        weights, metrics = load_file(one / "weights.safetensors"), pl.read_parquet(one / "metrics.parquet")
+        assert [row["epoch"].value for row in epochs] == [1, 2]
+        assert epochs[1]["train_click_loss"].value == pytest.approx(metrics["train_click_loss"][1])
+        assert "data:image/png;base64," in epochs[1]["curves"].value
+
+        shutil.rmtree(one)  # the same training again, or the folder that is there would be taken
+        two, epochs, passed = trained(shop, 2, threshold=1000.0)
+    assert not passed
+    assert two == one
+    assert [row["epoch"].value for row in epochs] == [1, 2]
+    again = pl.read_parquet(two / "metrics.parquet")
+    assert again["train_loss"].to_list() == pytest.approx(metrics["train_loss"].to_list(), rel=0.05)  # dropout differs
+    for name, tensor in load_file(two / "weights.safetensors").items():
+        assert torch.isfinite(tensor).all()
+        assert tensor.shape == weights[name].shape
+
+
+@pytest.mark.slow
+def test_what_the_processes_refuse_is_said(tmp_path):
+    with pytest.raises(InputError, match="prepared sessions cannot be read"):
+        train_in_processes(tmp_path, preset.demo(), tmp_path / "model", processes=2, device="cpu")
+    assert list(tmp_path.iterdir()) == []
