@@ -19,6 +19,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from multitron_core.errors import InputError
 from multitron_core.hypervolume import dominated, normalised_hypervolume
@@ -98,14 +99,13 @@ def simplex_picture(front: pl.DataFrame) -> bytes:
     figure = Figure(figsize=(13.0, 4.4), layout="constrained")
     for axes, name, column in zip(figure.subplots(1, 3), names, recalls, strict=True):
         points = axes.scatter(x, y, c=front[column].to_numpy(), s=170, cmap="viridis", edgecolors=_GREY)
-        figure.colorbar(points, ax=axes, location="bottom", shrink=0.8).set_label(
+        figure.colorbar(points, ax=axes, location="bottom", shrink=0.8, ticks=MaxNLocator(4)).set_label(
             column.replace("_recall_", " recall@")
         )
         for corner, place, label in zip(corners, ((0, -0.12), (0, 0.08), (0, -0.12)), names, strict=True):
             axes.text(*(corner + place), f"all weight on {label}s", ha="center", va="center", fontsize=9)
-        axes.set(xlim=(-0.25, 1.25), ylim=(-0.2, 1.02), aspect="equal", title=f"recall of {name}s")
+        axes.set(xlim=(-0.25, 1.25), ylim=(-0.2, 1.02), aspect="equal", title=f"Recall of {name}s by preference")
         axes.set_axis_off()
-    figure.suptitle("Recall by preference")
     return _png(figure)
 
 
