@@ -32,17 +32,17 @@ OBJECTIVES = ("click", "cart", "order")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sessions", type=int, default=40_000)
-    parser.add_argument("--items", type=int, default=2_000)
+    parser.add_argument("--sessions", type=int, default=8_000)
+    parser.add_argument("--items", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--points", type=int, default=26)
     parser.add_argument("--loss", choices=("bce", "ordered_softmax"), default="bce", help="of carts and of orders")
     parser.add_argument("--out", type=Path, help="keep the model folder, its front and the pictures there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--small", action="store_true", help="a minute: 8,000 sessions, 500 items, 10 points")
+    parser.add_argument("--small", action="store_true", help="half a minute: 10 points")
     options = parser.parse_args()
     if options.small:
-        options.sessions, options.items, options.points = 8_000, 500, 10
+        options.points = 10
     torch.set_num_threads(1)
     began = time.process_time()
     with tempfile.TemporaryDirectory() as temporary:
