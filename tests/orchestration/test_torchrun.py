@@ -42,16 +42,6 @@ def prepared_sessions(sessions: int = 120) -> PreparedSessions:
 def trained(shop: ShopInTest, processes: int, *assets: str) -> tuple[Path, list[dict], list[bool]]:
     """The newest model; what its run observed, the numbers of each epoch; whether the checks passed."""
     section = {"preset": "demo", "device": "cpu", "processes": processes, "training": TRAINING}
-<<<<<<< HEAD
-    shop.change(model={**section, "gate_baseline": "co-visitation"})
-    done = shop.run("training", asset_selection=[dg.AssetKey("model"), dg.AssetKey("front")])
-    assert done.success, [event.message for event in done.all_events if event.is_failure]
-    events = [event for event in done.all_events if event.event_type_value == "ASSET_OBSERVATION"]
-    observed = [dict(event.event_specific_data.asset_observation.metadata) for event in events]
-    check = done.get_asset_check_evaluations()[0]
-    assert check.check_name == "beats_baseline"
-    return models.newest(load_shop(shop.home)), observed, check.passed
-=======
     shop.change(model={**section, "gate_baseline": "co-visitation"})
     done = shop.run("training", asset_selection=[dg.AssetKey(name) for name in assets])
     assert done.success, [event.message for event in done.all_events if event.is_failure]
@@ -60,7 +50,6 @@ def trained(shop: ShopInTest, processes: int, *assets: str) -> tuple[Path, list[
     checks = {check.check_name: check.passed for check in done.get_asset_check_evaluations()}
     assert set(checks) == ({"beats_baseline"} if "front" in assets else set())
     return models.newest(load_shop(shop.home)), observed, list(checks.values())
->>>>>>> c33d06d (Three objectives: the size that was measured; the front's check apart from torchrun)
 
 
 @pytest.mark.slow
