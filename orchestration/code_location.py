@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from orchestration.assets.ingestion import ingestion_assets
+from orchestration.assets.live_front import live_front_asset
 from orchestration.assets.publication import publication
 from orchestration.assets.scoring import scoring_assets
 from orchestration.assets.serving import serving_assets
@@ -13,6 +14,7 @@ from orchestration.assets.training import training_assets
 from orchestration.partitions import partitions_of
 from orchestration.resources import ShopResource
 from orchestration.schedules import jobs, schedules
+from orchestration.sensors import sensors
 from orchestration.shop import Shop
 
 
@@ -29,11 +31,13 @@ def build_definitions(shop: Shop) -> dg.Definitions:
             *training_assets(),
             *serving_assets(),
             *scoring_assets(partitions),
+            live_front_asset(partitions),
             *released.assets,
             *table_assets(),
         ],
         asset_checks=released.checks,
         jobs=list(jobs_by_name.values()),
-        schedules=schedules(shop.settings, jobs_by_name),
+        schedules=schedules(jobs_by_name),
+        sensors=sensors(jobs_by_name),
         resources={"shop": ShopResource(home=str(shop.home))},
     )

@@ -29,8 +29,7 @@ class ShopResource(dg.ConfigurableResource):
 
     def lake(self) -> Lake:
         """The Delta tables of the shop."""
-        shop = self.load()
-        return Lake(shop.lake, shop.storage_options)
+        return self.load().tables()
 
     def server(self) -> AbstractContextManager[TritonServer | InProcessServer]:
         """Who answers scoring requests, as the settings say: a server by URL, a server of our own, or this process."""

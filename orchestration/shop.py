@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,9 +21,11 @@ from multitron_core.channels import Channel, parse_channels
 from multitron_core.errors import InputError
 from multitron_core.formats import get_format
 from multitron_core.ingestion_checks import Limits
+from multitron_core.lake import Lake
 from multitron_core.night_comparison import Thresholds
 from multitron_core.preference import DEFAULT_GRID, pi_grid
 from multitron_core.raw_source import LATE_DAYS
+from multitron_core.secrets import redacted, without_credentials
 from serving.repository import InstanceSettings
 
 HOME_VARIABLE = "MULTITRON_HOME"
@@ -31,6 +34,9 @@ SCORER_VARIABLE = "MULTITRON_SCORER"
 STORAGE_PREFIX = "MULTITRON_STORAGE_"
 SOURCE_PREFIX = "MULTITRON_SOURCE_"
 DEMO_HOME = Path("var/demo")
+_SERVER = re.compile(
+    r"(?P<host>[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]):(?P<port>\d{1,5})"
+)
 
 
 class _Section(BaseModel):
@@ -40,7 +46,8 @@ class _Section(BaseModel):
 class Source(_Section):
     """Where the raw events are and how they are written."""
 
-    path: str  # a folder, file, glob or URL; relative paths are relative to the home
+    # a folder, file, glob or URL; relative paths are relative to the home
+    path: Annotated[str, AfterValidator(without_credentials)]
     format: Annotated[str, AfterValidator(lambda name: get_format(name).name)]
     files: str | None = None  # files of one day, for example "events-{date}.csv.gz"; none: every file has every day
     columns: dict[str, Any] = Field(default_factory=dict)  # the `table` format's column mapping
@@ -71,6 +78,7 @@ class Model(_Section):
     gate_baseline: Literal["co-visitation", "popularity"] = "co-visitation"  # what a model must beat in click recall
     processes: Annotated[int, Field(ge=1)] = 1  # torchrun starts so many: one for each GPU, or for some cores each
     gate_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05  # how much worse than the live front a new one may be
+    max_decay: Annotated[float, Field(gt=0, le=1)] = 0.2  # so much below its own front on a new day, it is trained anew
     training: dict[str, Any] = Field(default_factory=dict)  # settings of TrainingConfig that differ from the preset's
 
 
@@ -84,11 +92,21 @@ class Scoring(_Section):
     exclude_ordered: bool = False  # keep what a session ordered out of its list
 
 
+def _server_addresses(urls: tuple[str, ...]) -> tuple[str, ...]:
+    for url in urls:
+        match = _SERVER.fullmatch(url)
+        if match is None or not 0 < int(match["port"]) < 65536:
+            raise InputError("not the gRPC address of a server", found=redacted(url), mend="write host:port")
+    return urls
+
+
 class Triton(_Section):
     """Who answers the scoring requests."""
 
-    urls: tuple[str, ...] = ()  # gRPC host:port of running servers; none: each step starts its own
+    # gRPC host:port of running servers; none: each step starts its own
+    urls: Annotated[tuple[str, ...], AfterValidator(_server_addresses)] = ()
     scorer: Literal["triton", "in_process"] = "triton"
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 300.0  # that one request may take
     backend: Literal["python", "onnxruntime"] = "python"  # what runs the model; onnxruntime needs no torch
     gpu: bool = False  # whether the server runs it on its GPUs, an instance each
     instances: Annotated[int, Field(ge=1)] = 1  # copies of the model, on a GPU each so many
@@ -103,6 +121,38 @@ class Triton(_Section):
             threads_per_instance=self.threads,
             score_memory_mib=self.score_memory_mib,
         )
+
+
+class Night(_Section):
+    """When a night begins, when it has to be there, and how long it is made up for; hours count from the day's end."""
+
+    begins_hours: Annotated[float, Field(ge=0, le=48)] = 1.0
+    deadline_hours: Annotated[float, Field(gt=0, le=72)] = 6.0
+    catch_up_days: Annotated[int, Field(ge=1, le=60)] = 3
+
+    @model_validator(mode="after")
+    def _begins_before_its_deadline(self) -> Night:
+        if self.begins_hours >= self.deadline_hours:
+            raise InputError(
+                "a night would be late before it begins",
+                where="night",
+                found={"begins_hours": self.begins_hours, "deadline_hours": self.deadline_hours},
+                mend="let it begin before its deadline",
+            )
+        return self
+
+    def begins(self, day: dt.date) -> dt.datetime:
+        """When the night of `day` is first looked after (UTC)."""
+        return _end_of(day) + dt.timedelta(hours=self.begins_hours)
+
+    def deadline(self, day: dt.date) -> dt.datetime:
+        """When everything of `day` has to be published (UTC)."""
+        return _end_of(day) + dt.timedelta(hours=self.deadline_hours)
+
+
+def _end_of(day: dt.date) -> dt.datetime:
+    """The midnight (UTC) with which a day ends."""
+    return dt.datetime.combine(day, dt.time(), dt.UTC) + dt.timedelta(days=1)
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -136,7 +186,8 @@ class Ingestion(_Section):
 class Tables(_Section):
     """Where the tables are, and for how long."""
 
-    root: str | None = None  # a folder or an address such as s3://bucket/prefix; none: lake/ in the home
+    # a folder or an address such as s3://bucket/prefix; none: lake/ in the home
+    root: Annotated[str, AfterValidator(without_credentials)] | None = None
     keep_days: Annotated[int, Field(ge=1)] = 30  # older nights are deleted
 
 
@@ -153,6 +204,7 @@ class Settings(_Section):
     sessions: Sessions = Sessions()
     model: Model = Model()
     scoring: Scoring = Scoring()
+    night: Night = Night()
     triton: Triton = Triton()
     ingestion: Ingestion = Ingestion()
     quality: Quality = Quality()
@@ -216,6 +268,10 @@ class Shop(BaseModel):
         """What the object store of the raw files asks for, MULTITRON_SOURCE_<option>; else the tables' options."""
         return _options(SOURCE_PREFIX) or self.storage_options
 
+    def tables(self) -> Lake:
+        """The Delta tables."""
+        return Lake(self.lake, self.storage_options)
+
     @property
     def training_sessions(self) -> Path:
         """The encoded sessions that training reads."""
@@ -268,7 +324,8 @@ class Shop(BaseModel):
     def triton_urls(self) -> tuple[str, ...]:
         """Servers to use; the environment goes before the file, so that one command can bring its own server."""
         from_environment = os.environ.get(URL_VARIABLE, "")
-        return tuple(url for url in from_environment.split(",") if url) or self.settings.triton.urls
+        urls = tuple(url.strip() for url in from_environment.split(",") if url.strip())
+        return _server_addresses(urls) or self.settings.triton.urls
 
 
 def _options(prefix: str) -> dict[str, str] | None:
@@ -347,6 +404,7 @@ _EXPLANATIONS = {
     "sessions": "split_days: the test days of training. state_days: sessions of the last so many days are scored.",
     "model": "The preset, and what differs from it in [model.training].",
     "scoring": "A partition a night for each pi (the weight on orders); the lists: their length, what may be in them.",
+    "night": "Hours after the day's end (UTC): begins, is late; catch_up_days: so far back nights are made up for.",
     "triton": "gRPC host:port of running servers; none: each step starts its own on loopback.",
     "ingestion": "Against a usual day: a day beyond these fails its checks. max_share: of bad lines.",
     "quality": "Against the night before: a night beyond these is not published.",

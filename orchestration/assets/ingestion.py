@@ -1,13 +1,14 @@
 """Raw files to the event log."""
 
 import datetime as dt
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from multitron_core.event_log import EVENT_SCHEMA, RawSource, ingest
+from multitron_core.event_log import EVENT_SCHEMA, RawSource, ingest, read_ingestion
 from multitron_core.ingestion_checks import FEWEST_DAYS, USUAL_DAYS, accounts, reject_shares, volumes
 from multitron_core.lake import Lake
 from multitron_core.session_statistics import statistics_rows, unaccounted
@@ -133,3 +134,14 @@ def add_up(statistics: dict[str, Any]) -> dg.AssetCheckResult:
         passed=not lost,
         metadata={"counts": as_markdown(statistics_rows(statistics)), "unaccounted": str(lost or "none")},
     )
+
+
+def events_fingerprint(lake: Lake, day: dt.date) -> str | None:
+    """What the event log has of a day, by its counts; None when it has no event of it."""
+    if not lake.exists("ingestion"):
+        return None
+    counted = read_ingestion(lake, day, day).filter(pl.col("day") == day, pl.col("what") == "accepted")
+    if counted.is_empty():
+        return None
+    rows = counted.sort(counted.columns).select("source_day", "reason", "count").rows()
+    return hashlib.sha256(repr(rows).encode()).hexdigest()[:12]

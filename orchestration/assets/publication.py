@@ -88,7 +88,8 @@ def publication(partitions: Partitions) -> Publication:
     def every_pi_is_there(context: dg.AssetCheckExecutionContext, shop: ShopResource) -> dg.AssetCheckResult:
         day = dt.date.fromisoformat(context.partition_key)
         wanted = shop.load().settings.preferences
-        there = published_of(shop.lake(), day)
+        with failures(context):
+            there = published_of(shop.lake(), day)
         pairs = set(there.select("table_name", "pi").iter_rows())
         missing = [f"{table} {pi}" for table in LIST_TABLES for pi in wanted if (table, pi) not in pairs]
         asked = there.filter(pl.col("pi").is_in(list(wanted)))
@@ -120,17 +121,23 @@ def _checks(partitions: Partitions, table: str) -> dg.AssetChecksDefinition:
     def as_promised(context: dg.AssetCheckExecutionContext, shop: ShopResource) -> Iterator[dg.AssetCheckResult]:
         here, lake = shop.load(), shop.lake()
         day, pi = night_of(context.partition_key)
-        version = lake.version(table)
-        yield from run_checks(
-            lake,
-            day,
-            pi,
-            k=here.settings.scoring.k,
-            vocabulary=written_vocabulary(here, lake, table, day, pi, version),
-            table=table,
-            delta_version=version,
-        )
-        yield compare(lake, day, pi, table=table, delta_version=version, thresholds=here.settings.quality.thresholds())
+        with failures(context):
+            version = lake.version(table)
+            results = [
+                *run_checks(
+                    lake,
+                    day,
+                    pi,
+                    k=here.settings.scoring.k,
+                    vocabulary=written_vocabulary(here, lake, table, day, pi, version),
+                    table=table,
+                    delta_version=version,
+                ),
+                compare(
+                    lake, day, pi, table=table, delta_version=version, thresholds=here.settings.quality.thresholds()
+                ),
+            ]
+        yield from results
 
     return as_promised
 

@@ -1,6 +1,7 @@
 """The event log and the live model to the night's tables of ranked lists, not yet released to anybody."""
 
 import datetime as dt
+import json
 
 import dagster as dg
 import polars as pl
@@ -16,7 +17,7 @@ from multitron_core.session_statistics import statistics_rows
 from multitron_core.swapped_folder import swapped_folder
 from multitron_core.vocabulary import Vocabulary
 from orchestration import models
-from orchestration.assets.ingestion import add_up, add_up_spec, session_gap
+from orchestration.assets.ingestion import add_up, add_up_spec, events_fingerprint, session_gap
 from orchestration.assortment import night_assortment, read_assortment, save_assortment
 from orchestration.metadata import column_schema, counts
 from orchestration.night_lists import NightLists, told_to
@@ -114,6 +115,7 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         day = dt.date.fromisoformat(context.partition_key)
         days = here.settings.sessions.state_days
         with failures(context):
+            made_from = events_fingerprint(shop.lake(), day)  # before the events are read: newer ones are redone
             log = read_event_log(shop.lake(), last=day)
             if log.filter(pl.col("ts").dt.date() == day).head(1).collect().is_empty():
                 raise InputError(
@@ -128,6 +130,12 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
             folder = here.scoring_sessions(day)
             with swapped_folder(folder) as new:
                 sessions.save(new)
+                described = {
+                    "events": made_from,
+                    "vocabulary_hash": sessions.vocabulary_hash,
+                    "sessions": len(sessions),
+                }
+                (new / "made_from.json").write_text(json.dumps(described))
             shop.lake().replace_rows(STATISTICS, statistics_rows(statistics), key={"run_date": day})
         return dg.MaterializeResult(
             check_results=[add_up(statistics)],

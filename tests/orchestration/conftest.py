@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,10 +58,12 @@ def write_raw_events(folder: Path) -> None:
         ]
         events = pl.DataFrame(rows, schema=["session_id", "item_id", "ts"], orient="row")
         orders = events.head(2).with_columns(pl.lit(f"{day}T12:00:00").alias("ts"), event_type=pl.lit("order"))
-        pl.concat([events.with_columns(event_type=pl.lit("click")), orders]).write_csv(folder / f"events-{day}.csv")
+        file = folder / f"events-{day}.csv"
+        pl.concat([events.with_columns(event_type=pl.lit("click")), orders]).write_csv(file)
+        os.utime(file, (0, 0))  # long ago: no longer on its way
 
 
-def write_random_model(folder: Path) -> None:
+def write_random_model(folder: Path, *, version: str = "random") -> None:
     """A model folder as training writes it, with random weights and what it measured at three preferences."""
     torch.manual_seed(0)
     config = ModelConfig(items=ITEMS, dimension=16, max_length=10, item_scale=1.0)
@@ -68,12 +71,13 @@ def write_random_model(folder: Path) -> None:
     folder.mkdir(parents=True)
     save_file(MultiTRON(config).state_dict(), folder / "weights.safetensors")
     vocabulary.save(folder / "vocabulary.parquet")
-    described = {"model": dataclasses.asdict(config), "vocabulary_hash": vocabulary.hash, "version": "random"}
+    described = {"model": dataclasses.asdict(config), "vocabulary_hash": vocabulary.hash, "version": version}
     (folder / "config.json").write_text(json.dumps({**described, "training": {}}))
     pl.DataFrame(
         {
             "pi_order": [0.0, 0.5],
             "click_recall_20": [0.50, 0.49],
+            "order_recall_20": [0.40, 0.42],
             "order_density": [0.02, 0.03],
             "dominated": [False, False],
         }

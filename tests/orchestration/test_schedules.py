@@ -1,46 +1,38 @@
 from __future__ import annotations
 
 import datetime as dt
+import zoneinfo
 
 import dagster as dg
 import pytest
+from dagster._utils.schedules import schedule_execution_time_iterator
 
 from orchestration.code_location import build_definitions
-from orchestration.schedules import last_whole_day
-from orchestration.shop import Settings, Shop, demo_settings
+from orchestration.schedules import JOB_ASSETS, last_whole_day
+from orchestration.shop import Shop, demo_settings
 
 
-def definitions_of(settings: Settings, tmp_path) -> dg.Definitions:
-    return build_definitions(Shop(home=tmp_path, settings=settings))
+def test_every_asset_of_a_job_exists_and_every_job_has_its_assets(tmp_path) -> None:
+    definitions = build_definitions(Shop(home=tmp_path, settings=demo_settings()))
+    for name, assets in JOB_ASSETS.items():
+        job = definitions.resolve_job_def(name)
+        assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == set(assets)
 
 
-def requests(definitions: dg.Definitions, schedule: str, tick: dt.datetime) -> list[dg.RunRequest]:
-    context = dg.build_schedule_context(scheduled_execution_time=tick, repository_def=definitions.get_repository_def())
-    return list(definitions.resolve_schedule_def(schedule).evaluate_tick(context).run_requests or [])
+@pytest.mark.parametrize("name", ["nightly_housekeeping", "weekly_training"])
+def test_no_hour_of_a_clock_change_takes_or_repeats_a_schedule(name: str, tmp_path) -> None:
+    schedule = build_definitions(Shop(home=tmp_path, settings=demo_settings())).resolve_schedule_def(name)
+    assert isinstance(schedule, dg.ScheduleDefinition)
+    for changes in (dt.date(2026, 3, 29), dt.date(2026, 10, 25)):  # Sundays, in Berlin
+        start = dt.datetime(changes.year, changes.month, changes.day, tzinfo=dt.UTC)
+        assert sum(tick.date() == changes for tick in _ticks(schedule, start)) == 1
 
 
-def test_a_night_is_a_run_for_each_pi(tmp_path) -> None:
-    definitions = definitions_of(demo_settings(), tmp_path)
-    night = requests(definitions, "nightly_scoring", dt.datetime(2026, 1, 9, 2, tzinfo=dt.UTC))
-    assert [request.partition_key for request in night] == [
-        f"2026-01-08|{pi}" for pi in ("0.00", "0.25", "0.50", "0.75", "1.00")
-    ]
-    assert len({request.run_key for request in night}) == 5
-
-
-@pytest.mark.parametrize("schedule", ["nightly_ingestion", "nightly_session_preparation", "morning_completion"])
-def test_a_daily_schedule_asks_for_the_last_whole_day(schedule: str, tmp_path) -> None:
-    definitions = definitions_of(demo_settings(), tmp_path)
-    asked = requests(definitions, schedule, dt.datetime(2026, 1, 5, 6, tzinfo=dt.UTC))
-    assert [request.partition_key for request in asked] == ["2026-01-04"]
-
-
-def test_outside_the_calendar_nothing_is_asked_for_and_the_reason_said(tmp_path) -> None:
-    definitions = definitions_of(demo_settings(), tmp_path)
-    context = dg.build_schedule_context(scheduled_execution_time=dt.datetime(2026, 2, 1, 2, tzinfo=dt.UTC))
-    tick = definitions.resolve_schedule_def("nightly_scoring").evaluate_tick(context)
-    assert not tick.run_requests
-    assert "2026-01-31" in tick.skip_message
+def _ticks(schedule: dg.ScheduleDefinition, start: dt.datetime) -> list[dt.datetime]:
+    ticks = schedule_execution_time_iterator(
+        start.timestamp(), schedule.cron_schedule, schedule.execution_timezone or "UTC"
+    )
+    return [next(ticks) for _ in range(3)]
 
 
 def test_the_last_whole_day_is_a_utc_day_whatever_the_zone() -> None:
@@ -48,3 +40,11 @@ def test_the_last_whole_day_is_a_utc_day_whatever_the_zone() -> None:
     assert last_whole_day(dt.datetime(2026, 6, 10, 2, tzinfo=berlin)) == dt.date(2026, 6, 9)
     assert last_whole_day(dt.datetime(2026, 6, 10, 1, 59, tzinfo=berlin)) == dt.date(2026, 6, 8)
     assert last_whole_day(dt.datetime(2026, 6, 10, 0, tzinfo=dt.UTC)) == dt.date(2026, 6, 9)
+
+
+def test_each_hour_of_a_clock_change_belongs_to_one_night() -> None:
+    zone = zoneinfo.ZoneInfo("Europe/Berlin")
+    for day in (dt.date(2026, 3, 29), dt.date(2026, 10, 25)):
+        midnight = dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
+        hours = [(midnight + dt.timedelta(hours=hour)).astimezone(zone) for hour in range(24)]
+        assert {last_whole_day(hour) for hour in hours} == {day - dt.timedelta(days=1)}

@@ -1,0 +1,278 @@
+"""What became of the last nights: which preferences are published, late or failed, and why.
+
+    python -m orchestration.status [--nights 7] [--json] [--check]
+
+It reads the tables and Dagster's runs, and needs no daemon: it also tells when the daemon does not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime as dt
+import json
+import os
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import dagster as dg
+import polars as pl
+
+from multitron_core.errors import InputError, MultitronError
+from multitron_core.lake import Lake
+from multitron_core.publication import published_night
+from multitron_core.secrets import redacted
+from orchestration.nights import Decision, decide, next_steps, published_rows, read_night
+from orchestration.partitions import night_key
+from orchestration.run_history import PartitionRun, failure_of, rerun_command, runs_of
+from orchestration.schedules import last_whole_day
+from orchestration.shop import HOME_VARIABLE, Shop, load_shop
+
+State = Literal["published", "running", "waiting", "late", "failed"]
+DAEMONS = ("SENSOR", "SCHEDULER", "QUEUED_RUN_COORDINATOR")
+
+
+@dataclass(frozen=True)
+class PreferenceStatus:
+    """One preference of a night.
+
+    Args:
+        pi: its key.
+        state: `published`: all tables, readable as they were checked; `running`: a run is at work; `failed`: a
+            run failed and nothing will start it again; `late`: nothing failed, the deadline
+            is over; `waiting`: it is not yet.
+        why: the reason, empty when published.
+        model_version: of what is published.
+        published_at: when its last table was released (UTC).
+        command: the shell command that does the missing work, empty when there is nothing to be done by hand.
+    """
+
+    pi: str
+    state: State
+    why: str
+    model_version: str | None
+    published_at: dt.datetime | None
+    command: str
+
+
+@dataclass(frozen=True)
+class NightStatus:
+    """A night: its deadline (UTC) and its preferences; `complete` when all are published by one model."""
+
+    day: dt.date
+    deadline: dt.datetime
+    complete: bool
+    preferences: tuple[PreferenceStatus, ...]
+
+
+@dataclass(frozen=True)
+class Status:
+    """The last nights, the newest first, and what is wrong with the daemon (empty: nothing)."""
+
+    nights: tuple[NightStatus, ...]
+    daemon: str
+
+    @property
+    def late(self) -> bool:
+        """Whether a night is beyond its deadline and not whole."""
+        return any(each.state in ("late", "failed") for night in self.nights for each in night.preferences)
+
+
+def status(shop: Shop, instance: dg.DagsterInstance, *, nights: int = 7, now: dt.datetime | None = None) -> Status:
+    """The state of the last nights.
+
+    Args:
+        shop: the shop.
+        instance: its Dagster instance.
+        nights: how many.
+        now: the time to judge lateness by, with a zone; the present when None.
+
+    Raises:
+        InputError: `nights` below 1.
+    """
+    if nights < 1:
+        raise InputError("no night is asked for", where="nights", found=nights, mend="use 1 or more")
+    now = now or dt.datetime.now(dt.UTC)
+    calendar = shop.settings.calendar
+    last = min(last_whole_day(now), calendar.last_day or dt.date.max)
+    days = [last - dt.timedelta(days=back) for back in range(nights)]
+    published = published_rows(shop.tables())
+    told = [
+        night_status(shop, instance, day, now=now, published=published) for day in days if day >= calendar.first_day
+    ]
+    return Status(tuple(told), daemon_problem(instance))
+
+
+def night_status(
+    shop: Shop, instance: dg.DagsterInstance, day: dt.date, *, now: dt.datetime, published: pl.DataFrame
+) -> NightStatus:
+    """The state of one night.
+
+    Args:
+        shop, instance: of the night.
+        day: its run date.
+        now: the time to judge lateness by.
+        published: `nights.published_rows`.
+    """
+    lake = shop.tables()
+    night = read_night(shop, lake, day, published=published)
+    deadline = shop.settings.night.deadline(day)
+    decisions = {each.step.partition: each for each in decide(instance, next_steps(shop, night), night, now)}
+    keys = {pi: str(night_key(day, pi)) for pi in shop.settings.preferences}
+    runs = runs_of(instance, [str(day), *keys.values()])
+    told = []
+    for pi, key in keys.items():
+        rows = published.filter(run_date=day, pi=pi)
+        gone = _unreadable(lake, day, pi, rows)
+        if pi not in night.missing and not gone:
+            state: State = "published"
+            why, command = "", ""
+        else:
+            state, why, command = _unpublished(shop, instance, night.undelivered, decisions, runs, key, now > deadline)
+            if gone:
+                state, why = "failed", f"what was published cannot be read: {gone}"
+                command = command or rerun_command(shop, "scoring", key)
+        versions = rows["model_version"].unique().sort().to_list()
+        told.append(
+            PreferenceStatus(
+                pi=pi,
+                state=state,
+                why=redacted(why),
+                model_version=", ".join(versions) or None,
+                published_at=rows["published_at"].max() if len(rows) else None,  # type: ignore[arg-type]
+                command=command,
+            )
+        )
+    return NightStatus(day, deadline, all(each.state == "published" for each in told), tuple(told))
+
+
+def _unreadable(lake: Lake, day: dt.date, pi: str, rows: pl.DataFrame) -> str:
+    """Why a published partition cannot be read as it was checked; empty when it can."""
+    for table in rows["table_name"].to_list():
+        try:
+            published_night(lake, table, pi, day)
+        except MultitronError as error:
+            return str(error)
+    return ""
+
+
+def _unpublished(
+    shop: Shop,
+    instance: dg.DagsterInstance,
+    undelivered: str,
+    decisions: dict[str, Decision],
+    runs: list[PartitionRun],
+    key: str,
+    late: bool,
+) -> tuple[State, str, str]:
+    """State, reason and command of a preference that is not published."""
+    day = key.partition("|")[0]
+    own = [run for run in runs if run.partition == key and run.job == "scoring"]
+    if any(run.at_work for run in own):
+        return "running", f"run {own[0].run_id} is at work", ""
+    decision = decisions.get(key) or decisions.get(day)
+    # What is upstream of it may have failed; then the newest run of that job says why.
+    job = decision.step.job if decision else "ingestion"
+    same = [run for run in runs if (run.job, run.partition) == (job, key if job == "scoring" else day)]
+    if any(run.at_work for run in same):
+        return "running", f"{job}: run {same[0].run_id} is at work", ""
+    if decision is not None and decision.request is None and decision.failure is None and not decision.at_work:
+        why = decision.why
+    else:
+        why = ""
+    if same and same[0].failed and not (decision and decision.failure and decision.failure.transient and not late):
+        return (
+            "failed",
+            f"{job}: {failure_of(instance, same[0].run_id).what}",
+            rerun_command(shop, job, same[0].partition),
+        )
+    waiting = why or (f"{job} has not run yet" if decision else undelivered) or "nothing is deployed"
+    if decision and decision.failure:
+        waiting = f"{job}: {decision.why}"
+    return ("late" if late else "waiting"), waiting, rerun_command(shop, job, key if job == "scoring" else day)
+
+
+def daemon_problem(instance: dg.DagsterInstance) -> str:
+    """What is wrong with the daemon that starts the nights; empty when nothing is."""
+    if instance.is_ephemeral:
+        return "this instance has no daemon"
+    silent = []
+    states = instance.get_daemon_statuses(list(DAEMONS))
+    for name in DAEMONS:
+        state = states.get(name)
+        if state is None or not state.healthy:
+            beat = state.last_heartbeat if state else None
+            since = f"since {dt.datetime.fromtimestamp(beat.timestamp, dt.UTC):%Y-%m-%d %H:%M} UTC" if beat else "ever"
+            silent.append(f"{name} not seen {since}")
+    return f"the Dagster daemon does not run ({'; '.join(silent)}): no night is started; start it" if silent else ""
+
+
+def as_text(told: Status) -> str:
+    """The status as a person reads it."""
+    lines = []
+    for night in told.nights:
+        states = Counter(each.state for each in night.preferences)
+        summary = "complete" if night.complete else ", ".join(f"{count} {state}" for state, count in states.items())
+        lines.append(f"{night.day}  {summary}  (deadline {night.deadline:%Y-%m-%d %H:%M} UTC)")
+        groups: dict[tuple[Any, ...], list[PreferenceStatus]] = {}
+        for each in night.preferences:
+            groups.setdefault((each.state, each.why, each.model_version), []).append(each)
+        for (state, why, version), same in groups.items():
+            pi = " ".join(each.pi for each in same)
+            times = [each.published_at for each in same if each.published_at]
+            at = f"  {max(times):%m-%d %H:%M}" if state == "published" and times else ""
+            lines.append(f"  {state:<9}  pi {pi}{f'  model {version}' if version else ''}{at}")
+            if why:
+                lines.append(f"             why: {why}")
+            lines += [
+                f"             do:  {command}" for command in dict.fromkeys(each.command for each in same) if command
+            ]
+    if told.daemon:
+        lines.append(told.daemon)
+    return "\n".join(lines) or "there is no night yet"
+
+
+def as_json(told: Status) -> str:
+    """The status as one JSON object."""
+    return json.dumps({**dataclasses.asdict(told), "late": told.late}, default=str, indent=2)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; the exit status is 0, with --check 1 when a night is late or failed, 2 for an error."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m orchestration.status"
+    )
+    parser.add_argument("--home", help=f"the shop's home folder; default ${HOME_VARIABLE}, or var/demo")
+    parser.add_argument("--nights", type=int, default=7, help="how many nights, the newest first")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 when a night is late or failed, or no daemon runs: for cron"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        shop = load_shop(given.home)
+        with instance_of(shop) as instance:
+            told = status(shop, instance, nights=given.nights)
+    except MultitronError as error:
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
+        return 2
+    print(as_json(told) if given.json else as_text(told))
+    return 1 if given.check and (told.late or told.daemon) else 0
+
+
+def instance_of(shop: Shop) -> dg.DagsterInstance:
+    """The Dagster instance of a shop, as DAGSTER_HOME says or in the shop's home.
+
+    Raises:
+        InputError: there is none.
+    """
+    home = os.environ.get("DAGSTER_HOME") or str(shop.dagster_home)
+    if not os.path.exists(os.path.join(home, "dagster.yaml")):
+        raise InputError("there is no Dagster instance", where=home, mend="run `make demo` or `make ui` once")
+    return dg.DagsterInstance.from_config(home)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
