@@ -36,4 +36,8 @@ class ShopResource(dg.ConfigurableResource):
         shop = self.load()
         if shop.scores_in_process:
             return InProcessServer(shop.triton_repository)
-        return TritonServer(repository=shop.triton_repository, urls=shop.triton_urls)
+        return TritonServer(
+            repository=shop.triton_repository,
+            urls=shop.triton_urls,
+            request_timeout=shop.settings.triton.timeout_seconds,
+        )

@@ -27,7 +27,7 @@ from multitron_core.errors import InputError, UnavailableError
 from serving.repository import MODEL_NAME
 from serving.request import LiveModel
 from serving.triton_home import assemble_backend, find_triton_home
-from serving.triton_scorer import TritonScorer, is_unavailable
+from serving.triton_scorer import ANSWER_SECONDS, TritonScorer, is_unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class TritonServer:
             default: environment variable MULTITRON_TRITON_HOME, else `.triton` of the checkout or the current folder.
         start_timeout: seconds until the server must be ready.
         stop_timeout: seconds it has for requests in flight before it is killed.
+        request_timeout: seconds that one scoring request may take.
 
     Raises (on entering):
         InputError: no Triton binary, or a given port is in use.
@@ -72,6 +73,7 @@ class TritonServer:
         triton_home: Path | str | None = None,
         start_timeout: float = 60.0,
         stop_timeout: float = 10.0,
+        request_timeout: float = 300.0,
     ) -> None:
         self.repository = Path(repository).absolute() if repository is not None else None
         self.urls: tuple[str, ...] = (urls,) if isinstance(urls, str) else tuple(urls)
@@ -84,6 +86,7 @@ class TritonServer:
         self._ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
         self._triton_home = triton_home
         self._start_timeout, self._stop_timeout = start_timeout, stop_timeout
+        self._request_timeout = request_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
         self._run_dir: Path | None = None
@@ -167,7 +170,7 @@ class TritonServer:
 
     def scorer(self, *, model_name: str = MODEL_NAME) -> TritonScorer:
         """Who answers scoring requests: the deployed model, over gRPC, on all servers in turn."""
-        return TritonScorer(self.urls, self.client, model_name=model_name)
+        return TritonScorer(self.urls, self.client, model_name=model_name, timeout=self._request_timeout)
 
     def live_model(self, *, model_name: str = MODEL_NAME) -> LiveModel:
         """The metadata call: which model is live.
@@ -303,7 +306,7 @@ class TritonServer:
                     mend=f"the end of its log says why:\n{self.log_tail()}",
                 )
             try:
-                if self.client(url).is_server_live():
+                if self.client(url).is_server_live(client_timeout=ANSWER_SECONDS):
                     return
             except InferenceServerException as error:
                 problem = str(error)

@@ -18,6 +18,9 @@ from serving.request import ONNX_BACKEND, LiveModel, ScoringRequest
 
 logger = logging.getLogger(__name__)
 
+ANSWER_SECONDS = 10.0
+"""How long a server may take to say that it lives and what is deployed; a stopped process would never answer."""
+
 _TYPES = {
     np.dtype(np.int64): "INT64",
     np.dtype(np.int32): "INT32",
@@ -61,7 +64,8 @@ class TritonScorer:
         """
         for url in self._urls:
             try:
-                return live_model_of(self._client(url).get_model_config(self._model_name).config)
+                answer = self._client(url).get_model_config(self._model_name, client_timeout=ANSWER_SECONDS)
+                return live_model_of(answer.config)
             except InferenceServerException as error:
                 # Triton answers UNAVAILABLE for a model that it does not have, too.
                 if not is_unavailable(error) or "unknown model" in error.message():

@@ -12,6 +12,7 @@ import pytest
 
 from orchestration import models
 from orchestration.nights import STEP_TAG, WAITS, missing_of, open_nights, published_rows, read_night
+from orchestration.run_history import failure_of
 from orchestration.sensors import plan
 from orchestration.shop import load_shop
 from serving.deployment import deploy
@@ -123,7 +124,8 @@ def test_what_may_pass_by_itself_is_asked_for_again_later_and_not_for_ever(
         assert len(asked) == 1, attempt
         keys.add(asked[0].run_key)
         assert execute(shop, asked) == [False]
-        assert not [each for each in requests(shop, now) if each.partition_key == f"{FIRST}|0.00"]
+        now = dt.datetime.now(dt.UTC)
+        assert not [each for each in requests(shop, now) if each.partition_key == f"{FIRST}|0.00"], "it waits"
         now += dt.timedelta(hours=1)
     assert len(keys) == 1 + len(WAITS)
     assert not [each for each in requests(shop, now) if each.partition_key == f"{FIRST}|0.00"], "bounded"
@@ -146,7 +148,10 @@ def test_a_model_that_is_deployed_within_a_night_scores_the_whole_night(shop: Sh
     with InProcessServer(loaded.triton_repository) as server:
         deploy(loaded.models / "other", server, golden_pi=GRID, golden_k=K)
     while asked := requests(shop):
-        assert all(execute(shop, asked))
+        assert all(execute(shop, asked)), [
+            failure_of(shop.instance, record.dagster_run.run_id)
+            for record in shop.instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        ]
     assert shop.lake.publications()["model_version"].unique().to_list() == ["other"]
 
 

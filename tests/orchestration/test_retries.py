@@ -2,7 +2,7 @@ import dagster as dg
 import pytest
 
 from multitron_core.errors import InputError, UnavailableError
-from orchestration.retries import MAX_RETRIES, failures
+from orchestration.retries import KIND, MAX_RETRIES, PERMANENT, failures
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,5 @@ def test_a_permanent_failure_shows_its_parts() -> None:
         "where": "f.csv:3",
         "found": "x;y",
         "mend": "mend it",
+        KIND: PERMANENT,
     }

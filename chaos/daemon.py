@@ -1,0 +1,110 @@
+"""A real Dagster daemon over a home, that can be killed and started again."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import dagster as dg
+
+from chaos.shop import ROOT, environment
+from orchestration.instance import prepare_instance
+from orchestration.nights import published_rows, read_night
+from orchestration.shop import load_shop
+
+
+class Daemon:
+    """Context manager: `dagster-daemon run` in a process group of its own.
+
+    Args:
+        home: the shop's.
+        env: more of its environment.
+    """
+
+    def __init__(self, home: Path, **env: str) -> None:
+        self.home = home
+        prepared = prepare_instance(load_shop(home))
+        self._environment = environment(**prepared, **env)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Daemon:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start it; its log goes to <home>/daemon.log."""
+        with (self.home / "daemon.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "dagster._daemon", "run", "-w", str(ROOT / "workspace.yaml")],
+                cwd=ROOT,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """kill -9 of the daemon, and of the code server that it started; runs that it started live on."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        children = [
+            int(child)
+            for child in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        ]
+        self._process.kill()
+        self._process.wait()
+        for child in children:
+            try:
+                os.kill(child, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def command(self, *words: str) -> str:
+        """A command of `dagster` over the same home."""
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("dagster")), *words, "-w", str(ROOT / "workspace.yaml")],
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"dagster {' '.join(words)}: {done.stdout[-1000:]}{done.stderr[-2000:]}")
+        return done.stdout
+
+    def turn_on(self, *sensors: str) -> None:
+        """Start sensors, as a person does in the UI."""
+        for name in sensors:
+            self.command("sensor", "start", name)
+
+    def instance(self) -> dg.DagsterInstance:
+        """The Dagster instance of the home."""
+        return dg.DagsterInstance.from_config(str(load_shop(self.home).dagster_home))
+
+    def wait_until_complete(self, day: dt.date, *, timeout: float) -> None:
+        """Wait until a night is complete.
+
+        Raises:
+            TimeoutError: it was not.
+        """
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            here = load_shop(self.home)
+            lake = here.tables()
+            night = read_night(here, lake, day, published=published_rows(lake))
+            if night.complete:
+                return
+            time.sleep(2)
+        raise TimeoutError(f"the night of {day} is not complete after {timeout:.0f} s: {night}")

@@ -1,0 +1,99 @@
+"""A night of the small shop in a process that can be killed: `python -m chaos.night --home <folder>`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import sys
+from pathlib import Path
+
+import dagster as dg
+
+import orchestration.retries
+from chaos.shop import NIGHT
+from orchestration.code_location import build_definitions
+from orchestration.instance import close_dead_runs, prepare_instance
+from orchestration.partitions import night_key
+from orchestration.run_history import failure_of
+from orchestration.shop import Shop, load_shop
+
+STARTED_BY = "multitron/started_by"
+
+
+def run(shop: Shop, instance: dg.DagsterInstance, job: str, partition: str | None) -> str:
+    """Run a job to its end; gives what an operator sees of its failure, empty when there is none."""
+    result = (
+        build_definitions(shop)
+        .resolve_job_def(job)
+        .execute_in_process(
+            instance=instance,
+            partition_key=partition,
+            tags={STARTED_BY: "chaos"},
+            raise_on_error=False,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+    )
+    return "" if result.success else f"{job}: {failure_of(instance, result.run_id).what}"
+
+
+def whole_night(shop: Shop, instance: dg.DagsterInstance, day: dt.date) -> list[str]:
+    """Ingest, prepare and score a day at every preference; gives what failed."""
+    jobs = [("ingestion", str(day)), ("session_preparation", str(day))]
+    jobs += [("scoring", str(night_key(day, pi))) for pi in shop.settings.preferences]
+    return [said for job, partition in jobs if (said := run(shop, instance, job, partition))]
+
+
+def many_nights(shop: Shop, instance: dg.DagsterInstance, nights: int) -> list[dict[str, float]]:
+    """Whole nights one after the other; gives memory, open files and the size of the tables after each."""
+    told = []
+    for number in range(nights):
+        day = shop.settings.calendar.first_day + dt.timedelta(days=number)
+        failed = whole_night(shop, instance, day)
+        failed += [said for said in [run(shop, instance, "housekeeping_of_tables", None)] if said]
+        if failed:
+            raise SystemExit(f"night {day}: {failed}")
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        lists = [path for path in Path(shop.lake).glob("*recommendations/run_date=*/*/*.parquet")]
+        told.append(
+            {
+                "rss_mb": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
+                "open_files": len(os.listdir("/proc/self/fd")),
+                "lists_mb": sum(path.stat().st_size for path in lists) / 1e6,
+                "files": len(lists),
+            }
+        )
+    return told
+
+
+def main() -> int:
+    """The command line; the exit status is 1 when something failed, and stdout says what."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", required=True)
+    parser.add_argument("--job", choices=["night", "training"], default="night")
+    parser.add_argument("--nights", type=int, help="so many whole nights, and what they cost, as JSON")
+    parser.add_argument("--first-delay", type=float, default=0.2, help="seconds before a step is tried again")
+    parser.add_argument("--after-kill", action="store_true", help="close the runs of a killed process first")
+    given = parser.parse_args()
+    orchestration.retries.FIRST_DELAY = given.first_delay
+    shop = load_shop(given.home)
+    os.environ.update(prepare_instance(shop))
+    with dg.DagsterInstance.get() as instance:
+        if given.nights:
+            print(json.dumps(many_nights(shop, instance, given.nights)))
+            return 0
+        if given.after_kill:
+            close_dead_runs(instance, tag=STARTED_BY, value="chaos")
+        failed = whole_night(shop, instance, NIGHT) if given.job == "night" else _train(shop, instance)
+    print("\n".join(failed), flush=True)
+    return 1 if failed else 0
+
+
+def _train(shop: Shop, instance: dg.DagsterInstance) -> list[str]:
+    said = run(shop, instance, "training", None)
+    return [said] if said else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

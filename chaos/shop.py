@@ -1,0 +1,105 @@
+"""The small shop whose nights are disturbed, and what its tables are."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from multitron_core.errors import InputError
+from multitron_core.simulator import simulate
+from orchestration.checks import LIST_TABLES
+from orchestration.shop import Settings, Shop, load_shop, write_shop
+
+ROOT = Path(__file__).resolve().parents[1]
+NIGHT = dt.date(2026, 3, 29)
+"""The night that is disturbed: of the day that has no 2:30 in Berlin."""
+GRID = ("0.00", "0.50")
+SETTINGS: dict[str, Any] = {
+    "source": {"path": "raw", "format": "table", "files": "events-{date}.csv.gz"},
+    "calendar": {"first_day": NIGHT - dt.timedelta(days=3), "last_day": NIGHT},
+    "sessions": {"split_days": 1, "state_days": 1},
+    "model": {"training": {"epochs": 4}},
+    "scoring": {"pi": GRID, "k": 10},
+    "triton": {"scorer": "in_process"},
+}
+
+
+def environment(**more: str) -> dict[str, str]:
+    """What a process of the shop sees of this one's environment, and more."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MULTITRON_", "DAGSTER_"))}
+    triton = {name: os.environ[name] for name in ("MULTITRON_TRITON_HOME",) if name in os.environ}
+    return {**kept, **triton, "OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(ROOT), **more}
+
+
+def start(home: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
+    """A process of `chaos.night` over a home."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "chaos.night", "--home", str(home), *arguments],
+        cwd=ROOT,
+        env=environment(**env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str]:
+    """Its exit status, and what it said of failures."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out.strip() or err.strip()[-2000:]
+
+
+def night(home: Path, *arguments: str, **env: str) -> tuple[int, str]:
+    """`start` and `finish`."""
+    return finish(start(home, *arguments, **env))
+
+
+def make_base(home: Path, *, sessions: int = 2_000, items: int = 300) -> Path:
+    """A home whose model is trained and deployed, and whose last night is still to come."""
+    from orchestration.work import deploy_model, measure_model, prepare_training, train_model  # imports torch
+    from serving.deployment import deploy
+    from serving.in_process import InProcessServer
+
+    write_shop(home, Settings.model_validate(SETTINGS))
+    shop = load_shop(home)
+    first = shop.settings.calendar.first_day
+    for file in simulate(home / "raw", sessions=sessions, items=items, days=4, first_day=first).files:
+        os.utime(file, (0, 0))
+    from multitron_core.event_log import ingest
+    from orchestration.assets.ingestion import raw_source
+
+    ingest(raw_source(shop), shop.tables(), first, NIGHT - dt.timedelta(days=1))
+    prepare_training(shop)
+    folder = train_model(shop)
+    measure_model(shop, folder)
+    with InProcessServer(shop.triton_repository) as server:
+        try:
+            deploy_model(shop, folder, server)
+        except InputError:  # the gate asks more of it than four epochs give: here only its answers matter
+            deploy(folder, server, golden_pi=GRID, golden_k=10)
+    return home
+
+
+def digest(shop: Shop | Path) -> dict[str, str]:
+    """What readers get of the night: a hash of the published rows of each table and preference, or `none`."""
+    shop = load_shop(shop) if isinstance(shop, Path) else shop
+    lake = shop.tables()
+    found = {}
+    for table in LIST_TABLES:
+        for pi in shop.settings.preferences:
+            try:
+                rows = lake.read_recommendations(pi, NIGHT, table=table)
+            except InputError:
+                found[f"{table} {pi}"] = "none"
+                continue
+            key = [name for name in rows.columns if name in ("session_id", "for_item_id", "audience")]
+            rows = rows.sort(*key, "rank").with_columns(pl.col("score").round(4))
+            found[f"{table} {pi}"] = hashlib.sha256(rows.write_csv().encode()).hexdigest()[:16]
+    return found
