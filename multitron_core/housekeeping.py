@@ -17,6 +17,7 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
+from multitron_core import keyed_rows
 from multitron_core.errors import InputError, UnavailableError
 from multitron_core.publication import publications, replaced_publications
 from multitron_core.table_contracts import PUBLISHED, contracts
@@ -121,8 +122,8 @@ def _old_nights(table: str, first_kept: date, latest: list[tuple[str, str, date]
     predicate = f"run_date < '{first_kept.isoformat()}'"
     for name, pi, night in latest:
         if night < first_kept and table in (PUBLISHED, name):
-            this_table = f" AND table_name = '{name}'" if table == PUBLISHED else ""
-            predicate += f" AND NOT (run_date = '{night.isoformat()}' AND pi = '{pi}'{this_table})"
+            kept = {"run_date": night, "pi": pi} | ({"table_name": name} if table == PUBLISHED else {})
+            predicate += f" AND NOT ({keyed_rows.predicate(kept)})"
     return predicate
 
 

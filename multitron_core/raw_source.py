@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
@@ -40,7 +40,7 @@ class RawSource:
     max_reject_share: float = 0.01
     max_late_days: int = LATE_DAYS
     orders_required: bool = True
-    storage_options: dict[str, str] | None = None
+    storage_options: dict[str, str] | None = field(default=None, repr=False)  # secrets
 
     def __post_init__(self) -> None:
         get_format(self.format)

@@ -26,8 +26,11 @@ def newest(shop: Shop) -> Path:
     """
     pointer = shop.models / "newest.json"
     try:
-        return shop.models / json.loads(pointer.read_text())["folder"]
-    except (OSError, ValueError, KeyError) as error:
+        name = json.loads(pointer.read_text())["folder"]
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+            raise ValueError(f"not the name of a folder below {shop.models}: {name!r}")
+        return shop.models / name
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             "no trained model", where=pointer, found=str(error), mend="materialize the asset `model`"
         ) from error
