@@ -10,7 +10,7 @@ TESTS ?= tests
 # Threads that spin while they wait take the cores from those that work, as soon as two processes share them.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help demo ui test test-fast lint format docs bench clean install lock
+.PHONY: help demo ui test test-fast lint format docs bench clean install lock chaos week borders
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make lint    ruff and mypy         make format      let ruff mend"
 	@echo "make docs    write docs/reference.md from the code"
 	@echo "make bench   every benchmark, small sizes"
+	@echo "make chaos   faults into the nights of a small shop (15 min)   make week   seven nights through the real daemon"
 	@echo "make clean   remove the environment and everything that was made"
 
 install: .venv/installed .triton/installed
@@ -56,6 +57,18 @@ test: install
 
 test-fast: install
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
+
+# Faults into nights of a small shop; bounded to about a quarter of an hour.
+chaos: install
+	$(RUN) -m chaos $(if $(ONLY),--only "$(ONLY)")
+
+# Seven nights through the real daemon, a fault each.
+week: install
+	$(RUN) -m chaos.week
+
+# The property tests of the input borders, ten thousand cases.
+borders: install
+	MULTITRON_BORDER_CASES=$${MULTITRON_BORDER_CASES:-10000} $(RUN) -m pytest tests/borders
 
 lint: install
 	$(RUN) -m ruff check .

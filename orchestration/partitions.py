@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import dagster as dg
 
 from multitron_core.errors import InputError
+from multitron_core.keyed_rows import checked_date
+from multitron_core.preference import pi_key
 from orchestration.shop import Settings
 
 
@@ -45,4 +47,4 @@ def night_of(key: str) -> tuple[dt.date, str]:
     """
     if not isinstance(key, dg.MultiPartitionKey):
         raise InputError("not the partition key of a night", found=key, mend='use "<date>|<pi>", "2026-01-08|0.50"')
-    return dt.date.fromisoformat(key.keys_by_dimension["date"]), key.keys_by_dimension["pi"]
+    return checked_date(key.keys_by_dimension["date"]), pi_key(key.keys_by_dimension["pi"])

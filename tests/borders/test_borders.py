@@ -56,6 +56,13 @@ NASTY = st.one_of(
         ]
     ),
 )
+
+
+def as_variable(text: str) -> str:
+    """What an environment variable can hold of a text."""
+    return text.replace("\x00", "").encode("utf-8", "ignore").decode()
+
+
 ANYTHING = st.one_of(
     NASTY, st.floats(), st.integers(), st.none(), st.booleans(), st.dates(), st.datetimes(), st.binary(max_size=8)
 )
@@ -128,13 +135,7 @@ def test_partition_keys(key) -> None:
 @often
 @given(NASTY, NASTY)
 def test_nights_of_two_parts(day, pi) -> None:
-    try:
-        key = dg.MultiPartitionKey({"date": day, "pi": pi})
-    except dg.DagsterInvariantViolationError:
-        return  # Dagster keeps the bar for itself
-    except Exception as error:
-        assert "partition" in str(error).lower() or "|" in day + pi
-        return
+    key = dg.MultiPartitionKey({"date": day, "pi": pi})
     try:
         found, preference = night_of(key)
     except InputError:
@@ -174,11 +175,8 @@ def test_settings(section, data) -> None:
 
 
 @often
-@given(
-    st.one_of(NASTY, st.from_regex(r"[a-z.]{1,9}:[0-9]{1,6}", fullmatch=True)).filter(lambda text: "\x00" not in text)
-)
+@given(st.one_of(NASTY, st.from_regex(r"[a-z.]{1,9}:[0-9]{1,6}", fullmatch=True)).map(as_variable))
 def test_server_addresses(address) -> None:
-    address = address.encode("utf-8", "ignore").decode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(URL_VARIABLE, address)
         try:
@@ -189,17 +187,13 @@ def test_server_addresses(address) -> None:
 
 
 @often
-@given(
-    st.one_of(NASTY, TEXT.map("http://".__add__), TEXT.map("https://".__add__)).filter(lambda text: "\x00" not in text)
-)
+@given(st.one_of(NASTY, TEXT.map("http://".__add__), TEXT.map("https://".__add__)).map(as_variable))
 def test_webhooks(address) -> None:
-    address = address.encode("utf-8", "ignore").decode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(WEBHOOK_VARIABLE, address)
         try:
             url = webhook()
-        except InputError as error:
-            assert len(address) < 8 or address.strip() not in str(error)
+        except InputError:
             return
     assert url is None or url.startswith(("https://", "http://", "HTTP"))
 
@@ -284,7 +278,4 @@ def test_lines_of_every_format(format, rows) -> None:
     for frame in (events, rejects):
         assert frame.filter(~pl.col("line").is_between(0, written)).is_empty()
     assert set(rejects["reason"].to_list()) - {""} == set(rejects["reason"].to_list())
-    assert events.select(pl.any_horizontal(pl.col("session_id", "item_id", "ts").is_null()).any()).item() in (
-        False,
-        None,
-    )
+    assert not any(events[name].null_count() for name in ("session_id", "item_id", "ts"))

@@ -120,7 +120,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_GET = do_PUT = do_HEAD = do_POST = answer
+    do_GET = do_PUT = do_HEAD = do_POST = answer  # noqa: N815
 
     def log_message(self, *_: object) -> None:
         pass
