@@ -122,9 +122,9 @@ def _old_nights(table: str, first_kept: date, latest: list[tuple[str, str, date]
     predicate = f"run_date < '{first_kept.isoformat()}'"
     for name, pi, night in latest:
         if night < first_kept and table in (PUBLISHED, name):
-            kept: dict[str, date | str] = {"run_date": night, "pi": pi} | (
-                {"table_name": name} if table == PUBLISHED else {}
-            )
+            kept: dict[str, date | str] = {"run_date": night, "pi": pi}
+            if table == PUBLISHED:
+                kept["table_name"] = name
             predicate += f" AND NOT ({keyed_rows.predicate(kept)})"
     return predicate
 

@@ -127,7 +127,7 @@ class Night(_Section):
     """When a night begins, when it has to be there, and how long it is made up for; hours count from the day's end."""
 
     begins_hours: Annotated[float, Field(ge=0, le=48)] = 1.0
-    deadline_hours: Annotated[float, Field(gt=0, le=72)] = 6.0
+    deadline_hours: Annotated[float, Field(gt=0, le=336)] = 6.0
     catch_up_days: Annotated[int, Field(ge=1, le=60)] = 3
 
     @model_validator(mode="after")

@@ -1,0 +1,302 @@
+"""`make week`: seven nights through the real Dagster daemon, five pi each, a fault a night, and what `status` says.
+
+Time is moved by the deadline: the days lie in the past week, each is delivered when its turn comes, and the deadline of
+its night lies so many hours after the day's end that it is some minutes away. Daemon, sensors, runs, Triton server,
+tables and webhook are the real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import http.server
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from chaos import shop as small
+from chaos.daemon import Daemon
+from multitron_core.preference import DEFAULT_GRID
+from multitron_core.simulator import simulate
+from orchestration.run_history import AT_WORK
+from orchestration.shop import Settings, load_shop, write_shop
+from orchestration.status import NightStatus, status
+from serving.server import TritonServer
+
+DAYS = 7
+SENSORS = ("nights", "failed_runs", "missing_preferences")
+
+
+@dataclass
+class Webhook:
+    """A server on loopback that keeps the alerts that it is sent."""
+
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+    url: str = ""
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Webhook]:
+        kept = self.alerts
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                kept.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{server.server_port}/"
+        try:
+            yield self
+        finally:
+            server.shutdown()
+
+
+@dataclass(frozen=True)
+class Week:
+    """What the faults work on."""
+
+    home: Path
+    daemon: Daemon
+    hook: Webhook
+    server: TritonServer
+    patience: float
+
+    def night(self, day: dt.date) -> NightStatus:
+        """What `status` says of a night now."""
+        here = load_shop(self.home)
+        with self.daemon.instance() as instance:
+            return next(night for night in status(here, instance, nights=DAYS).nights if night.day == day)
+
+    def alerts(self, day: dt.date, kind: str) -> list[dict[str, Any]]:
+        """The alerts of a kind that name a day."""
+        return [alert for alert in self.hook.alerts if alert["kind"] == kind and str(day) in (alert["partition"] or "")]
+
+    def wait(self, what: str, holds: Callable[[], bool]) -> None:
+        """Wait until something holds.
+
+        Raises:
+            TimeoutError: it does not within the patience.
+        """
+        end = time.monotonic() + self.patience
+        while not holds():
+            if time.monotonic() > end:
+                raise TimeoutError(what)
+            time.sleep(2)
+
+    def complete(self, day: dt.date) -> None:
+        """Wait until a night is complete."""
+        self.wait(f"the night of {day} is complete", lambda: self.night(day).complete)
+
+    def deliver(self, day: dt.date) -> Path:
+        """Put a day's file in its place, as if it had been there for a while."""
+        file = self.home / "raw" / f"events-{day}.csv.gz"
+        shutil.copy(self.home / "deliveries" / file.name, file)
+        os.utime(file, (0, 0))
+        return file
+
+    def running(self, job: str) -> int | None:
+        """The process of a run of a job that is at work, None when there is none."""
+        with self.daemon.instance() as instance:
+            import dagster as dg
+
+            ids = [run.run_id for run in instance.get_runs(dg.RunsFilter(job_name=job, statuses=list(AT_WORK)))]
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                said = (process / "cmdline").read_bytes().decode(errors="replace")
+                if "execute_run" in said and any(run_id in said for run_id in ids):
+                    return int(process.name)
+        return None
+
+
+def undisturbed(week: Week, day: dt.date) -> str:
+    """Nothing."""
+    week.deliver(day)
+    week.complete(day)
+    return "complete"
+
+
+def late_files(week: Week, day: dt.date) -> str:
+    """Files that come after the deadline."""
+    week.wait("the alert of missing preferences", lambda: bool(week.alerts(day, "preferences_missing")))
+    night = week.night(day)
+    assert {each.state for each in night.preferences} == {"late"}, night
+    assert "no table file" in night.preferences[0].why
+    lake = load_shop(week.home).tables()
+    assert lake.publications().filter(run_date=day).is_empty(), "yesterday's data was scored as today's"
+    week.deliver(day)
+    week.complete(day)
+    week.wait("the all-clear", lambda: bool(week.alerts(day, "night_complete")))
+    return "alert preferences_missing, status late; complete after the files came, alert night_complete"
+
+
+def bad_file(week: Week, day: dt.date) -> str:
+    """A file of damaged lines, mended after the alert."""
+    file = week.deliver(day)
+    good = file.read_bytes()
+    rows = pl.read_csv(file, infer_schema=False)
+    rows.with_columns(ts=pl.lit("yesterday")).write_csv(file.with_suffix(""))
+    os.utime(file.with_suffix(""), (0, 0))
+    file.unlink()
+    week.wait("the alert of the failed run", lambda: bool(week.alerts(day, "run_failed")))
+    night = week.night(day)
+    assert {each.state for each in night.preferences} == {"failed"}, night
+    file.with_suffix("").unlink()
+    file.write_bytes(good)
+    os.utime(file, (0, 0))
+    week.complete(day)
+    return (
+        f"alert run_failed ({week.alerts(day, 'run_failed')[0]['error'][:60]}…), status failed; complete after the mend"
+    )
+
+
+def run_killed(week: Week, day: dt.date) -> str:
+    """kill -9 of a scoring run."""
+    week.deliver(day)
+    found: list[int] = []
+
+    def at_work() -> bool:
+        process = week.running("scoring")
+        found.extend([process] if process else [])
+        return bool(found)
+
+    week.wait("a scoring run at work", at_work)
+    time.sleep(4)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(found[0], signal.SIGKILL)
+    week.complete(day)
+    return "complete: the instance started the killed run again"
+
+
+def daemon_killed(week: Week, day: dt.date) -> str:
+    """kill -9 of the daemon."""
+    week.deliver(day)
+    time.sleep(25)
+    week.daemon.kill()
+    time.sleep(5)
+    week.daemon.start()
+    week.complete(day)
+    return "complete after its restart"
+
+
+def server_away(week: Week, day: dt.date) -> str:
+    """A Triton server that stands still for a while."""
+    week.deliver(day)
+    week.wait("a scoring run at work", lambda: week.running("scoring") is not None)
+    assert week.server.process_id is not None
+    os.kill(week.server.process_id, signal.SIGSTOP)
+    time.sleep(15)
+    os.kill(week.server.process_id, signal.SIGCONT)
+    week.complete(day)
+    return "complete: it was waited out"
+
+
+def half_a_day(week: Week, day: dt.date) -> str:
+    """A delivery that has lost nine tenths of its sessions: it must not be published."""
+    file = week.deliver(day)
+    rows = pl.read_csv(file, infer_schema=False)
+    rows.filter(pl.col("session_id").hash() % 10 == 0).write_csv(file.with_suffix(""))
+    os.utime(file.with_suffix(""), (0, 0))
+    file.unlink()
+    week.wait("the alert of the failed run", lambda: bool(week.alerts(day, "run_failed")))
+    week.wait("every preference failed", lambda: {each.state for each in week.night(day).preferences} == {"failed"})
+    return f"not published; alert run_failed ({week.alerts(day, 'run_failed')[0]['error'][:80]}…), status failed"
+
+
+FAULTS = (undisturbed, late_files, run_killed, bad_file, daemon_killed, server_away, half_a_day)
+
+
+def make_week(home: Path) -> list[dt.date]:
+    """A shop with a live model and seven nights to come, the last of them yesterday."""
+    small.make_base(home)
+    today = dt.datetime.now(dt.UTC).date()
+    days = [today - dt.timedelta(days=back) for back in range(DAYS, 0, -1)]
+    shutil.rmtree(home / "raw")
+    shutil.rmtree(home / "lake")
+    simulate(home / "deliveries", sessions=600 * DAYS, items=300, days=DAYS, first_day=days[0])
+    (home / "raw").mkdir()
+    return days
+
+
+def settings(days: list[dt.date], tonight: dt.date, minutes: float) -> Settings:
+    """The shop's settings as of a night, whose deadline is so many minutes away."""
+    end = dt.datetime.combine(tonight, dt.time(), dt.UTC) + dt.timedelta(days=1)
+    hours = (dt.datetime.now(dt.UTC) - end) / dt.timedelta(hours=1) + minutes / 60
+    return Settings.model_validate(
+        {
+            **small.SETTINGS,
+            "calendar": {"first_day": days[0], "last_day": days[-1]},
+            "scoring": {"pi": DEFAULT_GRID, "k": 10},
+            "triton": {"scorer": "triton", "timeout_seconds": 60.0},
+            "night": {"begins_hours": 0.0, "deadline_hours": hours, "catch_up_days": DAYS},
+        }
+    )
+
+
+def main() -> int:
+    """The command line; 1 when a night did not end as it should."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patience", type=float, default=600, help="seconds to wait for what a night must come to")
+    parser.add_argument("--nights", type=int, default=DAYS, help="only the first nights")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="multitron-week-") as folder, Webhook().listening() as hook:
+        return run(Path(folder) / "shop", hook, given.patience, given.nights)
+
+
+def run(home: Path, hook: Webhook, patience: float, nights: int) -> int:
+    """The week; prints a line a night, and at the end the last word of `status`."""
+    days = make_week(home)
+    write_shop(home, settings(days, days[0], 5))
+    wrong = 0
+    print("night | fault | seconds | ended", flush=True)
+    with TritonServer(load_shop(home).triton_repository) as server:
+        environment = {"MULTITRON_ALERT_WEBHOOK": hook.url, "MULTITRON_TRITON_URL": server.url}
+        with Daemon(home, **environment) as daemon:
+            daemon.turn_on(*SENSORS)
+            week = Week(home, daemon, hook, server, patience)
+            for day, fault in list(zip(days, FAULTS, strict=True))[:nights]:
+                write_shop(home, settings(days, day, 1 if fault is late_files else 30))
+                began = time.monotonic()
+                try:
+                    ended = fault(week, day)
+                except (AssertionError, TimeoutError) as error:
+                    wrong += 1
+                    ended = f"WRONG: {type(error).__name__} {error}"
+                print(f"{day} | {fault.__doc__} | {time.monotonic() - began:.0f} | {ended}", flush=True)
+            wrong += _last_word(week, days[:nights])
+    print("every night was published or reported" if not wrong else f"{wrong} WRONG")
+    return 1 if wrong else 0
+
+
+def _last_word(week: Week, days: list[dt.date]) -> int:
+    """Whether `status` says of every night what is in the tables."""
+    published = load_shop(week.home).tables().publications()
+    wrong = 0
+    for day in days:
+        night = week.night(day)
+        said = {each.pi for each in night.preferences if each.state == "published"}
+        rows = published.filter(run_date=day).group_by("pi").len().filter(pl.col("len") == 3)
+        wrong += said != set(rows["pi"])
+        states = " ".join(f"{each.pi} {each.state}" for each in night.preferences)
+        print(f"status of {day}: {states}{'' if said == set(rows['pi']) else '  NOT WHAT THE TABLES SAY'}")
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())
