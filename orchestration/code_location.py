@@ -11,6 +11,7 @@ from orchestration.assets.scoring import scoring_assets
 from orchestration.assets.serving import serving_assets
 from orchestration.assets.tables import table_assets
 from orchestration.assets.training import training_assets
+from orchestration.freshness import with_freshness
 from orchestration.partitions import partitions_of
 from orchestration.resources import ShopResource
 from orchestration.schedules import jobs, schedules
@@ -25,16 +26,17 @@ def build_definitions(shop: Shop) -> dg.Definitions:
     """
     partitions = partitions_of(shop.settings)
     released, jobs_by_name = publication(partitions), jobs(partitions)
+    assets = [
+        *ingestion_assets(partitions),
+        *training_assets(),
+        *serving_assets(),
+        *scoring_assets(partitions),
+        live_front_asset(partitions),
+        *released.assets,
+        *table_assets(),
+    ]
     return dg.Definitions(
-        assets=[
-            *ingestion_assets(partitions),
-            *training_assets(),
-            *serving_assets(),
-            *scoring_assets(partitions),
-            live_front_asset(partitions),
-            *released.assets,
-            *table_assets(),
-        ],
+        assets=with_freshness(assets, shop.settings),
         asset_checks=released.checks,
         jobs=list(jobs_by_name.values()),
         schedules=schedules(jobs_by_name),

@@ -372,7 +372,7 @@ def load_shop(home: Path | str | None = None) -> Shop:
             where=path,
             mend=f"run `make demo`, or write a shop.toml and set {HOME_VARIABLE} to its folder",
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError("shop.toml is not TOML", where=path, found=str(error), mend="mend that line") from error
     try:
         return Shop(home=folder, settings=Settings.model_validate(values))

@@ -215,7 +215,7 @@ def test_commands_for_the_shell(home, partition) -> None:
     words = shlex.split(rerun_command(shop, "scoring", partition))
     assert words[0] == f"MULTITRON_HOME={shop.home}"
     assert words[-1] == (partition if partition else words[-1])
-    assert len(words) == (10 if partition else 8)
+    assert len(words) == (11 if partition else 9)
 
 
 @often

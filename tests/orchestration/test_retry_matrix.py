@@ -1,0 +1,150 @@
+"""The retry matrix: each class of fault at each layer, with the number of attempts that is declared."""
+
+from __future__ import annotations
+
+import errno
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+import polars as pl
+import pytest
+import yaml
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
+
+from multitron_core import delta_stream
+from multitron_core.errors import InputError, UnavailableError
+from multitron_core.foreign_errors import as_ours
+from multitron_core.lake import Lake
+from orchestration.instance import _TEMPLATE
+from orchestration.nights import WAITS
+from orchestration.retries import KIND, MAX_RETRIES, PERMANENT, TRANSIENT, failures
+from orchestration.run_history import failure_of
+
+
+@dataclass(frozen=True)
+class Row:
+    """A class of faults: how it is raised, how often a step tries, whether the night asks again."""
+
+    name: str
+    raises: Callable[[], None]
+    step_attempts: int
+    asked_again: bool
+
+
+class Unwell(http.server.BaseHTTPRequestHandler):
+    """An object store that answers 503 to everything."""
+
+    def answer(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+
+    do_GET = do_PUT = do_HEAD = do_POST = answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[dict[str, str]]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Unwell)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield {
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+        "AWS_ALLOW_HTTP": "true",
+        "max_retries": "0",
+        "retry_timeout": "1s",
+    }
+    server.shutdown()
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def run() -> None:
+        raise error
+
+    return run
+
+
+ROWS = (
+    Row("server restarting", raising(UnavailableError("the Triton server does not answer")), 1 + MAX_RETRIES, True),
+    Row("commit conflict", raising(CommitFailedError("a concurrent transaction")), 1 + MAX_RETRIES, True),
+    Row("bad input", raising(InputError("180 of 182 lines are bad")), 1, False),
+    Row("failed gate", raising(InputError("the model is worse than popularity")), 1, False),
+    Row("contract broken", raising(InputError("the table has another contract")), 1, False),
+    Row("full disk", raising(OSError(errno.ENOSPC, "No space left on device", "/lake/x")), 1, False),
+    Row("no right to write", raising(PermissionError(errno.EACCES, "Permission denied", "/lake")), 1, False),
+    Row("a bug", raising(ZeroDivisionError("division by zero")), 1, False),
+)
+
+
+def run_failing(raises: Callable[[], object], instance: dg.DagsterInstance) -> tuple[dg.ExecuteInProcessResult, int]:
+    """The result of a run whose asset raises, and how often the asset was called."""
+    made = []
+
+    @dg.asset
+    def failing(context: dg.AssetExecutionContext) -> None:
+        made.append(1)
+        with failures(context, first_delay=0.01):
+            raises()
+
+    return dg.materialize([failing], raise_on_error=False, instance=instance), len(made)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_each_class_of_fault_has_its_attempts(row: Row) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        result, attempts = run_failing(row.raises, instance)
+        assert not result.success
+        assert attempts == row.step_attempts
+        assert failure_of(instance, result.run_id).transient == row.asked_again
+        event = next(event for event in result.all_events if event.is_step_failure)
+        told = event.step_failure_data.user_failure_data
+        if told is not None:
+            assert told.metadata[KIND].value == (TRANSIENT if row.asked_again else PERMANENT)
+
+
+def test_an_object_store_that_is_unwell_is_tried_again(store: dict[str, str]) -> None:
+    calls = (
+        lambda: DeltaTable("s3://bucket/table", storage_options=store),
+        lambda: Lake("s3://bucket", store).publications(),
+        lambda: pl.scan_delta("s3://bucket/table", storage_options=store).collect(),
+    )
+    for call in calls:
+        with pytest.raises(OSError, match="503") as raised:
+            call()
+        assert isinstance(as_ours(raised.value), UnavailableError)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result, attempts = run_failing(calls[0], instance)
+        assert attempts == 1 + MAX_RETRIES
+        assert failure_of(instance, result.run_id).transient
+
+
+def test_a_lost_race_is_written_again_so_often(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, tries = Lake(tmp_path), []
+
+    def lose(*_: object, **__: object) -> None:
+        tries.append(1)
+        raise CommitFailedError("another commit was faster")
+
+    lake.replace_rows("figures", pl.DataFrame({"a": [1]}))
+    monkeypatch.setattr(delta_stream, "write_deltalake", lose)
+    monkeypatch.setattr(delta_stream.time, "sleep", lambda _: None)
+    with pytest.raises(UnavailableError):
+        lake.replace_rows("figures", pl.DataFrame({"a": [2]}))
+    assert len(tries) == delta_stream.ATTEMPTS == 5
+
+
+def test_a_run_whose_process_died_is_started_again_twice_a_step_that_raised_never() -> None:
+    declared = yaml.safe_load(_TEMPLATE.read_text())
+    assert declared["run_retries"] == {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False}
+    assert declared["run_monitoring"]["enabled"]
+
+
+def test_a_night_asks_again_three_times() -> None:
+    assert [wait.total_seconds() / 60 for wait in WAITS] == [5, 15, 30]
