@@ -1,7 +1,5 @@
 """The retry matrix: each class of fault at each layer, with the number of attempts that is declared."""
 
-from __future__ import annotations
-
 import errno
 import http.server
 import threading
