@@ -24,9 +24,9 @@ def shop(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             assert shop.run("ingestion", str(day)).success
         for pi in ("0.00", "0.50"):
             assert shop.score(DAYS[0], pi).success
-        shop.change(quality={"min_lists": 0.0})
+        shop.change(quality={"min_lists": 0.0, "min_items": 0.0, "min_overlap": 0.0, "max_top_share": 1.0})
         assert shop.score(DAYS[1], "0.00").success
-        shop.change(quality={"min_lists": 0.7})
+        shop.change(quality={})
         assert not shop.score(DAYS[1], "0.50").success, "fewer than half of the lists of the night before"
         yield shop
 
