@@ -273,5 +273,23 @@ def read(home: Path, **options: Any) -> tuple[str, Any]:
     return commands.read(home, **options)
 
 
+@command(
+    """
+    multitron status
+    multitron status --nights 1 --check || echo "look at the night"
+    """
+)
+@click.option("--nights", default=7, show_default=True, help="How many nights, the newest first.")
+@click.option("--check", is_flag=True, help="End with status 1 when a night is late or failed, or no daemon runs.")
+def status(home: Path, nights: int, check: bool) -> tuple[str, Any]:
+    """Tell what became of each night.
+
+    Which preferences are published, late or failed, why, and the command that mends it.
+    """
+    from orchestration import commands
+
+    return commands.status(home, nights=nights, check=check)
+
+
 if __name__ == "__main__":
     main(prog_name="multitron")

@@ -31,6 +31,8 @@ from orchestration.partitions import night_key
 from orchestration.resources import ShopResource
 from orchestration.runs import run_job, scoring_listener, shared_server
 from orchestration.shop import Shop, load_shop
+from orchestration.status import as_json, as_text, instance_of
+from orchestration.status import status as status_of
 from serving.deployment import rollback as make_live_again
 from serving.scorer import Progress
 
@@ -225,6 +227,14 @@ def read(
     if lists.height > limit:
         text += f"\n{lists.height - limit} more rows; --limit shows more, --out writes all"
     return text, _rows(lists.head(limit))
+
+
+def status(home: Path, *, nights: int, check: bool) -> Answer:
+    """`multitron status`."""
+    shop = load_shop(home)
+    with instance_of(shop) as instance:
+        told = status_of(shop, instance, nights=nights)
+    return as_text(told), {**json.loads(as_json(told)), "failed": check and bool(told.late or told.daemon)}
 
 
 def model_folder(shop: Shop, model: str | None) -> Path:
