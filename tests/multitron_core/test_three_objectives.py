@@ -120,7 +120,10 @@ def test_a_front_between_clicks_carts_and_orders(tmp_path):
     recipe = preset.demo().with_objectives(OBJECTIVES)
     assert recipe.training.beta == (0.5, 0.5, 0.5)
     assert recipe.training.validation_pi[-1] == "0.34:0.33:0.33"
-    recipe = recipe.changed(model={"dimension": 16, "layers": 1}, training={"epochs": 6, "uniform_negatives": 64})
+    binary = {"order_loss": "bce", "cart_loss": "bce"}
+    recipe = recipe.changed(
+        model={"dimension": 16, "layers": 1}, training={"epochs": 6, "uniform_negatives": 64, **binary}
+    )
     folder = train(data, recipe, tmp_path / "model", progress=False)
     metrics = pl.read_parquet(folder / "metrics.parquet")
     assert {"train_cart_loss", "validation_cart_loss_0.00:1.00:0.00"} <= set(metrics.columns)
@@ -155,7 +158,7 @@ def test_a_loss_that_ranks_trains_the_ranks_at_its_end(tmp_path):
     recipe = preset.demo().with_objectives(OBJECTIVES)
     recipe = recipe.changed(
         model={"dimension": 8, "layers": 1},
-        training={"epochs": 1, "uniform_negatives": 4, "order_loss": "ordered_softmax", "validation_share": 0.0},
+        training={"epochs": 1, "uniform_negatives": 4, "cart_loss": "bce", "validation_share": 0.0},
     )
     folder = train(data, recipe, tmp_path / "model", progress=False)
     front = evaluate_front(load_model(folder), data.train, 3, config=recipe.training)
