@@ -15,7 +15,7 @@ from multitron_core.secrets import redacted
 
 _FULL = re.compile(r"No space left on device|os error 28\b|Disk quota exceeded|os error 122\b")
 _NOT_ALLOWED = re.compile(r"Read-only file system|os error 30\b|Permission denied|os error 13\b")
-_OBJECT_STORE = re.compile(r"Generic \w+ error|object-store error|Error performing \w+ (list )?request", re.IGNORECASE)
+_OBJECT_STORE = re.compile(r"Generic \w+ error|object-store error|Error performing \w+ ", re.IGNORECASE)
 _PASSES = re.compile(
     r"\b(5\d\d (Internal|Bad|Service|Gateway|Slow|Insufficient)|429 Too Many)|timed? ?out|HTTP error"
     r"|error sending request|Connection (refused|reset)|connect error|dns error|SlowDown",
