@@ -89,7 +89,7 @@ bench: install
 # its ranges are wide, its wheels are gigabytes.
 lock:
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock
-	@build/lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev]'
+	@build/lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev,cluster]'
 	@{ echo "# Every version that the project is built and tested with; \`make lock\` writes this file."; \
 	   build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock
 	@rm -rf build/lock

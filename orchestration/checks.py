@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from dagster import AssetCheckEvaluation
 
 # Neither has a public name; the lock file pins the version that they are tested with.
 from dagster._core.event_api import PartitionKeyFilter
@@ -22,6 +23,7 @@ from multitron_core.errors import InputError
 from multitron_core.lake import Lake
 from multitron_core.night_comparison import NightComparison, Thresholds, compare_nights, objections
 from multitron_core.vocabulary import Vocabulary
+from orchestration.metadata import as_markdown
 from orchestration.partitions import Partitions
 
 LIST_TABLES = ("recommendations", "item_recommendations", "fallback_recommendations")
@@ -36,6 +38,7 @@ CHECKS = {
 }
 COMPARISON = "like_the_night_before"
 DELTA_VERSION = "delta version"
+WHAT_CHANGED = "what changed"
 REASON = "reason"
 
 
@@ -121,7 +124,7 @@ def compare(
         reasons = [str(error)]
     else:
         reasons = objections(comparison, _for_lists_of(comparison, thresholds))
-        told |= _figures(comparison)
+        told |= {WHAT_CHANGED: as_markdown(beside_the_night_before(comparison)), **_figures(comparison)}
     return dg.AssetCheckResult(
         asset_key=table,
         check_name=COMPARISON,
@@ -139,13 +142,7 @@ def checked_version(instance: dg.DagsterInstance, table: str, partition: str) ->
     """
     found: dict[str, int] = {}
     for name in (*CHECKS, COMPARISON):
-        records = instance.event_log_storage.get_asset_check_execution_history(
-            dg.AssetCheckKey(dg.AssetKey(table), name),
-            limit=1,
-            status=COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
-            partition_filter=PartitionKeyFilter(key=partition),
-        )
-        evaluation = records[0].evaluation if records else None
+        evaluation = _last_evaluation(instance, table, name, partition)
         where = f"{table}, partition {partition}, check {name}"
         if evaluation is None:
             raise InputError(
@@ -170,9 +167,54 @@ def checked_version(instance: dg.DagsterInstance, table: str, partition: str) ->
     return found[COMPARISON]
 
 
+def what_changed(instance: dg.DagsterInstance, table: str, partition: str) -> str:
+    """The partition beside the night before, in Markdown, as its comparison found it the last time that it ran."""
+    evaluation = _last_evaluation(instance, table, COMPARISON, partition)
+    found = evaluation.metadata.get(WHAT_CHANGED) if evaluation else None
+    return str(found.value) if found else "not compared"
+
+
+def _last_evaluation(
+    instance: dg.DagsterInstance, table: str, name: str, partition: str
+) -> AssetCheckEvaluation | None:
+    records = instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(dg.AssetKey(table), name),
+        limit=1,
+        status=COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
+        partition_filter=PartitionKeyFilter(key=partition),
+    )
+    return records[0].evaluation if records else None
+
+
 def _for_lists_of(comparison: NightComparison, thresholds: Thresholds) -> Thresholds:
     """A table of one list has every item once: there no item can take too large a share."""
     return dataclasses.replace(thresholds, max_top_share=1.0) if comparison.lists == 1 else thresholds
+
+
+def beside_the_night_before(comparison: NightComparison) -> pl.DataFrame:
+    """How tonight differs from the night published before: a row a figure, in the words of somebody who reads lists."""
+    before = comparison.before
+    rows = [
+        ("lists", comparison.lists_before, comparison.lists),
+        ("items shown", comparison.items_before, comparison.items),
+        ("share of rows of the most shown 1 % of items", comparison.top_share_before, comparison.top_share),
+        ("lists that only this night has", comparison.lost, comparison.gained),
+        ("lists of both nights that are not the same", None, comparison.changed),
+        ("share of a list's items that were there before", None, comparison.overlap),
+    ]
+    return pl.DataFrame(
+        {
+            "": [name for name, _, _ in rows],
+            str(before) if before else "no night before": [_figure(value) for _, value, _ in rows],
+            str(comparison.run_date): [_figure(value) for _, _, value in rows],
+        }
+    )
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.1%}"
 
 
 def _figures(comparison: NightComparison) -> dict[str, Any]:

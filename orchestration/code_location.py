@@ -12,7 +12,9 @@ from orchestration.assets.serving import serving_assets
 from orchestration.assets.tables import table_assets
 from orchestration.assets.training import training_assets
 from orchestration.freshness import with_freshness
+from orchestration.pages import with_pages
 from orchestration.partitions import partitions_of
+from orchestration.placement import executor
 from orchestration.resources import ShopResource
 from orchestration.schedules import jobs, schedules
 from orchestration.sensors import sensors
@@ -36,10 +38,11 @@ def build_definitions(shop: Shop) -> dg.Definitions:
         *table_assets(),
     ]
     return dg.Definitions(
-        assets=with_freshness(assets, shop.settings),
+        assets=with_pages(with_freshness(assets, shop.settings), shop),
         asset_checks=released.checks,
         jobs=list(jobs_by_name.values()),
         schedules=schedules(jobs_by_name),
         sensors=sensors(jobs_by_name),
+        executor=executor(),
         resources={"shop": ShopResource(home=str(shop.home))},
     )

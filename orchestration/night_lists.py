@@ -82,6 +82,7 @@ class NightLists:
             "dagster/uri": self.lake.uri(committed.table),
             "lists": committed.sessions,
             "model version": self.model_version,
+            "made by": dg.MetadataValue.asset(dg.AssetKey("deployed_model")),
             "assortment": "every item" if self.assortment is None else f"{len(self.assortment)} items",
             "delta version": committed.delta_version,
             "files": committed.files,

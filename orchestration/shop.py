@@ -155,6 +155,13 @@ def _end_of(day: dt.date) -> dt.datetime:
     return dt.datetime.combine(day, dt.time(), dt.UTC) + dt.timedelta(days=1)
 
 
+def _checked_owner(owner: str) -> str:
+    if not re.fullmatch(r"team:.+|[^@\s]+@[^@\s]+\.[^@\s.]{2,}", owner):
+        raise ValueError("an owner is an email address or team:<name>")
+    return owner
+
+
+Owner = Annotated[str, AfterValidator(_checked_owner)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -183,6 +190,30 @@ class Ingestion(_Section):
         return Limits(**self.model_dump())
 
 
+class Owners(_Section):
+    """Who answers for the assets of each group: an email address or `team:<name>`, as Dagster has it."""
+
+    ingestion: Owner = "team:data engineering"
+    training: Owner = "team:data science"
+    serving: Owner = "team:data science"
+    scoring: Owner = "team:data engineering"
+    publication: Owner = "team:data engineering"
+    tables: Owner = "team:data engineering"
+
+    def of(self, group: str) -> str:
+        """The owner of a group of assets."""
+        return str(getattr(self, group, self.ingestion))
+
+
+class Code(_Section):
+    """Where the project's code can be read; assets link to it."""
+
+    repository: str | None = None  # https://<host>/<owner>/<name>; none: links to the files of this machine
+    platform: Literal["github", "gitlab"] = "github"  # how that host writes addresses
+    revision: str = "main"
+    folder: str = "."  # of this project inside the repository
+
+
 class Tables(_Section):
     """Where the tables are, and for how long."""
 
@@ -209,6 +240,8 @@ class Settings(_Section):
     ingestion: Ingestion = Ingestion()
     quality: Quality = Quality()
     tables: Tables = Tables()
+    owners: Owners = Owners()
+    code: Code = Code()
     channels: Annotated[dict[str, dict[str, Any]], AfterValidator(_checked_channels)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -409,6 +442,8 @@ _EXPLANATIONS = {
     "ingestion": "Against a usual day: a day beyond these fails its checks. max_share: of bad lines.",
     "quality": "Against the night before: a night beyond these is not published.",
     "tables": "root: where the tables are, none: lake/ here. keep_days: older nights are deleted.",
+    "owners": "Who answers for each group of assets: an email address or team:<name>.",
+    "code": "repository: https://<host>/<owner>/<name> for links from the assets; none: the files of this machine.",
     "channels": "Who reads which table at which pi, a section [channels.<name>] each.",
 }
 

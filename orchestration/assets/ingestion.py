@@ -14,6 +14,7 @@ from multitron_core.lake import Lake
 from multitron_core.session_statistics import statistics_rows, unaccounted
 from orchestration.metadata import as_markdown, column_schema, counts
 from orchestration.partitions import Partitions
+from orchestration.placement import on_queue
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
 from orchestration.shop import Shop
@@ -63,6 +64,7 @@ def ingestion_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
             dg.AssetCheckSpec(name, asset="events", description=description, blocking=name == "counts_add_up")
             for name, description in CHECKS.items()
         ],
+        op_tags=on_queue("ingestion"),
         description=(
             "The canonical event log: clicks, carts and orders of the day, one Delta partition a day. "
             "Lines that are no events stand in the table `rejects` with file, line and reason, what was counted in "

@@ -10,9 +10,10 @@ import polars as pl
 
 from multitron_core.lake import Lake
 from orchestration.assets.scoring import written_vocabulary
-from orchestration.checks import LIST_TABLES, check_specs, checked_version, compare, run_checks
+from orchestration.checks import LIST_TABLES, check_specs, checked_version, compare, run_checks, what_changed
 from orchestration.metadata import as_markdown
 from orchestration.partitions import Partitions, night_of
+from orchestration.placement import on_queue
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
 
@@ -35,6 +36,7 @@ def publication(partitions: Partitions) -> Publication:
         deps=list(LIST_TABLES),
         group_name=GROUP,
         kinds={"deltalake"},
+        op_tags=on_queue("scoring"),
         description=(
             "The release of a night at one preference, all tables or none: a row each that pins the Delta version that "
             "passed its checks. Readers that ask for the latest night get the latest one published; what has not been "
@@ -53,6 +55,13 @@ def publication(partitions: Partitions) -> Publication:
                 "dagster/row_count": rows.height,
                 "dagster/uri": lake.uri("published"),
                 "published": as_markdown(rows),
+                "made by": dg.MetadataValue.asset(dg.AssetKey("deployed_model")),
+                **{
+                    f"how {table} differ from the night before": dg.MetadataValue.md(
+                        what_changed(context.instance, table, context.partition_key)
+                    )
+                    for table in LIST_TABLES
+                },
             }
         )
 
@@ -65,6 +74,7 @@ def publication(partitions: Partitions) -> Publication:
         ],
         group_name=GROUP,
         kinds={"polars"},
+        op_tags=on_queue("scoring"),
         description="The night as a whole: what was published of each table for each preference.",
     )
     def night(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
@@ -82,6 +92,7 @@ def publication(partitions: Partitions) -> Publication:
         asset=night,
         partitions_def=partitions.days,
         blocking=True,
+        op_tags=on_queue("scoring"),
         description="Every preference of every table is published for this date, a table's with the same number of "
         "lists, and all by one model version.",
     )
@@ -116,6 +127,7 @@ def _checks(partitions: Partitions, table: str) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(
         name=f"{table}_as_promised",
         specs=check_specs(partitions, table),
+        op_tags=on_queue("scoring"),
         description="What the table promises, read back from it; and what changed since the night before.",
     )
     def as_promised(context: dg.AssetCheckExecutionContext, shop: ShopResource) -> Iterator[dg.AssetCheckResult]:

@@ -22,6 +22,7 @@ from orchestration.assortment import night_assortment, read_assortment, save_ass
 from orchestration.metadata import column_schema, counts
 from orchestration.night_lists import NightLists, told_to
 from orchestration.partitions import Partitions, night_of
+from orchestration.placement import on_queue
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
 from orchestration.shop import Shop
@@ -104,6 +105,7 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         kinds={"polars", "numpy"},
         check_specs=[add_up_spec("scoring_sessions")],
+        op_tags=on_queue("ingestion"),
         description=(
             "The sessions that a night scores: those of the last days as of the run date, never later, encoded with "
             "the live model's vocabulary. Prepared once, read by every pi. Items that the model does not know yet are "
@@ -157,6 +159,7 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         deps=["deployed_model"],
         group_name=GROUP,
         kinds={"polars"},
+        op_tags=on_queue("ingestion"),
         description=(
             "The items that the night's lists may hold, from the table that `assortment` of [scoring] names; every "
             "item where it names none. Read once and kept, so that every preference of the night shows the same."
@@ -188,6 +191,7 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         kinds={"triton", "deltalake"},
         pool="triton",
+        op_tags=on_queue("scoring"),
         description=(
             "The k best items of every session, one item a row, for one run date and one preference. The partition is "
             "replaced in one commit, from a stream whose rows are checked before it: readers see the old or the new."
@@ -233,6 +237,7 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         kinds={"triton", "deltalake"},
         pool="triton",
+        op_tags=on_queue("scoring"),
         description=(
             "The k best items beside every item of the live model's vocabulary, itself left out: the item is scored as "
             "a session of one click. For product pages; written and released as `recommendations` is."
@@ -264,6 +269,7 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         deps=[recommendations],
         group_name=GROUP,
         kinds={"polars", "deltalake"},
+        op_tags=on_queue("scoring"),
         description=(
             "The k items for a visitor without history, who is taken for one of the night's sessions drawn at random: "
             "those that the lists of `recommendations` at this preference show most and highest (the mean of "
@@ -280,11 +286,17 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
             scored = partition_files(lake.open("recommendations", source)).filter(run_date=day, pi=pi)
             vocabulary = written_vocabulary(here, lake, "recommendations", day, pi, source)
             night = NightLists(lake, day, pi, k, scored["model_version"][0], vocabulary)
+            item, rank = (dg.TableColumnDep(dg.AssetKey("recommendations"), name) for name in ("item_id", "rank"))
             return night.write(
                 "fallback_recommendations",
                 [rows],
                 keys=rows["audience"].unique(),
-                **{"delta version of `recommendations`": source},
+                **{
+                    "delta version of `recommendations`": source,
+                    "dagster/column_lineage": dg.TableColumnLineage(
+                        {"item_id": [item], "score": [item, rank], "rank": [item, rank]}
+                    ),
+                },
             )
 
     return [scoring_sessions, assortment, recommendations, item_recommendations, fallback_recommendations]

@@ -6,12 +6,14 @@ import dagster as dg
 
 from orchestration import models
 from orchestration.metadata import counts
+from orchestration.placement import on_queue
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
 from orchestration.work import deploy_model
 from serving.deployment import rollback
 
 GROUP = "serving"
+MODEL = dg.MetadataValue.asset(dg.AssetKey("model"))
 
 
 def serving_assets() -> list[dg.AssetsDefinition]:
@@ -22,6 +24,7 @@ def serving_assets() -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         kinds={"triton", "pytorch"},
         pool="triton",
+        op_tags=on_queue("scoring"),
         description=(
             "The version that answers. A new one is loaded beside the live one and asked golden questions. It is "
             "promoted when its lists equal the in-process scorer's, it beats co-visitation, and its front is not worse "
@@ -35,8 +38,10 @@ def serving_assets() -> list[dg.AssetsDefinition]:
             deployment = deploy_model(here, folder, server)
             if deployment is None:
                 live = counts(dataclasses.asdict(server.live_model()))
-                return dg.MaterializeResult(metadata={"live": live, "changed": False})
-        return dg.MaterializeResult(metadata={"live": counts(dataclasses.asdict(deployment)), "changed": True})
+                return dg.MaterializeResult(metadata={"live": live, "changed": False, "model": MODEL})
+        return dg.MaterializeResult(
+            metadata={"live": counts(dataclasses.asdict(deployment)), "changed": True, "model": MODEL}
+        )
 
     return [deployed_model]
 

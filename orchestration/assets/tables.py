@@ -12,6 +12,7 @@ from multitron_core.lake import Lake
 from orchestration import models
 from orchestration.assets.scoring import live_model, live_vocabulary
 from orchestration.metadata import as_markdown
+from orchestration.placement import on_queue
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
 from orchestration.shop import Shop
@@ -26,6 +27,7 @@ def table_assets() -> list[dg.AssetsDefinition]:
         deps=[dg.AssetDep("night", partition_mapping=dg.AllPartitionMapping()), "front"],
         group_name=GROUP,
         kinds={"deltalake"},
+        op_tags=on_queue("scoring"),
         description=(
             "Who reads which table at which preference, from [channels] of shop.toml. A channel moves to another "
             "published preference by this asset alone; while one asks for a preference that is not published, all "
@@ -52,6 +54,7 @@ def table_assets() -> list[dg.AssetsDefinition]:
         deps=[dg.AssetDep("published", partition_mapping=dg.AllPartitionMapping())],
         group_name=GROUP,
         kinds={"deltalake"},
+        op_tags=on_queue("scoring"),
         check_specs=[
             dg.AssetCheckSpec(
                 "publications_readable",

@@ -7,12 +7,29 @@ from multitron_core import pictures
 from orchestration import models
 from orchestration.assets.ingestion import add_up, add_up_spec
 from orchestration.metadata import as_markdown, column_schema, counts, picture
+from orchestration.placement import on_queue
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
 from orchestration.work import FRONT_POINTS, measure_model, prepare_training, preset_of, report_on, train_model
 
 GROUP = "training"
 BEATS_BASELINE = "beats_baseline"
+FRONT_COLUMNS = {
+    "pi_order": "weight on orders",
+    "pi_click": "weight on clicks",
+    "click_loss": "L_c, nats a step: how well the next click is predicted",
+    "order_loss": "L_o, nats a step: how well ordered items are told from others",
+    "click_recall_20": "share of next clicks among the 20 best items, whole catalogue",
+    "click_mrr_20": "mean of 1 / rank of the next click, 0 beyond rank 20",
+    "last_click_recall_20": "click_recall_20 of each session's last click only",
+    "last_click_mrr_20": "click_mrr_20 of each session's last click only",
+    "order_recall_20": "share of next clicks that end in an order among the 20 best",
+    "order_density": "share of the clicks found among the 20 best that end in an order",
+    "recall_x_density": "click_recall_20 times order_density",
+    "dominated": "another preference is at least as good in both losses and better in one",
+    "steps": "next clicks that were measured",
+    "ordered_steps": "of these, clicks on items that were ordered",
+}
 
 
 def training_assets() -> list[dg.AssetsDefinition]:
@@ -23,6 +40,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         kinds={"polars", "numpy"},
         check_specs=[add_up_spec("training_sessions")],
+        op_tags=on_queue("ingestion"),
         description="Sessions of all ingested days, split by time into train and test, as indices of a vocabulary.",
     )
     def training_sessions(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
@@ -46,6 +64,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         kinds={"pytorch"},
         pool="gpu",
+        op_tags=on_queue("gpu"),
         description=(
             "ONE MultiTRON model, trained on sampled preferences pi, so that it answers every trade-off between clicks "
             "and orders. Training the same data with the same settings again gives the folder that is there."
@@ -71,8 +90,8 @@ def training_assets() -> list[dg.AssetsDefinition]:
                 "dagster/uri": str(folder),
                 "model version": models.model_version(folder),
                 "preset": preset_of(here.settings).name,
-                "epochs": as_markdown(metrics),
                 "curves": picture(pictures.training_curves(metrics), "losses by epoch"),
+                "epochs": as_markdown(metrics),
             }
         )
 
@@ -81,6 +100,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         kinds={"pytorch", "matplotlib", "deltalake"},
         pool="gpu",
+        op_tags=on_queue("gpu"),
         description=(
             f"The trade-off that the model learned: {FRONT_POINTS} preferences with losses and exact full-catalogue "
             "metrics on the test sessions, dominated points marked. A row each in the Delta table `fronts`."
@@ -104,12 +124,13 @@ def training_assets() -> list[dg.AssetsDefinition]:
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": table.height,
-                "dagster/column_schema": column_schema(table),
+                "dagster/column_schema": column_schema(table, FRONT_COLUMNS),
                 "dagster/uri": lake.uri("fronts"),
-                "delta version": measured.delta_version,
-                "model version": measured.model_version,
                 "front": picture(image, "click loss against order loss, coloured by the weight on orders"),
                 "metrics": picture(pictures.metrics_picture(table), "metrics against the weight on orders"),
+                "model version": measured.model_version,
+                "made by": dg.MetadataValue.asset(dg.AssetKey("model")),
+                "delta version": measured.delta_version,
                 "table": as_markdown(table),
                 "scored preferences": as_markdown(measured.grid),
                 "hypervolume, normalised": str(volume.normalised),

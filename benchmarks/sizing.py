@@ -1,0 +1,105 @@
+"""What a shop needs, worked out from measured rates: the table of docs/sizing.md.
+
+Reads a file of rates, each with the command that printed it (benchmarks/rates.json), and prints for each shop the
+processor hours, the machines that keep a night within its window, memory and storage. `--json` prints the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+RATES = Path(__file__).with_name("rates.json")
+
+
+@dataclass(frozen=True)
+class Demand:
+    """A shop's night.
+
+    Args:
+        sessions: that a night scores.
+        items: of the catalogue.
+        events: of a day.
+        preferences: pi a night.
+        k: items a list.
+        window_hours: within which a night must be scored.
+        nights: kept in the tables.
+    """
+
+    name: str
+    sessions: float
+    items: float
+    events: float
+    preferences: int = 5
+    k: int = 20
+    window_hours: float = 4.0
+    nights: int = 30
+
+
+OTTO = Demand("OTTO's size", sessions=12.9e6, items=1.8e6, events=220e6 / 28)
+SHOPS = (OTTO, Demand("a hundred times OTTO's sessions", sessions=1.29e9, items=1.8e6, events=100 * 220e6 / 28))
+
+
+def sized(demand: Demand, rates: dict[str, dict]) -> dict[str, float | str]:
+    """What a demand needs.
+
+    The screen over the catalogue is one matrix product a session, so its processor time grows with the items; what
+    does not depend on the catalogue (reading, encoding, writing) is counted as if it did, on the safe side.
+
+    Args:
+        demand: the shop's.
+        rates: by name, `value` each, as in rates.json.
+    """
+    rate = {name: float(each["value"]) for name, each in rates.items()}
+    scored = demand.sessions * demand.preferences
+    scoring = scored / rate["sessions_a_processor_second"] * (demand.items / rate["items_of_that_catalogue"]) / 3600
+    writing = scored * demand.k / 1e6 * rate["writer_seconds_a_million_rows"] / 3600
+    ingestion = demand.events / rate["events_a_processor_second"] / 3600
+    gigabytes = scored * demand.k / 1e6 * rate["megabytes_a_million_rows"] / 1000
+    return {
+        "shop": demand.name,
+        "rows a night": scored * demand.k,
+        "ingestion, processor hours a day": ingestion,
+        "scoring, processor hours a night": scoring,
+        "writing, hours a night": writing,
+        "cores that score within the window": math.ceil(scoring / demand.window_hours),
+        "partitions written at once": math.ceil(writing / demand.window_hours),
+        "tables a night, GB": gigabytes,
+        "tables that are kept, TB": gigabytes * demand.nights / 1000,
+        "training, processor hours an epoch": (
+            demand.sessions / rate["sessions_a_training_step"] * rate["processor_seconds_a_training_step"] / 3600
+        ),
+    }
+
+
+def as_markdown(found: list[dict[str, float | str]]) -> str:
+    """The table of the page: a row a figure, a column a shop."""
+    names = [name for name in found[0] if name != "shop"]
+    lines = ["| | " + " | ".join(str(each["shop"]) for each in found) + " |", "|---|" + "---|" * len(found)]
+    return "\n".join(
+        [*lines, *(f"| {name} | " + " | ".join(_figure(each[name]) for each in found) + " |" for name in names)]
+    )
+
+
+def _figure(value: float | str) -> str:
+    number = float(value)
+    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:,.2g}"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rates", type=Path, default=RATES, help="file of rates")
+    parser.add_argument("--json", action="store_true", help="print the figures instead of the table")
+    parser.add_argument("--small", action="store_true", help="as every benchmark; there is nothing to make smaller")
+    arguments = parser.parse_args()
+    rates = json.loads(arguments.rates.read_text())
+    found = [sized(shop, rates) for shop in SHOPS]
+    print(json.dumps(found, indent=1) if arguments.json else as_markdown(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""A cluster on this machine, of real parts: a Redis broker, a Postgres for the Dagster instance, Celery workers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableRepository  # what `dagster job execute` uses
+
+ROOT = Path(__file__).resolve().parents[2]
+LOOPBACK = "127.0.0.1"
+START_SECONDS = 90.0
+"""A worker imports torch first, on a machine that may be busy."""
+
+
+class MissingPartError(Exception):
+    """What this machine lacks, and how to get it."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(command: Sequence[str], log: Path, **options) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the block and takes its children along, kindly and then not."""
+    with (
+        log.open("ab") as lines,
+        subprocess.Popen(command, stdout=lines, stderr=subprocess.STDOUT, start_new_session=True, **options) as process,
+    ):
+        try:
+            yield process
+        finally:
+            for ending in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    os.killpg(process.pid, ending)
+                    process.wait(30)
+                except ProcessLookupError:
+                    break
+                except subprocess.TimeoutExpired:
+                    continue
+
+
+def wait_until(ready, process: subprocess.Popen[bytes], log: Path, seconds: float = START_SECONDS) -> None:
+    """Wait for a process to be ready; what it said is in the message where it is not."""
+    end = time.monotonic() + seconds
+    while not ready():
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < end, log.read_text()[-3000:]
+        time.sleep(0.1)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections."""
+    with socket.socket() as probe:
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[str]:
+    """A Redis server of its own; gives `redis://host:port`."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        raise MissingPartError("no redis-server on this machine: apt-get install redis-server")
+    port, log = free_port(), folder / "redis.log"
+    command = [
+        binary,
+        "--bind",
+        LOOPBACK,
+        "--port",
+        str(port),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--dir",
+        str(folder),
+    ]
+    with running(command, log) as process:
+        wait_until(lambda: listens(port), process, log)
+        yield f"redis://{LOOPBACK}:{port}"
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """A Postgres cluster of its own; gives its address. As root it runs as the user `postgres`, as it demands."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if not binaries:
+        raise MissingPartError("no Postgres on this machine: apt-get install postgresql")
+    data = folder / "postgres"
+    data.mkdir()
+    as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+    if as_user:
+        shutil.chown(data, "postgres", "postgres")
+        for parent in [folder, *folder.parents]:
+            if parent.stat().st_uid == 0 and parent != Path("/"):
+                parent.chmod(parent.stat().st_mode | 0o011)
+    init = [*as_user, str(binaries[-1] / "initdb"), "-D", str(data), "-A", "trust", "-U", "dagster", "--no-sync"]
+    subprocess.run(init, check=True, capture_output=True, cwd="/")
+    port, log = free_port(), folder / "postgres.log"
+    settings = {"port": port, "listen_addresses": LOOPBACK, "unix_socket_directories": data, "fsync": "off"}
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    with running([*as_user, str(binaries[-1] / "postgres"), "-D", str(data), *options], log, cwd="/") as process:
+        wait_until(lambda: "ready to accept connections" in log.read_text(), process, log)
+        yield f"postgresql://dagster@{LOOPBACK}:{port}/postgres"
+
+
+@contextmanager
+def workers(names: Sequence[str], environment: dict[str, str], folder: Path) -> Iterator[dict[str, Path]]:
+    """Celery workers on every queue, a step at a time each; gives their logs by name."""
+    command = [str(Path(sys.executable).with_name("dagster-celery")), "worker", "start", "-A", "dagster_celery.app"]
+    command += ["-y", str(ROOT / "deploy/celery/celery.yaml"), "-q", "ingestion", "-q", "gpu", "-q", "scoring"]
+    logs = {name: folder / f"worker-{name}.log" for name in names}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.environ['PATH'])}"
+    with ExitStack() as stack:
+        started = {
+            name: stack.enter_context(
+                running(
+                    [*command, "-n", name, "--", "--concurrency", "1"],
+                    log,
+                    cwd=ROOT,
+                    env={**environment, "PATH": path, "C_FORCE_ROOT": "1"},
+                )
+            )
+            for name, log in logs.items()
+        }
+        for name, process in started.items():
+            wait_until(lambda log=logs[name]: " ready." in log.read_text(), process, logs[name])
+        yield logs
+
+
+@contextmanager
+def celery_cluster(home: Path, names: Sequence[str], folder: Path) -> Iterator[dict[str, Path]]:
+    """Broker, instance and workers for a shop, and this process's environment for them; gives the workers' logs.
+
+    Args:
+        home: the shop's; its Dagster instance becomes the one of deploy/celery.
+        names: of the workers.
+        folder: an empty one, for logs and the database.
+
+    Raises:
+        MissingPartError: Redis or Postgres is not installed.
+    """
+    with ExitStack() as stack:
+        broker = stack.enter_context(redis(folder))
+        database = stack.enter_context(postgres(folder))
+        (home / "dagster").mkdir(exist_ok=True)
+        shutil.copyfile(ROOT / "deploy/celery/dagster.yaml", home / "dagster" / "dagster.yaml")
+        ours = {
+            "MULTITRON_HOME": str(home),
+            "DAGSTER_HOME": str(home / "dagster"),
+            "MULTITRON_POSTGRES_URL": database,
+            "MULTITRON_EXECUTOR": "celery",
+            "MULTITRON_CELERY_BROKER": f"{broker}/0",
+            "MULTITRON_CELERY_RESULTS": f"{broker}/1",
+        }
+        environment = {**os.environ, **ours, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        before = {name: os.environ.get(name) for name in ours}
+        os.environ.update(ours)
+        try:
+            with dg.DagsterInstance.get():  # makes the database's tables before two workers try to
+                pass
+            yield stack.enter_context(workers(names, environment, folder))
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+def run_at_once(job: str, keys: Sequence[dg.MultiPartitionKey]) -> list[dg.ExecuteJobResult]:
+    """Runs of a job, one for each partition, all at once; they only wait here, the steps are done by the workers."""
+    found = ReconstructableRepository.for_module("orchestration.definitions", "defs", str(ROOT))
+    reconstructable = found.get_reconstructable_job(job)
+
+    def run(key: dg.MultiPartitionKey) -> dg.ExecuteJobResult:
+        dimensions = {f"dagster/partition/{name}": value for name, value in key.keys_by_dimension.items()}
+        with dg.DagsterInstance.get() as instance:
+            return dg.execute_job(
+                reconstructable,
+                instance=instance,
+                tags={"dagster/partition": str(key), **dimensions},
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+
+    with ThreadPoolExecutor(len(keys)) as threads:
+        return list(threads.map(run, keys))
+
+
+def worker_of(result: dg.ExecuteJobResult) -> dict[str, str]:
+    """Which worker did each step, from the events of a run."""
+    with dg.DagsterInstance.get() as instance:
+        records = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    events = [record.dagster_event for record in records if record.dagster_event]
+    return {
+        str(event.step_key): str(event.event_specific_data.metadata["Celery worker"].value)  # type: ignore[union-attr]
+        for event in events
+        if "Celery worker" in getattr(event.event_specific_data, "metadata", {})
+    }

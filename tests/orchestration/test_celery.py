@@ -1,0 +1,81 @@
+"""The same definitions on a cluster of this machine: Redis, Postgres and two Celery workers, five pi at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+pytest.importorskip("dagster_celery", reason="the extra `cluster` is not installed")
+
+from orchestration.partitions import night_key
+from orchestration.placement import CELERY_SETTINGS
+from tests.orchestration.cluster import ROOT, MissingPartError, celery_cluster, run_at_once, worker_of
+from tests.orchestration.conftest import DAYS, K, copied_shop
+
+FIVE = ["0.00", "0.25", "0.50", "0.75", "1.00"]
+TABLES = ("recommendations", "item_recommendations", "fallback_recommendations")
+
+
+def test_workers_are_told_what_the_executor_is_told() -> None:
+    told = yaml.safe_load((ROOT / "deploy/celery/celery.yaml").read_text())["config_source"]
+    assert {name: told[name] for name in CELERY_SETTINGS} == CELERY_SETTINGS
+
+
+@pytest.mark.slow
+def test_five_preferences_at_once_on_two_workers(deployed_home: Path, tmp_path: Path) -> None:
+    day = DAYS[-1]
+    with (
+        copied_shop(deployed_home, tmp_path / "local") as local,
+        copied_shop(deployed_home, tmp_path / "celery") as shop,
+    ):
+        for each in (local, shop):
+            each.change(scoring={"pi": FIVE, "k": K})
+            each.ingest()
+            assert each.run("session_preparation", str(day)).success
+        for pi in FIVE:
+            assert local.run("scoring", night_key(day, pi)).success
+        folder = tmp_path / "cluster"
+        folder.mkdir()
+        try:
+            with celery_cluster(shop.home, ("one", "two"), folder) as logs:
+                results = run_at_once("scoring", [night_key(day, pi) for pi in FIVE])
+                assert [result.success for result in results] == [True] * 5, _said(logs)
+                by_step = [worker_of(result) for result in results]
+        except MissingPartError as part:
+            pytest.skip(str(part))
+        for table in TABLES:
+            for pi in FIVE:
+                here, there = (each.lake.read_recommendations(pi, day, table=table) for each in (local, shop))
+                assert len(here), (table, pi)
+                assert here.equals(there), (table, pi)
+        counted = ["table_name", "run_date", "pi", "rows", "lists", "checksum"]
+        released = [each.lake.publications().select(counted).sort(counted) for each in (local, shop)]
+        assert released[0].equals(released[1])
+    assert all("published" in steps for steps in by_step)
+    assert {name.split("@")[0].removeprefix("dagster-") for steps in by_step for name in steps.values()} == set(logs)
+    for log in logs.values():
+        assert re.search(r"execute_plan\[.*succeeded", log.read_text()), log
+
+
+def _said(logs: dict[str, Path]) -> str:
+    return "\n".join(log.read_text()[-2000:] for log in logs.values())
+
+
+def test_each_step_names_its_queue(deployed_home: Path) -> None:
+    from orchestration.code_location import build_definitions
+    from orchestration.shop import load_shop
+
+    graph = build_definitions(load_shop(deployed_home)).resolve_asset_graph()
+    queues = {
+        node.key.to_user_string(): node.assets_def.op.tags["dagster-celery/queue"]
+        for node in graph.asset_nodes
+        if isinstance(node.assets_def, dg.AssetsDefinition)
+    }
+    assert queues["model"] == queues["front"] == "gpu"
+    assert queues["events"] == queues["training_sessions"] == queues["scoring_sessions"] == "ingestion"
+    assert queues["recommendations"] == queues["published"] == "scoring"
+    assert set(queues.values()) == {"ingestion", "gpu", "scoring"}

@@ -1,0 +1,80 @@
+"""The Kubernetes manifests against the API's own types, and against the code that they start."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("dagster_k8s", reason="the extra `cluster` is not installed")
+
+import kubernetes.client
+from dagster._config import process_config
+from dagster_k8s.container_context import UserDefinedDagsterK8sConfig
+from dagster_k8s.launcher import K8sRunLauncher
+from dagster_k8s.models import k8s_model_from_dict
+
+from orchestration.placement import on_queue
+from tests.orchestration.cluster import ROOT
+
+TEXT = (ROOT / "deploy/kubernetes/multitron.yaml").read_text()
+DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all(TEXT))
+NAMES = {(each["kind"], each["metadata"]["name"]) for each in DOCUMENTS}
+
+
+def of(kind: str, name: str) -> dict[str, Any]:
+    (found,) = (each for each in DOCUMENTS if (each["kind"], each["metadata"]["name"]) == (kind, name))
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
+def test_every_field_is_one_of_the_api(document: dict[str, Any]) -> None:
+    k8s_model_from_dict(getattr(kubernetes.client, f"V1{document['kind']}"), document)
+
+
+def test_a_misspelt_field_is_found() -> None:
+    wrong = {**of("Service", "multitron-ui"), "spec": {"selectors": {"app": "x"}}}
+    with pytest.raises(Exception, match="selectors"):
+        k8s_model_from_dict(kubernetes.client.V1Service, wrong)
+
+
+def test_what_is_referred_to_is_there() -> None:
+    text = TEXT + yaml.safe_dump(DOCUMENTS)
+    for kind, pattern in (
+        ("ConfigMap", r"configMap(?:Ref)?:\s*\{?\s*name: ([\w-]+)"),
+        ("ServiceAccount", r"serviceAccountName: ([\w-]+)"),
+    ):
+        for name in re.findall(pattern, text):
+            assert (kind, name) in NAMES, name
+    for deployment in (each for each in DOCUMENTS if each["kind"] == "Deployment"):
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        pod = deployment["spec"]["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} <= volumes
+    for service in (each for each in DOCUMENTS if each["kind"] == "Service"):
+        port = service["spec"]["ports"][0]["targetPort"]
+        container = of("Deployment", service["metadata"]["name"])["spec"]["template"]["spec"]["containers"][0]
+        assert port in {each["name"] for each in container["ports"]}
+
+
+def test_the_instance_is_one_that_dagster_takes() -> None:
+    instance = yaml.safe_load(of("ConfigMap", "multitron-instance")["data"]["dagster.yaml"])
+    local = yaml.safe_load((ROOT / "orchestration/dagster.yaml").read_text())
+    assert set(local) <= set(instance)
+    launcher = instance["run_launcher"]["config"]
+    processed = process_config(K8sRunLauncher.config_type(), launcher)
+    assert processed.success, processed.errors
+    assert ("ConfigMap", launcher["instance_config_map"]) in NAMES
+    assert {("ConfigMap", name) for name in launcher["env_config_maps"]} <= NAMES
+    assert launcher["job_image"] in TEXT.split("image: ", 2)[2]
+
+
+@pytest.mark.parametrize("queue", ["ingestion", "gpu", "scoring"])
+def test_a_step_of_each_queue_has_a_pod_of_its_size(queue: str) -> None:
+    pod = UserDefinedDagsterK8sConfig.from_dict(on_queue(queue)["dagster-k8s/config"])  # type: ignore[arg-type]
+    limits = pod.container_config["resources"]["limits"]
+    assert limits["memory"]
+    assert ("nvidia.com/gpu" in limits) == (queue == "gpu")
