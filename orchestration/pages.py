@@ -69,6 +69,10 @@ def how_to_read(asset: str, shop: Shop) -> str:
             f'folder = models.newest(load_shop("{shop.home}"))\nmodel = load_model(folder)'
         ),
         "front": (f'import polars as pl\n{opened}rows = pl.scan_delta(lake.open("fronts")).sort("pi_order").collect()'),
+        "report": (
+            "from orchestration import models\nfrom orchestration.shop import load_shop\n\n"
+            f'html = (models.newest(load_shop("{shop.home}")) / "report.html").read_text()'
+        ),
         "deployed_model": (
             "from serving.repository import ModelRepository, live_model_of\n\n"
             f'live = live_model_of(ModelRepository("{shop.triton_repository}").read_config())'

@@ -151,6 +151,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         kinds={"pytorch", "html"},
         pool="gpu",
+        op_tags=on_queue("gpu"),
         description=(
             "One HTML file for people: the front beside the paper's, metrics against the preference and the baselines, "
             "what the chosen operating point rests on, training curves, lists of real sessions, the data, the settings."

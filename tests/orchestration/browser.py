@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -97,7 +96,7 @@ def dagster_ui(home: Path) -> Iterator[str]:
             _wait_for(address, process, log)
             yield address
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # a shell that runs tests in the background has SIGINT ignored
             process.wait(60)
 
 

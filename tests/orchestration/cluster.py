@@ -115,14 +115,14 @@ def postgres(folder: Path) -> Iterator[str]:
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with running([*as_user, str(binaries[-1] / "postgres"), "-D", str(data), *options], log, cwd="/") as process:
         wait_until(lambda: "ready to accept connections" in log.read_text(), process, log)
-        yield f"postgresql://dagster@{LOOPBACK}:{port}/postgres"
+        yield f"postgresql+psycopg2://dagster@{LOOPBACK}:{port}/postgres"
 
 
 @contextmanager
 def workers(names: Sequence[str], environment: dict[str, str], folder: Path) -> Iterator[dict[str, Path]]:
     """Celery workers on every queue, a step at a time each; gives their logs by name."""
     command = [str(Path(sys.executable).with_name("dagster-celery")), "worker", "start", "-A", "dagster_celery.app"]
-    command += ["-y", str(ROOT / "deploy/celery/celery.yaml"), "-q", "ingestion", "-q", "gpu", "-q", "scoring"]
+    command += ["-y", str(ROOT / "deploy/celery/celery.yaml"), "-q", "ingestion,gpu,scoring"]
     logs = {name: folder / f"worker-{name}.log" for name in names}
     path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.environ['PATH'])}"
     with ExitStack() as stack:

@@ -14,7 +14,7 @@ import kubernetes.client
 from dagster._config import process_config
 from dagster_k8s.container_context import UserDefinedDagsterK8sConfig
 from dagster_k8s.launcher import K8sRunLauncher
-from dagster_k8s.models import k8s_model_from_dict
+from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 
 from orchestration.placement import on_queue
 from tests.orchestration.cluster import ROOT
@@ -24,6 +24,12 @@ DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all(TEXT))
 NAMES = {(each["kind"], each["metadata"]["name"]) for each in DOCUMENTS}
 
 
+def as_type(document: dict[str, Any]) -> object:
+    """A document as the API's own type; a field that it does not have is refused."""
+    model = getattr(kubernetes.client, f"V1{document['kind']}")
+    return k8s_model_from_dict(model, k8s_snake_case_dict(model, document))
+
+
 def of(kind: str, name: str) -> dict[str, Any]:
     (found,) = (each for each in DOCUMENTS if (each["kind"], each["metadata"]["name"]) == (kind, name))
     return found
@@ -31,13 +37,13 @@ def of(kind: str, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
 def test_every_field_is_one_of_the_api(document: dict[str, Any]) -> None:
-    k8s_model_from_dict(getattr(kubernetes.client, f"V1{document['kind']}"), document)
+    as_type(document)
 
 
 def test_a_misspelt_field_is_found() -> None:
     wrong = {**of("Service", "multitron-ui"), "spec": {"selectors": {"app": "x"}}}
     with pytest.raises(Exception, match="selectors"):
-        k8s_model_from_dict(kubernetes.client.V1Service, wrong)
+        as_type(wrong)
 
 
 def test_what_is_referred_to_is_there() -> None:
