@@ -82,6 +82,9 @@ def how_to_read(asset: str, shop: Shop) -> str:
             f'nights = sorted(Path("{shop.home}/sessions/scoring").iterdir())\n'
             "rows = EncodedSessions.load(nights[-1]).to_frame()"
         ),
+        "live_front": (  # the day's own front stands on this page; beside it the one that the model was trained with
+            f'import polars as pl\n{opened}rows = pl.scan_delta(lake.open("fronts")).sort("pi_order").collect()'
+        ),
         "assortment": (
             "from pathlib import Path\n\nimport polars as pl\n\n"
             f'kept = sorted(Path("{shop.home}/sessions/assortment").glob("*.parquet"))\n'
@@ -99,8 +102,15 @@ def how_to_read(asset: str, shop: Shop) -> str:
         "channels": f"import polars as pl\n{table}.collect()",
         "housekeeping": f"{opened}rows = lake.partitions()",
     }
-    said = f"```python\n{snippets[asset]}\n```"
-    if "://" in shop.lake and "lake" in snippets[asset]:
+    # What writes no table has its figures in Dagster's own records, of the instance that DAGSTER_HOME names.
+    recorded = (
+        "import dagster as dg\n\nwith dg.DagsterInstance.get() as instance:\n"
+        f'    event = instance.get_latest_materialization_event(dg.AssetKey("{asset}"))\n'
+        "figures = event.asset_materialization.metadata if event else {}"
+    )
+    snippet = snippets.get(asset, recorded)
+    said = f"```python\n{snippet}\n```"
+    if "://" in shop.lake and "lake" in snippet:
         said += "\nThe store's options come from the environment (AWS_REGION ...), or go in as `Lake(root, {...})`."
     if asset in ("recommendations", "item_recommendations", "fallback_recommendations"):
         return said + "\nThis is the latest night that was checked and released; docs/tables.md has other tools."

@@ -19,6 +19,7 @@ from orchestration.assets.ingestion import session_gap
 from orchestration.assets.scoring import live_model
 from orchestration.metadata import as_markdown
 from orchestration.partitions import Partitions
+from orchestration.placement import on_queue
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
 
@@ -38,6 +39,7 @@ def live_front_asset(partitions: Partitions) -> dg.AssetsDefinition:
         deps=["scoring_sessions", "deployed_model"],
         group_name=GROUP,
         kinds={"pytorch"},
+        op_tags=on_queue("gpu"),
         check_specs=[
             dg.AssetCheckSpec(
                 "front_holds",
