@@ -104,7 +104,8 @@ def simplex_picture(front: pl.DataFrame) -> bytes:
         )
         for corner, place, label in zip(corners, ((0, -0.12), (0, 0.08), (0, -0.12)), names, strict=True):
             axes.text(*(corner + place), f"all weight on {label}s", ha="center", va="center", fontsize=9)
-        axes.set(xlim=(-0.25, 1.25), ylim=(-0.2, 1.02), aspect="equal", title=f"Recall of {name}s by preference")
+        axes.text(0.5, 1.12, f"Recall of {name}s by preference", ha="center", va="center", fontsize=12)
+        axes.set(xlim=(-0.25, 1.25), ylim=(-0.2, 1.18), aspect="equal")
         axes.set_axis_off()
     return _png(figure)
 

@@ -337,7 +337,12 @@ def test_two_processes_train_what_one_does(tmp_path):
     )
     np.testing.assert_allclose(second.to_numpy(), first.to_numpy(), rtol=1e-4, atol=1e-5)
     for name, tensor in weights(one).items():
-        torch.testing.assert_close(weights(two)[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+        other = weights(two)[name]
+        if name.endswith(
+            "attention_in.bias"
+        ):  # softmax ignores the keys' bias: its gradient is rounding, scaled by Adam
+            tensor, other = (torch.cat([each.chunk(3)[i] for i in (0, 2)]) for each in (tensor, other))
+        torch.testing.assert_close(other, tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
