@@ -186,7 +186,7 @@ def run_at_once(job: str, keys: Sequence[dg.MultiPartitionKey]) -> list[dg.Execu
     """Runs of a job, one for each partition, all at once; they only wait here, the steps are done by the workers."""
     found = ReconstructableRepository.for_module("orchestration.definitions", "defs", str(ROOT))
     reconstructable = found.get_reconstructable_job(job)
-    reconstructable.get_definition()  # imported once, here: threads that import the same modules at once can wait for ever
+    reconstructable.get_definition()  # threads that import the same modules at once can wait for ever
 
     def run(key: dg.MultiPartitionKey) -> dg.ExecuteJobResult:
         dimensions = {f"dagster/partition/{name}": value for name, value in key.keys_by_dimension.items()}
