@@ -51,7 +51,7 @@ def test_it_gives_the_lists_of_the_model(tmp_path: Path, shape: dict[str, object
     model_dir = write_model(tmp_path / "model", items=items, **shape)  # type: ignore[arg-type]
     manifest = export_version(model_dir, tmp_path / "1", backend=ONNX_BACKEND, block_items=block_items)
     session = onnxruntime.InferenceSession(tmp_path / "1" / "model.onnx")
-    model = LiveModel("m", 1, "first", manifest.vocabulary_hash, items, manifest.max_length, ONNX_BACKEND)
+    model = LiveModel("m", 1, "first", manifest.vocabulary_hash, items, manifest.max_length, backend=ONNX_BACKEND)
     request = a_request(items, manifest.objectives, manifest.max_length, k)
     inputs, parameters = request_tensors(request, model)
     assert parameters is None
@@ -73,7 +73,7 @@ def test_equal_scores_are_ordered_by_index(tmp_path: Path) -> None:
     save_file(weights, model_dir / "weights.safetensors")
     export_version(model_dir, tmp_path / "1", backend=ONNX_BACKEND, block_items=64)
     session = onnxruntime.InferenceSession(tmp_path / "1" / "model.onnx")
-    model = LiveModel("m", 1, "first", "", 150, 10, ONNX_BACKEND)
+    model = LiveModel("m", 1, "first", "", 150, 10, backend=ONNX_BACKEND)
     one = ScoringRequest(np.ones((2, 3), np.int64), np.array([3, 1]), np.full((2, 2), 0.5, np.float32), 100)
     index, _ = session.run(None, request_tensors(one, model)[0])
     assert index.tolist() == [list(range(1, 101))] * 2
