@@ -74,7 +74,10 @@ def webhook() -> str | None:
     url = os.environ.get(WEBHOOK_VARIABLE, "").strip()
     if not url:
         return None
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:  # brackets that hold no IPv6 address
+        parts = urllib.parse.urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError("not a webhook's address", where=WEBHOOK_VARIABLE, mend="give an https:// address")
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
