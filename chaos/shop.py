@@ -27,6 +27,7 @@ SETTINGS: dict[str, Any] = {
     "sessions": {"split_days": 1, "state_days": 1},
     "model": {"training": {"epochs": 4}},
     "scoring": {"pi": GRID, "k": 10},
+    "night": {"catch_up_days": 1},
     "triton": {"scorer": "in_process"},
 }
 
