@@ -64,8 +64,8 @@ class Preset:
 def demo() -> Preset:
     """A shop of some 20 thousand sessions and 2 thousand items, in less than a minute on two cores.
 
-    Small batches, a high rate that falls and ten epochs: so few sessions must give as many steps as can be. None is held
-    out for validation: the most recent ones teach the most, and so few would say little.
+    Small batches, a high rate that falls and ten epochs: so few sessions must give as many steps as can be. None is
+    held out for validation: the most recent ones teach the most, and so few would say little.
     """
     return Preset(
         "demo",

@@ -197,6 +197,7 @@ class Owners(_Section):
     training: Owner = "team:data science"
     serving: Owner = "team:data science"
     scoring: Owner = "team:data engineering"
+    monitoring: Owner = "team:data science"
     publication: Owner = "team:data engineering"
     tables: Owner = "team:data engineering"
 

@@ -23,7 +23,8 @@ from orchestration.placement import on_queue
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
 
-GROUP = "serving"
+GROUP = "monitoring"
+"""A group of its own: in `serving` it would close a circle with `scoring`, and the graph would not read as a way."""
 MODEL_VERSION, DECAYED = "model version", "decayed"
 """Metadata that the sensor `decayed_model` reads."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,12 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.reconstruct import ReconstructableRepository  # what `dagster job execute` uses
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
@@ -171,8 +170,10 @@ def celery_cluster(home: Path, names: Sequence[str], folder: Path) -> Iterator[d
         before = {name: os.environ.get(name) for name in ours}
         os.environ.update(ours)
         try:
-            with dg.DagsterInstance.get():  # makes the database's tables before two workers try to
-                pass
+            # The tables, and the rows of the pools: runs that are the first to use a pool would all write its row.
+            with dg.DagsterInstance.get() as instance:
+                for pool in ("gpu", "triton"):
+                    instance.event_log_storage.set_concurrency_slots(pool, 16)
             yield stack.enter_context(workers(names, environment, folder))
         finally:
             for name, value in before.items():
@@ -182,30 +183,37 @@ def celery_cluster(home: Path, names: Sequence[str], folder: Path) -> Iterator[d
                     os.environ[name] = value
 
 
-def run_at_once(job: str, keys: Sequence[dg.MultiPartitionKey]) -> list[dg.ExecuteJobResult]:
-    """Runs of a job, one for each partition, all at once; they only wait here, the steps are done by the workers."""
-    found = ReconstructableRepository.for_module("orchestration.definitions", "defs", str(ROOT))
-    reconstructable = found.get_reconstructable_job(job)
-    reconstructable.get_definition()  # threads that import the same modules at once can wait for ever
+def run_at_once(job: str, keys: Sequence[dg.MultiPartitionKey], folder: Path) -> list[dg.DagsterRun]:
+    """Runs of a job, one for each partition, all at once.
 
-    def run(key: dg.MultiPartitionKey) -> dg.ExecuteJobResult:
-        dimensions = {f"dagster/partition/{name}": value for name, value in key.keys_by_dimension.items()}
-        with dg.DagsterInstance.get() as instance:
-            return dg.execute_job(
-                reconstructable,
-                instance=instance,
-                tags={"dagster/partition": str(key), **dimensions},
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    Each is a process, as the daemon would start it, which only waits: the steps are done by the workers.
+
+    Returns:
+        The runs as the instance has them at their end, in the order of `keys`.
+    """
+    command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "orchestration.definitions", "-j", job]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                running([*command, "--tags", json.dumps(_tags(key))], folder / f"run-{key}.log", cwd=ROOT)
             )
+            for key in keys
+        ]
+        for process in processes:
+            process.wait()
+    with dg.DagsterInstance.get() as instance:
+        return [instance.get_runs(dg.RunsFilter(tags=_tags(key)), limit=1)[0] for key in keys]
 
-    with ThreadPoolExecutor(len(keys)) as threads:
-        return list(threads.map(run, keys))
+
+def _tags(key: dg.MultiPartitionKey) -> dict[str, str]:
+    dimensions = {f"dagster/partition/{name}": value for name, value in key.keys_by_dimension.items()}
+    return {"dagster/partition": str(key), **dimensions}
 
 
-def worker_of(result: dg.ExecuteJobResult) -> dict[str, str]:
+def workers_of(run: dg.DagsterRun) -> dict[str, str]:
     """Which worker did each step, from the events of a run."""
     with dg.DagsterInstance.get() as instance:
-        records = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+        records = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     events = [record.dagster_event for record in records if record.dagster_event]
     return {
         str(event.step_key): str(event.event_specific_data.metadata["Celery worker"].value)  # type: ignore[union-attr]
