@@ -11,12 +11,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 from arro3.core import RecordBatch, RecordBatchReader, Schema, Table
 from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from multitron_core.errors import UnavailableError
 
@@ -24,6 +25,34 @@ from multitron_core.errors import UnavailableError
 WRITER_PROPERTIES = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=131_072)
 COMMIT_RETRIES = 50  # against writers of other partitions, which cost a re-read of the log each
 ATTEMPTS = 5  # whole writes, against writers of the same partition
+
+
+def create(uri: str, schema: Any, storage_options: dict[str, str] | None, **options: Any) -> None:
+    """Create an empty table as version 0; harmless when somebody else is faster.
+
+    Args:
+        uri: a folder of this machine, which is made, or an address.
+        schema: of Arrow or of Delta.
+        storage_options: for an address.
+        options: more of `DeltaTable.create`.
+
+    Raises:
+        DeltaError: the table could not be created and is not there.
+    """
+    if "://" not in uri:
+        Path(uri).mkdir(parents=True, exist_ok=True)
+    try:
+        DeltaTable.create(
+            uri,
+            schema,
+            storage_options=storage_options,
+            # With retries, whoever comes second replaces the metadata in version 1, under another table id.
+            commit_properties=CommitProperties(max_commit_retries=0),
+            **options,
+        )
+    except DeltaError:
+        if not DeltaTable.is_deltatable(uri, storage_options):
+            raise
 
 
 def replace(

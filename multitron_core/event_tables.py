@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
-from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from multitron_core import delta_stream
 from multitron_core.errors import InputError
@@ -73,20 +71,8 @@ def create_table(lake: Tables, name: str, schema: pl.Schema) -> None:
     """Create an empty table if it is not there."""
     if exists_table(lake, name):
         return
-    uri = lake.uri(name)
-    if "://" not in uri:
-        Path(uri).mkdir(parents=True, exist_ok=True)
-    try:
-        DeltaTable.create(
-            uri,
-            delta_stream.arrow_schema(schema),
-            name=name,
-            partition_by=["day"],
-            storage_options=lake.storage_options,
-        )
-    except DeltaError:
-        if not exists_table(lake, name):  # else somebody was faster
-            raise
+    arrow = delta_stream.arrow_schema(schema)
+    delta_stream.create(lake.uri(name), arrow, lake.storage_options, name=name, partition_by=["day"])
 
 
 def exists_table(lake: Tables, name: str) -> bool:

@@ -130,26 +130,13 @@ class Lake:
                     partition_by=list(contract.partition_by),
                     description=contract.description,
                     configuration={CONTRACT_PROPERTY: CONTRACT_VERSION},
+                    raise_if_key_not_exists=False,  # the property is ours, not one of Delta's own
                 )
             self._check_contract(contract)
 
     def _create(self, table: str, schema: Any, **options: Any) -> None:
         """Create an empty table; somebody else may be faster."""
-        uri = self.uri(table)
-        if "://" not in uri:
-            Path(uri).mkdir(parents=True, exist_ok=True)
-        try:
-            DeltaTable.create(
-                uri,
-                schema,
-                name=table,
-                raise_if_key_not_exists=False,
-                storage_options=self.storage_options,
-                **options,
-            )
-        except DeltaError:
-            if not self.exists(table):
-                raise
+        delta_stream.create(self.uri(table), schema, self.storage_options, name=table, **options)
 
     def _check_contract(self, contract: TableContract) -> None:
         table = self.open(contract.name)

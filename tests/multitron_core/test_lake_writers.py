@@ -16,6 +16,7 @@ import pytest
 from multitron_core.errors import UnavailableError
 from multitron_core.lake import Lake
 from multitron_core.preference import DEFAULT_GRID
+from multitron_core.table_contracts import contracts
 
 NIGHT = date(2026, 1, 31)
 K = 2
@@ -191,18 +192,19 @@ def test_a_thread_for_each_preference(lake):
     assert [whole(standing(lake, pi)) for pi in DEFAULT_GRID] == [1, 2, 3, 4, 5]
 
 
-def create_in_a_process(root: Path, start) -> None:
-    start.wait()
-    Lake(root).create(pl.Int64)
+def create_in_a_process(roots: list[Path], start) -> None:
+    for root in roots:
+        start.wait(60)
+        Lake(root).create(pl.Int64)
 
 
 def test_creating_at_the_same_time_from_two_processes(tmp_path):
-    start = PROCESSES.Event()
-    processes = [PROCESSES.Process(target=create_in_a_process, args=(tmp_path, start)) for _ in range(2)]
+    roots = [tmp_path / str(n) for n in range(8)]
+    start = PROCESSES.Barrier(2)
+    processes = [PROCESSES.Process(target=create_in_a_process, args=(roots, start)) for _ in range(2)]
     for process in processes:
         process.start()
-    start.set()
     for process in processes:
-        process.join(60)
+        process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert Lake(tmp_path).version("recommendations") == 0
+    assert {Lake(root).version(table) for root in roots for table in contracts(pl.Int64)} == {0}

@@ -120,9 +120,10 @@ def test_a_front_between_clicks_carts_and_orders(tmp_path):
     recipe = preset.demo().with_objectives(OBJECTIVES)
     assert recipe.training.beta == (0.5, 0.5, 0.5)
     assert recipe.training.validation_pi[-1] == "0.34:0.33:0.33"
-    binary = {"order_loss": "bce", "cart_loss": "bce"}
+    binary = {"order_loss": "bce", "cart_loss": "bce", "validation_share": 0.02}
     recipe = recipe.changed(
-        model={"dimension": 16, "layers": 1}, training={"epochs": 6, "uniform_negatives": 64, **binary}
+        model={"dimension": 16, "layers": 1},
+        training={"epochs": 6, "uniform_negatives": 64, **binary},
     )
     folder = train(data, recipe, tmp_path / "model", progress=False)
     metrics = pl.read_parquet(folder / "metrics.parquet")

@@ -56,7 +56,7 @@ def prepared() -> PreparedSessions:
 
 @pytest.fixture(scope="module")
 def folder(prepared: PreparedSessions, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    preset = named("demo", model={"dimension": 16}, training=SMALL)
+    preset = named("demo", model={"dimension": 16}, training=SMALL | {"validation_share": 0.02})
     return train(prepared, preset, tmp_path_factory.mktemp("models") / "model", progress=False)
 
 
