@@ -105,7 +105,8 @@ def _data() -> PreparedSessions:
 
 def _in_a_process(side: str, precision: str, threads: int, folder: str) -> dict[str, Any]:
     command = [sys.executable, __file__, *sys.argv[1:], "--child", side, precision, str(threads), folder]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(paths)}
     found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     row: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
     return {"side": side, "precision": precision, "threads": threads, **row}
