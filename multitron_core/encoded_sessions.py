@@ -17,6 +17,9 @@ import polars as pl
 from multitron_core.errors import InputError
 from multitron_core.ragged import ranges
 
+DTYPES = {"offsets": np.int64, "items": np.int32, "ordered": np.bool_, "carted": np.bool_}
+"""What `EncodedSessions.save` writes, and the only types that `load` takes."""
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedSessions:
@@ -97,11 +100,9 @@ class EncodedSessions:
         """Write the arrays into `folder`, which is made when it is missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "offsets.npy", np.asarray(self.offsets, dtype=np.int64))
-        np.save(folder / "items.npy", np.asarray(self.items, dtype=np.int32))
-        np.save(folder / "ordered.npy", np.asarray(self.ordered, dtype=bool))
-        if self.carted is not None:
-            np.save(folder / "carted.npy", np.asarray(self.carted, dtype=bool))
+        for name, dtype in DTYPES.items():
+            if getattr(self, name) is not None:
+                np.save(folder / f"{name}.npy", np.asarray(getattr(self, name), dtype=dtype))
         pl.DataFrame({"session_id": self.session_ids}).write_parquet(folder / "session_ids.parquet")
         (folder / "encoded.json").write_text(json.dumps({"vocabulary_hash": self.vocabulary_hash}))
 
@@ -116,9 +117,14 @@ class EncodedSessions:
         try:
             arrays = {
                 name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in ("offsets", "items", "ordered", "carted")
+                for name in DTYPES
                 if name != "carted" or (folder / "carted.npy").exists()
             }
+            for name, array in arrays.items():
+                if array.dtype != DTYPES[name] or array.ndim != 1:
+                    raise ValueError(
+                        f"{name}.npy holds {array.dtype} {array.shape}, expected a row of {np.dtype(DTYPES[name])}"
+                    )
             session_ids = pl.read_parquet(folder / "session_ids.parquet")["session_id"]
             header = json.loads((folder / "encoded.json").read_text())
             return cls(session_ids, vocabulary_hash=header["vocabulary_hash"], **arrays)

@@ -56,3 +56,10 @@ def test_a_damaged_folder_is_refused_by_name(sessions: EncodedSessions, tmp_path
     (tmp_path / "sessions" / "items.npy").write_bytes(b"nothing")
     with pytest.raises(InputError, match="sessions"):
         EncodedSessions.load(tmp_path / "sessions")
+
+
+def test_an_array_of_another_type_is_refused(sessions: EncodedSessions, tmp_path: Path) -> None:
+    sessions.save(tmp_path)
+    np.save(tmp_path / "items.npy", np.array([4, 7, 1, 1, 2], dtype=np.float32))
+    with pytest.raises(InputError, match=r"items\.npy holds float32 \(5,\), expected a row of int32"):
+        EncodedSessions.load(tmp_path)

@@ -51,6 +51,18 @@ def test_a_night_is_three_tables_checked_and_published_together(shop: ShopInTest
     assert "first night" in first.metadata["compared with"].value
 
 
+def test_items_that_the_live_model_does_not_know_are_counted_and_reported(shop: ShopInTest) -> None:
+    with (shop.home / "raw" / f"events-{FIRST}.csv").open("a") as file:
+        for second, item in enumerate((9001, 9002, 9001)):
+            file.write(f"s000,{item},{FIRST}T10:30:0{second},click\n")
+    assert shop.run("ingestion", str(FIRST)).success
+    result = shop.run("session_preparation", str(FIRST))
+    assert result.success
+    (told,) = result.asset_materializations_for_node("scoring_sessions")
+    assert (told.metadata["new items"].value, told.metadata["clicks on new items"].value) == (2, 3)
+    assert told.metadata["dagster/row_count"].value == SESSIONS[0]
+
+
 def test_items_never_stand_beside_themselves_and_every_item_has_a_list(shop: ShopInTest) -> None:
     assert shop.score(FIRST, "0.50").success
     rows = shop.lake.read_recommendations("0.50", table="item_recommendations")
