@@ -19,7 +19,7 @@ from orchestration.alerts import Alert, send, webhook
 from orchestration.assets.live_front import DECAYED, MODEL_VERSION
 from orchestration.nights import completion_step, decide, next_steps, open_nights, published_rows, read_night
 from orchestration.resources import ShopResource
-from orchestration.run_history import WILL_RETRY_TAG, failure_of, job_of, partition_run, rerun_command
+from orchestration.run_history import WILL_RETRY_TAG, failure_of, job_of, partition_run, rerun_command_of
 from orchestration.shop import Shop
 from orchestration.status import night_status
 
@@ -161,7 +161,7 @@ def _run_failed(shop: Shop, instance: dg.DagsterInstance, record: dg.RunRecord) 
         title=f"{job} of {partition or 'the shop'} failed{f' in {failure.step}' if failure.step else ''}",
         partition=partition,
         error=failure.what,
-        command=rerun_command(shop, job, partition),
+        command=rerun_command_of(shop, run),
         id=f"run {run.run_id}",
         run_id=run.run_id,
     )

@@ -13,6 +13,8 @@ from orchestration.work import deploy_model
 from serving.deployment import rollback
 
 GROUP = "serving"
+ROLLBACK, ROLLED_BACK = "rollback", "rolled_back_model"
+"""The job that makes a kept version live again, and its only op."""
 MODEL = dg.MetadataValue.asset(dg.AssetKey("model"))
 
 
@@ -57,6 +59,7 @@ class Rollback(dg.Config):
 
 
 @dg.op(
+    name=ROLLED_BACK,
     pool="triton",
     description="A kept version becomes the one that answers. It is a materialization of `deployed_model` too.",
 )
@@ -73,7 +76,7 @@ def rolled_back_model(context: dg.OpExecutionContext, config: Rollback, shop: Sh
 def rollback_job() -> dg.JobDefinition:
     """The job `rollback`: back to the version before, or to any kept one, by the config of its op."""
 
-    @dg.job(name="rollback", description="A kept version answers again; by default the one before the live one.")
+    @dg.job(name=ROLLBACK, description="A kept version answers again; by default the one before the live one.")
     def job() -> None:
         rolled_back_model()
 

@@ -114,8 +114,17 @@ class ShopInTest:
         """Write other settings; each section replaces the one of its name."""
         write_shop(self.home, Settings.model_validate({**load_shop(self.home).settings.model_dump(), **sections}))
 
-    def run(self, job: str, partition: str | None = None, *, tags: dict[str, str] | None = None, **options: Any) -> Any:
+    def run(
+        self,
+        job: str,
+        partition: str | None = None,
+        *,
+        tags: dict[str, str] | None = None,
+        ops: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
         """Run a job to its end, and give its result whether it failed or not; definitions are loaded anew."""
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         return (
             build_definitions(load_shop(self.home))
             .resolve_job_def(job)
@@ -124,7 +133,7 @@ class ShopInTest:
                 partition_key=partition,
                 tags=tags,
                 raise_on_error=False,
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                run_config={**quiet, "ops": ops or {}},
                 **options,
             )
         )
