@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from chaos import shop as small
-from chaos.shop import GRID, NIGHT, finish, night, start
+from chaos.shop import disturbed_day, finish, night, start
 from multitron_core.errors import MultitronError
 from orchestration import models
-from orchestration.shop import URL_VARIABLE, load_shop, write_shop
+from orchestration.partitions import night_key
+from orchestration.shop import URL_VARIABLE, Shop, load_shop, write_shop
 from serving.deployment import deploy
 from serving.in_process import InProcessServer
 from serving.repository import ModelRepository
@@ -230,7 +232,8 @@ def disk_full_under_the_models(home: Path, chance: random.Random) -> tuple[int, 
 
 def bit_flipped(home: Path, chance: random.Random) -> tuple[int, str]:
     """One bit of the deployed weights is another; the model is deployed again."""
-    repository = ModelRepository(load_shop(home).triton_repository)
+    here = load_shop(home)
+    repository = ModelRepository(here.triton_repository)
     folder = repository.version_folder(max(repository.versions()))
     weights = max((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.stat().st_size)
     content = bytearray(weights.read_bytes())
@@ -239,15 +242,15 @@ def bit_flipped(home: Path, chance: random.Random) -> tuple[int, str]:
     status, said = night(home)
     assert status, "it did not notice"
     shutil.rmtree(repository.folder)
-    _deploy(home)
+    _deploy(here, models.newest(here))
     _ended_well(home)
     return 1, _said(said)
 
 
-def _deploy(home: Path) -> None:
-    here = load_shop(home)
+def _deploy(here: Shop, folder: Path) -> None:
+    """Deploy a model folder without the gates that compare it with simpler models."""
     with InProcessServer(here.triton_repository) as server:
-        deploy(models.newest(here), server, golden_pi=GRID, golden_k=10)
+        deploy(folder, server, golden_pi=here.settings.preferences, golden_k=here.settings.scoring.k)
 
 
 def log_truncated(home: Path, chance: random.Random) -> tuple[int, str]:
@@ -267,14 +270,15 @@ def log_truncated(home: Path, chance: random.Random) -> tuple[int, str]:
 def wrong_vocabulary(home: Path, chance: random.Random) -> tuple[int, str]:
     """The prepared sessions say that they were encoded with another vocabulary; they are prepared again."""
     _ended_well(home)
-    before = small.digest(home)
-    described = home / "sessions" / "scoring" / str(NIGHT) / "encoded.json"
+    before, here = small.digest(home), load_shop(home)
+    day, pi = disturbed_day(here), here.settings.preferences[-1]
+    described = here.scoring_sessions(day) / "encoded.json"
     described.write_text(json.dumps({"vocabulary_hash": f"{chance.getrandbits(64):016x}"}))
     made = subprocess.run(
         [
-            shutil.which("dagster") or str(small.ROOT / ".venv" / "bin" / "dagster"),
+            str(Path(sys.executable).with_name("dagster")),
             *("asset", "materialize", "-m", "orchestration.definitions", "--select", "recommendations,published"),
-            *("--partition", f"{NIGHT}|0.50"),
+            *("--partition", str(night_key(day, pi))),
         ],
         cwd=small.ROOT,
         env=small.environment(MULTITRON_HOME=str(home), DAGSTER_HOME=str(home / "dagster")),
@@ -300,8 +304,7 @@ def scores_that_are_nan(home: Path, chance: random.Random) -> tuple[int, str]:
     weights[name].view(-1)[chance.randrange(weights[name].numel())] = np.nan
     save_file(weights, bad / "weights.safetensors")
     try:
-        with InProcessServer(here.triton_repository) as server:
-            deploy(bad, server, golden_pi=GRID, golden_k=10)
+        _deploy(here, bad)
     except MultitronError as error:
         said = str(error)
     else:
@@ -322,11 +325,15 @@ def two_nights_at_once(home: Path, chance: random.Random) -> tuple[int, str]:
     return 1, _said("\n".join(said)) if said else "nothing: the later commit replaced equal rows"
 
 
+ZONES = ("Europe/Berlin", "STD0DST,M10.5.0/2,M3.5.0/3")
+"""The last Sunday of March has no 2:30 in the first and two of them in the second, a zone of the southern half."""
+
+
 def clock_change(home: Path, chance: random.Random) -> tuple[int, str]:
-    """The machine's zone loses an hour within the day, and repeats one half a year later."""
-    for zone in ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe"):
+    """The machine's zone loses an hour within the day; in another zone it repeats one."""
+    for zone in ZONES:
         _ended_well(home, TZ=zone)
-    return 3, "nothing: days and schedules are UTC"
+    return len(ZONES), "nothing: days and schedules are UTC"
 
 
 def daemon_killed(home: Path, chance: random.Random) -> tuple[int, str]:
@@ -339,7 +346,7 @@ def daemon_killed(home: Path, chance: random.Random) -> tuple[int, str]:
         daemon.kill()
         time.sleep(2)
         daemon.start()
-        daemon.wait_until_complete(NIGHT, timeout=300)
+        daemon.wait_until_complete(disturbed_day(load_shop(home)), timeout=300)
     return 1, "the daemon does not run (`status`), a run that was started goes on without it"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 
 import orchestration.retries
-from chaos.shop import NIGHT
+from chaos.shop import disturbed_day
 from orchestration.code_location import build_definitions
 from orchestration.instance import close_dead_runs, prepare_instance
 from orchestration.partitions import night_key
@@ -85,7 +85,7 @@ def main() -> int:
             return 0
         if given.after_kill:
             close_dead_runs(instance, tag=STARTED_BY, value="chaos")
-        failed = whole_night(shop, instance, NIGHT) if given.job == "night" else _train(shop, instance)
+        failed = whole_night(shop, instance, disturbed_day(shop)) if given.job == "night" else _train(shop, instance)
     print("\n".join(failed), flush=True)
     return 1 if failed else 0
 

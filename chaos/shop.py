@@ -18,18 +18,25 @@ from orchestration.checks import LIST_TABLES
 from orchestration.shop import Settings, Shop, load_shop, write_shop
 
 ROOT = Path(__file__).resolve().parents[1]
-NIGHT = dt.date(2026, 3, 29)
-"""The night that is disturbed: of the day that has no 2:30 in Berlin."""
+LAST_DAY = dt.date(2026, 3, 29)
+"""The day whose night is disturbed: it has no 2:30 in Berlin."""
 GRID = ("0.00", "0.50")
 SETTINGS: dict[str, Any] = {
     "source": {"path": "raw", "format": "table", "files": "events-{date}.csv.gz"},
-    "calendar": {"first_day": NIGHT - dt.timedelta(days=3), "last_day": NIGHT},
+    "calendar": {"first_day": LAST_DAY - dt.timedelta(days=3), "last_day": LAST_DAY},
     "sessions": {"split_days": 1, "state_days": 1},
     "model": {"training": {"epochs": 4}},
     "scoring": {"pi": GRID, "k": 10},
     "night": {"catch_up_days": 1},
     "triton": {"scorer": "in_process"},
 }
+
+
+def disturbed_day(shop: Shop) -> dt.date:
+    """The day whose night is disturbed: the calendar's last."""
+    last = shop.settings.calendar.last_day
+    assert last is not None, "a shop whose nights are disturbed has a last day"
+    return last
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -52,9 +59,9 @@ def start(home: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str]:
-    """Its exit status, and what it said of failures."""
+    """Its exit status, and what it said of failures; of one that died of a bug, how its standard error ends."""
     out, err = process.communicate(timeout=timeout)
-    return process.returncode, out.strip() or err.strip()[-2000:]
+    return process.returncode, out.strip() or (err.strip()[-2000:] if process.returncode else "")
 
 
 def night(home: Path, *arguments: str, **env: str) -> tuple[int, str]:
@@ -76,7 +83,7 @@ def make_base(home: Path, *, sessions: int = 2_000, items: int = 300) -> Path:
     from multitron_core.event_log import ingest
     from orchestration.assets.ingestion import raw_source
 
-    ingest(raw_source(shop), shop.tables(), first, NIGHT - dt.timedelta(days=1))
+    ingest(raw_source(shop), shop.tables(), first, LAST_DAY - dt.timedelta(days=1))
     prepare_training(shop)
     folder = train_model(shop)
     measure_model(shop, folder)
@@ -91,12 +98,12 @@ def make_base(home: Path, *, sessions: int = 2_000, items: int = 300) -> Path:
 def digest(shop: Shop | Path) -> dict[str, str]:
     """What readers get of the night: a hash of the published rows of each table and preference, or `none`."""
     shop = load_shop(shop) if isinstance(shop, Path) else shop
-    lake = shop.tables()
+    lake, day = shop.tables(), disturbed_day(shop)
     found = {}
     for table in LIST_TABLES:
         for pi in shop.settings.preferences:
             try:
-                rows = lake.read_recommendations(pi, NIGHT, table=table)
+                rows = lake.read_recommendations(pi, day, table=table)
             except InputError:
                 found[f"{table} {pi}"] = "none"
                 continue
