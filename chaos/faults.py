@@ -156,16 +156,20 @@ def triton_slow(home: Path, chance: random.Random) -> tuple[int, str]:
 
 
 def triton_silent(home: Path, chance: random.Random) -> tuple[int, str]:
-    """A server that takes connections and never answers."""
+    """A server that takes connections and never answers, asked for one preference and in one attempt."""
     _over_triton(home, timeout_seconds=2.0)
+    settings = load_shop(home).settings
+    one = settings.scoring.model_copy(update={"pi": settings.preferences[:1]})
+    write_shop(home, settings.model_copy(update={"scoring": one}))
     with _server(home) as server:
         assert server.process_id is not None
         os.kill(server.process_id, signal.SIGSTOP)
-        # No process of ours is kept waiting: it fails, with its reason, after its attempts.
-        status, said = night(home, **{URL_VARIABLE: server.url})
+        # No process of ours is kept waiting: it fails, with its reason; a step waits a minute for a server to be there.
+        status, said = night(home, "--retries", "0", **{URL_VARIABLE: server.url})
         assert status, "it did not notice"
         assert set(small.digest(home).values()) == {"none"}
         os.kill(server.process_id, signal.SIGCONT)
+        write_shop(home, settings)
         _ended_well(home, **{URL_VARIABLE: server.url})
     return 1, _said(said)
 

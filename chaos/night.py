@@ -74,9 +74,10 @@ def main() -> int:
     parser.add_argument("--job", choices=["night", "training"], default="night")
     parser.add_argument("--nights", type=int, help="so many whole nights, and what they cost, as JSON")
     parser.add_argument("--first-delay", type=float, default=0.2, help="seconds before a step is tried again")
+    parser.add_argument("--retries", type=int, default=orchestration.retries.MAX_RETRIES, help="of a step")
     parser.add_argument("--after-kill", action="store_true", help="close the runs of a killed process first")
     given = parser.parse_args()
-    orchestration.retries.FIRST_DELAY = given.first_delay
+    orchestration.retries.FIRST_DELAY, orchestration.retries.MAX_RETRIES = given.first_delay, given.retries
     shop = load_shop(given.home)
     os.environ.update(prepare_instance(shop))
     with dg.DagsterInstance.get() as instance:

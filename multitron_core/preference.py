@@ -40,7 +40,7 @@ def pi_key(pi_order: float | str) -> str:
         return pi_order
     if not 0.0 <= pi_order <= 1.0:  # also refuses NaN
         raise InputError("pi_order lies outside [0, 1]", found=pi_order, mend="use a weight between 0 and 1")
-    key = f"{pi_order:.2f}"
+    key = f"{abs(pi_order):.2f}"  # -0.0 is a zero, and its key is that of the other one
     if abs(float(key) - pi_order) > 1e-9:
         raise InputError("pi_order is finer than its key", found=pi_order, mend=f"use two decimals, for example {key}")
     return key

@@ -37,13 +37,13 @@ PERMANENT = "permanent: not tried again, a person has to mend it"
 def failures(
     context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OpExecutionContext,
     *,
-    first_delay: float = FIRST_DELAY,
+    first_delay: float | None = None,
 ) -> Iterator[None]:
     """Turn our errors into Dagster's: what may pass is tried again, what must be mended fails with its four parts.
 
     Args:
         context: of the asset or op.
-        first_delay: seconds before the first retry.
+        first_delay: seconds before the first retry; None for `FIRST_DELAY`.
 
     Raises:
         dagster.RetryRequested: in place of an `UnavailableError`, at most `MAX_RETRIES` times.
@@ -56,7 +56,8 @@ def failures(
         ours = as_ours(error)
         if isinstance(ours, UnavailableError) and context.retry_number < MAX_RETRIES:
             context.log.warning("attempt %d failed: %s", context.retry_number + 1, redacted(str(ours)))
-            raise dg.RetryRequested(MAX_RETRIES, first_delay * 2**context.retry_number) from _safe(error)
+            delay = FIRST_DELAY if first_delay is None else first_delay
+            raise dg.RetryRequested(MAX_RETRIES, delay * 2**context.retry_number) from _safe(error)
         if ours is not None:
             raise _failure(ours) from _safe(error)
         told = "".join(traceback.format_exception(error))

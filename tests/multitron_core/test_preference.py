@@ -35,3 +35,8 @@ def test_a_grid_rises_and_repeats_nothing() -> None:
         pi_grid(["0.50", 0.5])
     with pytest.raises(InputError, match="empty"):
         pi_grid([])
+
+
+def test_minus_zero_has_the_key_of_zero() -> None:
+    """A float that is computed may be one; as a key of its own it would be a partition that nobody reads."""
+    assert pi_key(-0.0) == "0.00"
