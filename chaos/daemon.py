@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -24,16 +25,18 @@ class Daemon:
 
     Args:
         home: the shop's.
+        sensors: turned on before it starts: two processes that make a new instance's tables at once disturb each other.
         env: more of its environment.
     """
 
-    def __init__(self, home: Path, **env: str) -> None:
-        self.home = home
+    def __init__(self, home: Path, *, sensors: Sequence[str] = (), **env: str) -> None:
+        self.home, self.sensors = home, sensors
         prepared = prepare_instance(load_shop(home))
         self._environment = environment(**prepared, **env)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Daemon:
+        self.turn_on(*self.sensors)
         self.start()
         return self
 

@@ -344,8 +344,7 @@ def daemon_killed(home: Path, chance: random.Random) -> tuple[int, str]:
     """kill -9 of the Dagster daemon while it takes a night on its way; it is started again."""
     from chaos.daemon import Daemon
 
-    with Daemon(home) as daemon:
-        daemon.turn_on("nights")
+    with Daemon(home, sensors=["nights"]) as daemon:
         time.sleep(chance.uniform(15, 40))
         daemon.kill()
         time.sleep(2)

@@ -267,8 +267,7 @@ def run(home: Path, hook: Webhook, patience: float, nights: int) -> int:
     print("night | fault | seconds | ended", flush=True)
     with TritonServer(load_shop(home).triton_repository) as server:
         environment = {"MULTITRON_ALERT_WEBHOOK": hook.url, "MULTITRON_TRITON_URL": server.url}
-        with Daemon(home, **environment) as daemon:
-            daemon.turn_on(*SENSORS)
+        with Daemon(home, sensors=SENSORS, **environment) as daemon:
             week = Week(home, daemon, hook, server, patience)
             for day, fault in list(zip(days, FAULTS, strict=True))[:nights]:
                 write_shop(home, settings(days, day, 1 if fault is late_files else 30))

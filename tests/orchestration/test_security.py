@@ -6,8 +6,10 @@ import ast
 import io
 import os
 import pickletools
+import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +110,59 @@ def test_the_server_listens_on_loopback_only(tmp_path: Path) -> None:
     with TritonServer(tmp_path / "repository") as server:
         assert server.process_id is not None
         assert listening({server.process_id}) <= {"0100007F", "0000000000000000FFFF00000100007F"}
+
+
+LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+"""127.0.0.1, ::1 and the first as an IPv6 address, as the kernel writes them."""
+
+
+def descendants(process_id: int) -> set[int]:
+    """A process and all that it has started."""
+    found, look = set(), [process_id]
+    while look:
+        each = look.pop()
+        found.add(each)
+        for task in Path(f"/proc/{each}/task").glob("*/children"):
+            look += [int(child) for child in task.read_text().split()]
+    return found
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.slow
+def test_the_ui_and_its_code_server_listen_on_loopback_only(deployed_home: Path, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (
+        copied_shop(deployed_home, tmp_path / "shop") as shop,
+        (tmp_path / "ui.log").open("w") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "orchestration.ui", "--home", str(shop.home), "--port", str(port)],
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            end = time.monotonic() + 120
+            while not answers(port):
+                assert process.poll() is None, (tmp_path / "ui.log").read_text()
+                assert time.monotonic() < end
+                time.sleep(0.5)
+            everything = descendants(process.pid)
+            commands = [Path(f"/proc/{each}/cmdline").read_text() for each in everything]
+            found = listening(everything)
+        finally:
+            process.terminate()
+            process.wait(60)
+    for part in ("webserver", "daemon", "grpc"):
+        assert any(part in command for command in commands), f"no {part} among {commands}"
+    assert found, "the UI at least listens"
+    assert found <= LOOPBACK
 
 
 REFUSING = """
