@@ -130,7 +130,7 @@ class _Axes:
     def __init__(self, x_range: tuple[float, float], y_range: tuple[float, float], size: tuple[float, float]) -> None:
         self.x_range, self.y_range = x_range, y_range
         self.width, self.height = size
-        self.left = 32.0 + _TEXT_WIDTH * max((len(_number(value)) for value in _ticks(*y_range)), default=1)
+        self.left = 36.0 + _TEXT_WIDTH * max((len(_number(value)) for value in _ticks(*y_range)), default=1)
         self.right, self.top, self.bottom = self.width - _RIGHT, _TOP, self.height - _BOTTOM
 
     def x(self, value: float) -> float:

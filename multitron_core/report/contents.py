@@ -23,7 +23,6 @@ from multitron_core.report.measurements import Example, ablation, examples
 from multitron_core.sessions import PreparedSessions
 
 POINTS = 26
-LAST_SHOWN = "0.95"
 OBJECTIVES = ("order_density", "order_recall_20", "recall_x_density", "order_loss")
 ALLOWANCES = (0.005, 0.01, 0.02, 0.05)
 
@@ -126,17 +125,17 @@ def measure(
         point=point,
         choices=_choices(front),
         ablation=ablated,
-        examples=examples(model, prepared.test, prepared.vocabulary, shown_preferences(point.pi_key)),
+        examples=examples(model, prepared.test, prepared.vocabulary, shown_preferences(point.pi_key, front)),
     )
 
 
-def shown_preferences(chosen: str) -> tuple[str, str, str]:
-    """The three preferences whose lists stand side by side: clicks alone, the chosen one, nearly orders alone.
+def shown_preferences(chosen: str, front: pl.DataFrame) -> tuple[str, str, str]:
+    """The three preferences whose lists stand side by side: clicks alone, the chosen one, orders alone.
 
-    Not "1.00": nothing trained the ranks there.
+    Nearly orders alone where nothing trained the ranks at "1.00"; "0.50" where the chosen one is an end.
     """
-    middle = chosen if "0.00" < chosen < LAST_SHOWN else "0.50"
-    return ("0.00", middle, LAST_SHOWN)
+    last = "1.00" if front["ranks_trained"].all() else "0.95"
+    return ("0.00", chosen if "0.00" < chosen < last else "0.50", last)
 
 
 def _choices(front: pl.DataFrame) -> pl.DataFrame:

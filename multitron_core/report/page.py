@@ -217,10 +217,10 @@ def _metrics(contents: Contents) -> str:
             x_range=(-0.03, 1.03),
         )
         figures.append(f"<figure><figcaption><b>{escape(label)}</b></figcaption>{picture}</figure>")
+    untrained = "" if front["ranks_trained"].all() else " At pi = 1 nothing trained the ranks of most items."
     return (
         "<p>Exact, over the full catalogue, as ratios of sums over all test steps. The dashed line is the best "
-        "baseline; hollow points are dominated in losses. At pi = 1 nothing trains the ranks of items that nobody "
-        f"clicked.</p><div class='grid'>{''.join(figures)}</div>"
+        f"baseline; hollow points are dominated in losses.{untrained}</p><div class='grid'>{''.join(figures)}</div>"
     )
 
 

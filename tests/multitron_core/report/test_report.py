@@ -17,6 +17,7 @@ from multitron_core.model import load_model
 from multitron_core.preset import named
 from multitron_core.report import measure, page, write_report
 from multitron_core.report.__main__ import main
+from multitron_core.report.contents import shown_preferences
 from multitron_core.report.measurements import ablation, examples, ranks_of, steps_of
 from multitron_core.sessions import PreparedSessions
 from multitron_core.training import train
@@ -126,6 +127,13 @@ def test_it_shows_what_was_measured(written: str, folder: Path, prepared: Prepar
     )
     assert all(name in written for name in contents.baselines["baseline"])
     assert contents.front.height == 26
+
+
+def test_the_lists_are_of_both_ends_and_of_the_chosen_preference() -> None:
+    ranking, binary = (pl.DataFrame({"ranks_trained": [True, last]}) for last in (True, False))
+    assert shown_preferences("0.47", ranking) == ("0.00", "0.47", "1.00")
+    assert shown_preferences("1.00", ranking) == ("0.00", "0.50", "1.00")
+    assert shown_preferences("0.98", binary) == ("0.00", "0.50", "0.95")
 
 
 def test_ranks_behind_prefixes_are_those_of_the_front(folder: Path, prepared: PreparedSessions) -> None:
