@@ -28,7 +28,7 @@ install: .venv/installed .triton/installed
 
 .venv/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found as python3. Name one: make PYTHON=/path/to/python3"; exit 1; }
-	@echo "Installing into .venv (once; a minute or two)"
+	@echo "Installing into .venv (once; some minutes)"
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .

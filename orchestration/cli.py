@@ -90,7 +90,10 @@ def command(examples: str) -> Callable[[Callable[..., Any]], click.Command]:
 
 MODEL = click.option("--model", help="A model version or folder; the newest one by default.")
 OBJECTIVE = click.option(
-    "--objective", default="order_density", show_default=True, help="What the operating point is chosen for."
+    "--objective",
+    default="order_density",
+    show_default=True,
+    help="What the operating point is best in: order_density, order_recall_20, recall_x_density, order_loss.",
 )
 ALLOWED = click.option(
     "--max-click-recall-loss", type=float, default=0.02, show_default=True, help="Click recall that it may cost."
@@ -126,7 +129,13 @@ def demo(home: Path, sessions: int, items: int, **options: Any) -> tuple[str, An
     """
 )
 @click.option("--preset", help="Instead of the one in shop.toml.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A training setting; may be repeated.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of [model.training]; may be repeated. docs/reference.md has their names.",
+)
 @click.option(
     "--keep-sessions", is_flag=True, help="Train on the sessions that are prepared, without a look at events."
 )
@@ -259,10 +268,15 @@ def score(home: Path, **options: Any) -> tuple[str, Any]:
     multitron read --pi 0.50 --out lists.parquet
     """
 )
-@click.option("--channel", help="What this channel shows.")
+@click.option("--channel", help="What this channel shows; shop.toml has their names.")
 @click.option("--pi", help="Or one preference.")
 @click.option("--date", default="latest", show_default=True, help="A night, or the latest one released.")
-@click.option("--table", default="recommendations", show_default=True, help="Another table of ranked lists.")
+@click.option(
+    "--table",
+    default="recommendations",
+    show_default=True,
+    help="Or item_recommendations, or fallback_recommendations.",
+)
 @click.option("--key", "keys", multiple=True, help="Only the list of this session (or item); may be repeated.")
 @click.option("--limit", default=20, show_default=True, help="Rows to print; --out writes all.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write .parquet, .csv or .ndjson instead.")

@@ -109,6 +109,16 @@ def test_a_night_is_scored_and_read(shop: ShopInTest, tmp_path: Path, monkeypatc
     late = run("score", "--date", str(DAYS[1]), "--pi", "0.50", home=shop.home)
     assert late.exit_code == 1
     assert "failed: 2026-03-02 pi 0.50" in late.output
+    # What became of the nights, for a person and for a script; --check is for cron.
+    told = run("status", home=shop.home).output
+    assert f"{day}  complete" in told
+    assert "like_the_night_before" in told, "why a preference is not released"
+    assert f"--date {DAYS[1]} --pi 0.50" in told or f"{DAYS[1]}|0.50" in told, "the command that does it again"
+    nights = value("status", "--nights", "3", home=shop.home)["nights"]
+    assert [night["day"] for night in nights] == [str(each) for each in reversed(DAYS)]
+    assert {each["state"] for each in nights[-1]["preferences"]} == {"published"}
+    assert run("status", "--check", home=shop.home).exit_code == 1
+    assert "no night is asked for" in run("status", "--nights", "0", home=shop.home).stderr
 
 
 def test_deploy_and_rollback(shop: ShopInTest) -> None:
