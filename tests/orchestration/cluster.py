@@ -26,6 +26,31 @@ class MissingPartError(Exception):
     """What this machine lacks, and how to get it."""
 
 
+def check_parts() -> None:
+    """Look for what a cluster is made of.
+
+    Raises:
+        MissingPartError: Redis or Postgres is not installed.
+    """
+    _redis_binary()
+    _postgres_binaries()
+
+
+def _redis_binary() -> str:
+    binary = shutil.which("redis-server")
+    if binary is None:
+        raise MissingPartError("no redis-server on this machine: apt-get install redis-server")
+    return binary
+
+
+def _postgres_binaries() -> Path:
+    """The folder of the newest Postgres that is installed."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if not binaries:
+        raise MissingPartError("no Postgres on this machine: apt-get install postgresql")
+    return binaries[-1]
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:
@@ -71,23 +96,9 @@ def listens(port: int) -> bool:
 @contextmanager
 def redis(folder: Path) -> Iterator[str]:
     """A Redis server of its own; gives `redis://host:port`."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        raise MissingPartError("no redis-server on this machine: apt-get install redis-server")
     port, log = free_port(), folder / "redis.log"
-    command = [
-        binary,
-        "--bind",
-        LOOPBACK,
-        "--port",
-        str(port),
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-        "--dir",
-        str(folder),
-    ]
+    command = [_redis_binary(), "--bind", LOOPBACK, "--port", str(port), "--dir", str(folder)]
+    command += ["--save", "", "--appendonly", "no"]  # nothing is kept
     with running(command, log) as process:
         wait_until(lambda: listens(port), process, log)
         yield f"redis://{LOOPBACK}:{port}"
@@ -96,9 +107,7 @@ def redis(folder: Path) -> Iterator[str]:
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
     """A Postgres cluster of its own; gives its address. As root it runs as the user `postgres`, as it demands."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    if not binaries:
-        raise MissingPartError("no Postgres on this machine: apt-get install postgresql")
+    binaries = _postgres_binaries()
     data = folder / "postgres"
     data.mkdir()
     as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
@@ -107,12 +116,12 @@ def postgres(folder: Path) -> Iterator[str]:
         for parent in [folder, *folder.parents]:
             if parent.stat().st_uid == 0 and parent != Path("/"):
                 parent.chmod(parent.stat().st_mode | 0o011)
-    init = [*as_user, str(binaries[-1] / "initdb"), "-D", str(data), "-A", "trust", "-U", "dagster", "--no-sync"]
+    init = [*as_user, str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "dagster", "--no-sync"]
     subprocess.run(init, check=True, capture_output=True, cwd="/")
     port, log = free_port(), folder / "postgres.log"
     settings = {"port": port, "listen_addresses": LOOPBACK, "unix_socket_directories": data, "fsync": "off"}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    with running([*as_user, str(binaries[-1] / "postgres"), "-D", str(data), *options], log, cwd="/") as process:
+    with running([*as_user, str(binaries / "postgres"), "-D", str(data), *options], log, cwd="/") as process:
         wait_until(lambda: "ready to accept connections" in log.read_text(), process, log)
         yield f"postgresql+psycopg2://dagster@{LOOPBACK}:{port}/postgres"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -14,7 +13,7 @@ pytest.importorskip("dagster_celery", reason="the extra `cluster` is not install
 
 from orchestration.partitions import night_key
 from orchestration.placement import CELERY_SETTINGS
-from tests.orchestration.cluster import ROOT, MissingPartError, celery_cluster, run_at_once, workers_of
+from tests.orchestration.cluster import ROOT, MissingPartError, celery_cluster, check_parts, run_at_once, workers_of
 from tests.orchestration.conftest import DAYS, K, copied_shop
 
 FIVE = ["0.00", "0.25", "0.50", "0.75", "1.00"]
@@ -28,8 +27,11 @@ def test_workers_are_told_what_the_executor_is_told() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.skipif("MULTITRON_CLUSTER_TEST" not in os.environ, reason="a cluster: MULTITRON_CLUSTER_TEST=1 runs it")
 def test_five_preferences_at_once_on_two_workers(deployed_home: Path, tmp_path: Path) -> None:
+    try:
+        check_parts()
+    except MissingPartError as part:
+        pytest.skip(str(part))
     day = DAYS[-1]
     with (
         copied_shop(deployed_home, tmp_path / "local") as local,
@@ -43,13 +45,10 @@ def test_five_preferences_at_once_on_two_workers(deployed_home: Path, tmp_path: 
             assert local.run("scoring", night_key(day, pi)).success
         folder = tmp_path / "cluster"
         folder.mkdir()
-        try:
-            with celery_cluster(shop.home, ("one", "two"), folder) as logs:
-                runs = run_at_once("scoring", [night_key(day, pi) for pi in FIVE], folder)
-                assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 5, _said(logs)
-                by_step = [workers_of(run) for run in runs]
-        except MissingPartError as part:
-            pytest.skip(str(part))
+        with celery_cluster(shop.home, ("one", "two"), folder) as logs:
+            runs = run_at_once("scoring", [night_key(day, pi) for pi in FIVE], folder)
+            assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 5, _said(logs)
+            by_step = [workers_of(run) for run in runs]
         for table in TABLES:
             for pi in FIVE:
                 here, there = (each.lake.read_recommendations(pi, day, table=table) for each in (local, shop))
