@@ -20,7 +20,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 40.0
+PATIENCE = 90.0
 """Seconds for anything to appear: a run's process has to start, on a machine that may be busy."""
 
 FLAGS = (

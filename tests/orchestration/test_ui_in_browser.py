@@ -1,11 +1,12 @@
 """The Dagster UI, clicked through: a materialization, a backfill of five pi, a failed gate, and what the pages say.
 
-With MULTITRON_PICTURES=<folder> what is seen is kept as pictures; MULTITRON_UI_HOME=<home> then names a shop that
-`make demo` made, of which a copy is used.
+With MULTITRON_PICTURES=<folder> what is seen is kept as pictures; with MULTITRON_UI_HOME=<home> they show a copy of a
+shop that `make demo` made, instead of the small shop of these tests.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import shutil
 import time
@@ -18,34 +19,35 @@ import pytest
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'multitron-batch[dev]'")
 
 from multitron_core.lake import Lake
+from multitron_core.simulator import simulate
 from orchestration.instance import prepare_instance
 from orchestration.partitions import night_key
-from orchestration.shop import Settings, load_shop, write_shop
+from orchestration.shop import Settings, demo_settings, load_shop, write_shop
 from tests.orchestration.browser import PATIENCE, Browser, browser, chromium, dagster_ui
 from tests.orchestration.conftest import ShopInTest
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(
-        "MULTITRON_UI_TEST" not in os.environ, reason="starts the UI and a browser: MULTITRON_UI_TEST=1 runs it"
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 FIVE = ("0.00", "0.25", "0.50", "0.75", "1.00")
 JOB = "/locations/multitron_batch/jobs/scoring"
 WAY = ("ingestion", "training", "serving", "scoring", "publication", "tables")
 FROM_UI = "dagster/from_ui"
 UI_HOME = os.environ.get("MULTITRON_UI_HOME")
+SHORT_TRAINING = {
+    "preset": "demo",
+    "gate_baseline": "popularity",
+    "training": {"epochs": 6, "uniform_negatives": 32, "in_batch_negatives": 4},
+}
 
 
 @pytest.fixture(scope="module")
-def home(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shop with five preferences whose last day is not scored yet."""
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop with five preferences and a deployed model, whose last day is not scored yet."""
     chromium()
     home = tmp_path_factory.mktemp("ui") / "shop"
-    shutil.copytree(UI_HOME or deployed_home, home)
     if UI_HOME:
-        shutil.rmtree(home / "dagster", ignore_errors=True)
+        shutil.copytree(UI_HOME, home, ignore=shutil.ignore_patterns("dagster"))
+    else:
+        write_small_shop(home)
     settings = load_shop(home).settings.model_dump()
     write_shop(home, Settings.model_validate({**settings, "scoring": {**settings["scoring"], "pi": FIVE}}))
     prepare_instance(load_shop(home))
@@ -54,13 +56,21 @@ def home(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         days = days_of(home)
         span = {"dagster/asset_partition_range_start": str(days[0]), "dagster/asset_partition_range_end": str(days[-1])}
         assert shop.run("ingestion", tags=span).success
-        if UI_HOME:
-            assert shop.run("training").success
+        assert shop.run("training").success
         for day in (days[-3], days[-1]):
             assert shop.run("session_preparation", str(day)).success
         for pi in FIVE:
             assert shop.run("scoring", night_key(days[-3], pi)).success
     return home
+
+
+def write_small_shop(home: Path) -> None:
+    """Four simulated days, and a training of seconds."""
+    settings = demo_settings()
+    calendar = settings.calendar.model_copy(update={"last_day": settings.calendar.first_day + dt.timedelta(days=3)})
+    changed = {"calendar": calendar, "model": SHORT_TRAINING, "triton": {"scorer": "in_process"}}
+    write_shop(home, Settings.model_validate({**settings.model_dump(), **changed}))
+    simulate(home / "raw", sessions=2400, items=300, days=4, first_day=calendar.first_day)
 
 
 def days_of(home: Path) -> list:
@@ -111,9 +121,9 @@ def test_the_graph_is_the_way_of_the_data(seen: Browser) -> None:
     left = [place.bounding_box()["x"] for place in places]  # type: ignore[index]
     assert left == sorted(left), dict(zip(WAY, left, strict=True))
     seen.picture("groups")
-    seen.open(JOB)
-    seen.sees("recommendations", "item_recommendations", "fallback_recommendations", "published")
-    seen.picture("scoring_job")
+    seen.open("/locations/multitron_batch/asset-groups/scoring/lineage")
+    seen.sees("scoring_sessions", "recommendations", "item_recommendations", "fallback_recommendations")
+    seen.picture("scoring_group")
 
 
 def test_a_materialization(seen: Browser, home: Path) -> None:
@@ -174,7 +184,6 @@ def test_pages_say_how_to_read_what_they_show(seen: Browser) -> None:
     seen.picture("recommendations")
 
 
-@pytest.mark.skipif(not UI_HOME, reason="needs a trained model's front: MULTITRON_UI_HOME=<home> of a demo")
 def test_the_front_and_the_training_curves_are_pictures(seen: Browser) -> None:
     for asset, name in (("front", "front"), ("model", "curves")):
         seen.open(f"/assets/{asset}")
