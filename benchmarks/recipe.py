@@ -36,6 +36,7 @@ from multitron_core.training import train
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "ours": {},
     "items of free norm": {"model": {"item_norm": "free"}},
+    "ranked and binary order loss": {"training": {"order_loss": "ranked_bce"}},
     "binary order loss": {"training": {"order_loss": "bce"}},
     "binary order loss, free norm": {"training": {"order_loss": "bce"}, "model": {"item_norm": "free"}},
     "ordered steps alone (share 1.0)": {"training": {"ordered_share": 1.0}},

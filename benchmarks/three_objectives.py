@@ -36,7 +36,9 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--points", type=int, default=26)
-    parser.add_argument("--loss", choices=("bce", "ordered_softmax"), default="bce", help="of carts and of orders")
+    parser.add_argument(
+        "--loss", choices=("bce", "ordered_softmax", "ranked_bce"), default="bce", help="of carts and of orders"
+    )
     parser.add_argument("--out", type=Path, help="keep the model folder, its front and the pictures there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--small", action="store_true", help="half a minute: 10 points")

@@ -72,9 +72,14 @@ class TrainingConfig:
 
     beta: tuple[float, ...] = (0.5, 0.5)  # pi ~ Dirichlet(beta), an entry an objective
     pi_per: Literal["session", "batch"] = "session"  # official batch
-    order_loss: Literal["bce", "ordered_softmax"] = "bce"  # "ordered_softmax" ranks what is ordered, bce calibrates it
-    cart_loss: Literal["bce", "ordered_softmax"] = "bce"  # the same for carts, where they are an objective
-    ordered_share: float = 0.5  # of "ordered_softmax": what steps with the event get of its weight, the rest is all's
+    # "bce" (the paper's) calibrates what is ordered, "ordered_softmax" ranks it, "ranked_bce" is the sum of both
+    order_loss: Literal["bce", "ordered_softmax", "ranked_bce"] = "bce"
+    cart_loss: Literal["bce", "ordered_softmax", "ranked_bce"] = (
+        "bce"  # the same for carts, where they are an objective
+    )
+    ordered_share: float = (
+        0.5  # of the losses that rank: what steps with the event get of its weight, the rest is all's
+    )
     scalarisation: Literal["linear", "chebyshev"] = "linear"
     regulariser: str = "non_uniformity"  # a name of `regularisers.REGULARISERS`
     regularisation: float = 0.2  # lambda of equation 4
@@ -117,8 +122,8 @@ class TrainingConfig:
         _one_of(self, "optimiser", ("adam", "lazy_adam"))
         _one_of(self, "session_order", ("shuffled", "chronological"))
         _one_of(self, "pi_per", ("session", "batch"))
-        _one_of(self, "order_loss", ("bce", "ordered_softmax"))
-        _one_of(self, "cart_loss", ("bce", "ordered_softmax"))
+        _one_of(self, "order_loss", ("bce", "ordered_softmax", "ranked_bce"))
+        _one_of(self, "cart_loss", ("bce", "ordered_softmax", "ranked_bce"))
         _one_of(self, "scalarisation", ("linear", "chebyshev"))
         _one_of(self, "regulariser", REGULARISERS)
         _one_of(self, "regulariser_form", ("paper", "released"))

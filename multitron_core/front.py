@@ -105,7 +105,7 @@ def front_volume(
     Args:
         measurement: what `measure_front` gave.
         reference: of the raw hypervolume, a loss an objective; by default the losses of a model that knows nothing (ln
-            of the number of candidates for a loss that ranks, ln 2 for "bce").
+            of the number of candidates for a loss that ranks, ln 2 for "bce", their sum for both).
         resamples, level, seed: of the bootstrap.
     """
     _, sessions = np.unique(measurement.steps["session"].to_numpy(), return_inverse=True)

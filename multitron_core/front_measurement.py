@@ -130,7 +130,9 @@ def measure_front(
             progress(number + 1, len(batches))
     model.train(training)
     chance = math.log(model.config.items if click_loss_mode == "exact" else 1 + config.kept_negatives)
-    reference = tuple(chance if objective.ranks else math.log(2.0) for objective in objectives)
+    knowing_nothing = {"softmax": chance, "ordered_softmax": chance, "bce": math.log(2.0)}
+    knowing_nothing["ranked_bce"] = chance + math.log(2.0)
+    reference = tuple(knowing_nothing[objective.loss] for objective in objectives)
     return FrontMeasurement(pi, steps, ranks, losses, reference, objectives)
 
 

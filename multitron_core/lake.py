@@ -343,7 +343,8 @@ class Lake:
             The columns of the table; sessions without recommendations are simply not there.
 
         Raises:
-            InputError: no such night, published or not as asked, or no such channel; names those that exist.
+            InputError: no such night, published or not as asked, or no such channel; names those that exist; or a file
+                that was changed behind the table's log.
         """
         if (pi is None) == (channel is None):
             raise InputError(
@@ -364,7 +365,15 @@ class Lake:
         if session_ids is not None:
             # A plain list is held against the row groups' statistics, a series is not.
             wanted.append(pl.col(key).is_in(_ids(session_ids, contract.polars_schema()[key])))
-        lists = pl.scan_delta(opened).filter(*wanted).sort(key, "rank").collect()
+        try:
+            lists = pl.scan_delta(opened).filter(*wanted).sort(key, "rank").collect()
+        except (pl.exceptions.PanicException, pl.exceptions.ComputeError) as error:  # polars trusts the log's sizes
+            raise InputError(
+                "a file of the table is not what the table's log says: it was changed from outside",
+                where=f"{self.uri(table)}, {night}, pi {pi}",
+                found=str(error).splitlines()[0],
+                mend="score this night and pi again, or restore the table; see the runbook",
+            ) from error
         if shown is None:
             return lists
         return channels.as_shown(lists, key, k=shown["k"], exclude_items=shown["exclude_items"])

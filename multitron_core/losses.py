@@ -125,7 +125,9 @@ def losses_by_objective(
         elif objective.loss == "bce":
             columns.append(order_loss(positive_logits, labels[:, i]))
         else:
-            columns.append(ordered_softmax_loss(click, labels[:, i], rates[i], objective.share))
+            ranking = ordered_softmax_loss(click, labels[:, i], rates[i], objective.share)
+            calibrated = objective.loss == "ranked_bce"
+            columns.append(ranking + order_loss(positive_logits, labels[:, i]) if calibrated else ranking)
     return torch.stack(columns, dim=1)
 
 

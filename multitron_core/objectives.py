@@ -30,13 +30,13 @@ class Objective:
         name: of the objective, as in `ModelConfig.objectives` and in the columns of a front.
         event: "click", or the event whose labels the loss reads.
         loss: "softmax" is `losses.click_loss`; "bce" is `losses.order_loss`, "ordered_softmax" is
-            `losses.ordered_softmax_loss`.
-        share: of "ordered_softmax", what the steps with the event get of its weight.
+            `losses.ordered_softmax_loss`, "ranked_bce" is the sum of the two.
+        share: of the losses that rank, what the steps with the event get of its weight.
     """
 
     name: str
     event: str
-    loss: Literal["softmax", "bce", "ordered_softmax"]
+    loss: Literal["softmax", "bce", "ordered_softmax", "ranked_bce"]
     share: float = 1.0
 
     @property

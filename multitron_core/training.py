@@ -176,7 +176,7 @@ class _Run:
         self.rows, self.held_out = split_rows(self.data, self.config.validation_share)
         self.rates = event_rates(self.data, self.rows, self.model_config)
         for objective, rate in zip(self.objectives, self.rates, strict=True):
-            if objective.loss == "ordered_softmax" and objective.share == 1.0 and rate == 0.0:
+            if objective.loss in ("ordered_softmax", "ranked_bce") and objective.share == 1.0 and rate == 0.0:
                 raise InputError(
                     f"no training session has a target with a later {objective.event}",
                     where=f"TrainingConfig.{objective.event}_loss",

@@ -194,10 +194,11 @@ def step_losses(weights: Weights, model: ModelConfig, config: TrainingConfig, pr
             hardest = sorted((float(state @ items[item]) for item in drawn), reverse=True)[: config.kept_negatives]
             own = float(state @ items[target])
             click = click_loss(own, hardest)
-            if config.order_loss == "bce":
-                order = order_loss(own, ordered)
-            else:
-                order = ordered_softmax_loss(click, ordered, problem.order_rate, config.ordered_share)
+            order = 0.0
+            if config.order_loss != "ordered_softmax":
+                order += order_loss(own, ordered)
+            if config.order_loss != "bce":
+                order += ordered_softmax_loss(click, ordered, problem.order_rate, config.ordered_share)
             losses.append((click, order))
     return np.array(losses)
 

@@ -152,6 +152,15 @@ class TestLosses:
         assert measured.losses[0, :, 1].mean() == pytest.approx(measured.losses[0, ordered, 0].mean(), rel=1e-5)
         assert measured.reference == (math.log(9), math.log(9))
 
+    def test_the_ranked_binary_loss_is_both(self, model: MultiTRON) -> None:
+        small = {"batch_sessions": 4, "uniform_negatives": 40, "in_batch_negatives": 3, "kept_negatives": 8}
+        both, ranked, binary = (
+            measure_front(model, random_sessions(), [0.5], config=TrainingConfig(**small, order_loss=loss))
+            for loss in ("ranked_bce", "ordered_softmax", "bce")
+        )
+        np.testing.assert_allclose(both.losses[..., 1], ranked.losses[..., 1] + binary.losses[..., 1], rtol=1e-5)
+        assert both.reference == (math.log(9), math.log(9) + math.log(2))
+
 
 class TestTable:
     def test_one_row_a_preference_with_the_contract_columns(self, model: MultiTRON) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from datetime import date, datetime
 
 import duckdb
@@ -205,6 +206,20 @@ def test_what_is_not_published_is_not_read(lake):
             lake.read_recommendations("0.50", night)
     with pytest.raises(InputError, match="no such table"):
         lake.read_recommendations("0.50", table="nothing")
+
+
+@pytest.mark.parametrize("change", ["longer", "shorter"])
+def test_a_file_that_was_changed_behind_the_log_is_an_error_with_a_way_out(lake, change):
+    replace(lake, [lists(400)])
+    (file,) = lake.open("recommendations").file_uris()
+    if change == "longer":
+        lists(9_000).write_parquet(file)
+    else:
+        pathlib.Path(file).write_bytes(pathlib.Path(file).read_bytes()[:500])
+    with pytest.raises(
+        InputError, match=r"changed from outside.*recommendations, 2026-01-31, pi 0\.50.*score this night"
+    ):
+        standing(lake, "0.50")
 
 
 def test_reading_some_sessions(lake):

@@ -117,6 +117,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "released": {"collisions": "official", "regulariser_form": "released"},
     "softmax": {"regulariser_g": "softmax", "regularisation": 1.0},
     "ordered_softmax": {"order_loss": "ordered_softmax"},
+    "ranked_bce": {"order_loss": "ranked_bce"},
     "ordered steps alone": {"order_loss": "ordered_softmax", "ordered_share": 1.0, "regulariser": "none"},
     "cosine and chebyshev": {"regulariser": "cosine", "scalarisation": "chebyshev"},
 }
@@ -152,6 +153,7 @@ class TestStep:
         [
             ("three sessions", "paper", "free"),
             ("three sessions", "ordered_softmax", "unit"),
+            ("three sessions", "ranked_bce", "unit"),
             ("one session of one step", "released", "free"),
             ("both ends in one batch", "paper", "unit"),
         ],

@@ -55,18 +55,19 @@ def plain_losses(
         positive = (states * weight[targets]).sum(dim=1)
         ordered = torch.from_numpy(batch.ordered[steps])
         click = click_loss(positive, hardest)
-        if config.order_loss == "bce":
-            losses.append(torch.stack([click, order_loss(positive, ordered)], dim=1))
-        else:
-            order = ordered_softmax_loss(click, ordered, order_rate, config.ordered_share)
-            losses.append(torch.stack([click, order], dim=1))
+        order = torch.zeros_like(click)
+        if config.order_loss != "ordered_softmax":
+            order = order + order_loss(positive, ordered)
+        if config.order_loss != "bce":
+            order = order + ordered_softmax_loss(click, ordered, order_rate, config.ordered_share)
+        losses.append(torch.stack([click, order], dim=1))
     return torch.cat(losses)
 
 
 @pytest.mark.parametrize("overhead", [0, 10, 1 << 30])
 @pytest.mark.parametrize("collisions", ["masked", "official"])
 @pytest.mark.parametrize("positions", ["start", "end"])
-@pytest.mark.parametrize("order", ["bce", "ordered_softmax"])
+@pytest.mark.parametrize("order", ["bce", "ordered_softmax", "ranked_bce"])
 @pytest.mark.parametrize("norm", ["unit", "free"])
 def test_a_step_is_the_plain_formula(overhead, collisions, positions, order, norm):
     torch.manual_seed(1)
