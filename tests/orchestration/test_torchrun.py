@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -66,8 +67,14 @@ def test_the_asset_trains_by_two_processes(tmp_path):
         assert "data:image/png;base64," in epochs[1]["curves"].value
 
         shutil.rmtree(one)  # the same training again, or the folder that is there would be taken
-        two, epochs, _ = trained(shop, 2, "model")
+        two, epochs, passed = trained(shop, 2, "model", "front")
     assert two == one
+    assert len(passed) == 1
+    front, losses = pl.read_parquet(two / "front.parquet"), ["click_loss", "order_loss"]
+    assert front.height == 26
+    assert np.isfinite(front.select(losses).to_numpy()).all()
+    volume = json.loads((two / "hypervolume.json").read_text())
+    assert 0.0 < volume["normalised"]["value"] <= 1.0
     assert [row["epoch"].value for row in epochs] == [1, 2]
     again = pl.read_parquet(two / "metrics.parquet")
     # Dropout differs between the two; at dropout 0 test_training.py holds them equal.
