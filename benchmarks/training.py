@@ -133,7 +133,8 @@ def _summary(times: list[tuple[float, float]]) -> dict[str, float]:
 
 def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str, Any]:
     data = PreparedSessions.load(folder / "prepared")
-    config = preset.named("diginetica", training={"precision": precision, "negative_search": precision})
+    same_work = {"uniform_negatives": 16_384, "in_batch_negatives": 32, "kept_negatives": 100}  # the official numbers
+    config = preset.named("diginetica", training={"precision": precision, "negative_search": precision, **same_work})
     run = training._Run(data, config, "benchmark", folder / "none", torch.device(options.device))
     works = run._works(0, 0)
 
