@@ -43,7 +43,7 @@ def main() -> None:
 
     \b
     The way of a model:    train -> front -> report -> deploy   (or the job `training` in the UI)
-    The way of a night:    score -> read                        (or the nightly schedules)
+    The way of a night:    score -> read                        (or the sensor `nights` in the UI)
     """
 
 
@@ -294,11 +294,12 @@ def read(home: Path, **options: Any) -> tuple[str, Any]:
     """
 )
 @click.option("--nights", default=7, show_default=True, help="How many nights, the newest first.")
-@click.option("--check", is_flag=True, help="End with status 1 when a night is late or failed, or no daemon runs.")
+@click.option("--check", is_flag=True, help="End with status 1 when a night is late or failed, or nights do not start.")
 def status(home: Path, nights: int, check: bool) -> tuple[str, Any]:
     """Tell what became of each night.
 
-    Which preferences are published, late or failed, why, and the command that mends it.
+    Which preferences are published, late or failed, why, and the command that mends it; whether nights start by
+    themselves.
     """
     from orchestration import commands
 

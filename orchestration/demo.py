@@ -35,10 +35,11 @@ from orchestration.code_location import build_definitions
 from orchestration.instance import close_dead_runs, prepare_instance
 from orchestration.partitions import night_key
 from orchestration.runs import RUN_TAG, run_job, shared_server
+from orchestration.shell_commands import ui_command
 from orchestration.shop import (
     DEMO_HOME,
     Calendar,
-    Sessions,
+    Night,
     Settings,
     Shop,
     Source,
@@ -158,8 +159,13 @@ def _shop(home: Path, *, data: Path | None, format: str | None, split_days: int 
 def _new_shop(data: Path, format: str) -> Settings:
     """Settings for raw files that hold many days: the calendar is theirs."""
     log = read_events(data, format)
-    first, last = (
-        log.events.select(pl.col("ts").min().dt.date().alias("first"), pl.col("ts").max().dt.date().alias("last"))
+    day = pl.col("ts").dt.date()
+    first, last, last_clicks = (
+        log.events.select(
+            day.min().alias("first"),
+            day.max().alias("last"),
+            day.filter(pl.col("event_type") == "click").max().alias("last_clicks"),
+        )
         .collect(engine="streaming")
         .row(0)
     )
@@ -168,7 +174,7 @@ def _new_shop(data: Path, format: str) -> Settings:
     return Settings(
         source=Source.model_validate({"path": str(data.resolve()), "format": format}),
         calendar=Calendar(first_day=first, last_day=last),
-        sessions=Sessions(),
+        night=Night(first_night=last_clicks),
     )
 
 
@@ -252,8 +258,7 @@ def _print_results(shop: Shop) -> None:
     _print_sessions(lake, day, [pi for pi in SHOWN_PI if pi in grid])
     print(f"\nThe front: {folder / 'front.png'}")
     print(f"The report: {folder / FILE_NAME}   (one HTML file, for any browser)")
-    name = "" if shop.home == DEMO_HOME.resolve() else f" MULTITRON_HOME={shop.home}"
-    print(f"\nNext: make ui{name}   (the Dagster UI: how these tables came to be)")
+    print(f"\nNext: {ui_command(shop)}   (the Dagster UI: how these tables came to be)")
 
 
 def _cell(value: float | None, width: int) -> str:
@@ -269,7 +274,7 @@ def _print_counts(shop: Shop, lake: Lake) -> None:
         f"\nLines and events in: {total.get('in', 0):,} = {total.get('accepted', 0):,} accepted "
         f"+ {total.get('duplicate', 0):,} duplicates + {total.get('rejected', 0):,} rejected"
     )
-    print("Training sessions:")
+    print("Sessions of training, and of the test that follows them:")
     print("  " + format_statistics(PreparedSessions.load(shop.training_sessions).statistics).replace("\n", "\n  "))
 
 

@@ -29,6 +29,9 @@ from orchestration.run_history import PartitionRun, RunFailure, failure_of, runs
 from orchestration.schedules import last_whole_day
 from orchestration.shop import Shop
 
+SENSOR = "nights"
+"""The sensor that drives the nights."""
+
 STEP_TAG = "multitron/step"
 """Run tag: what exactly a run of the night was asked to do. Asked twice for the same, Dagster starts one run."""
 
@@ -105,7 +108,7 @@ def open_nights(shop: Shop, now: dt.datetime) -> list[dt.date]:
     settings = shop.settings
     last = min(last_whole_day(now), settings.calendar.last_day or dt.date.max)
     days = [last - dt.timedelta(days=back) for back in reversed(range(settings.night.catch_up_days))]
-    return [day for day in days if day >= settings.calendar.first_day and now >= settings.night.begins(day)]
+    return [day for day in days if day >= settings.first_night and now >= settings.night.begins(day)]
 
 
 def read_night(shop: Shop, lake: Lake, day: dt.date, *, published: pl.DataFrame | None = None) -> Night:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 
 from multitron_core.secrets import redacted
-from orchestration.assets.serving import ROLLBACK, ROLLED_BACK
 from orchestration.retries import KIND, TRANSIENT
 from orchestration.schedules import JOB_ASSETS
-from orchestration.shop import HOME_VARIABLE, Shop
 
 PARTITION_TAG = "dagster/partition"
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
@@ -122,49 +115,3 @@ def failure_of(instance: dg.DagsterInstance, run_id: str) -> RunFailure:
     for record in instance.get_records_for_run(run_id, of_type=DagsterEventType.RUN_FAILURE).records:
         return RunFailure(None, redacted(record.event_log_entry.message or "its process died"), True)
     return RunFailure(None, "its process died", True)
-
-
-def rerun_command(shop: Shop, job: str, partition: str | None) -> str:
-    """The shell command that does a job's work again, in the foreground and without the daemon.
-
-    Args:
-        shop: whose.
-        job: one of `JOB_ASSETS`.
-        partition: of the job, None where it has none.
-    """
-    return _materialize(shop, JOB_ASSETS[job], ["--partition", partition] if partition else [])
-
-
-def rerun_command_of(shop: Shop, run: dg.DagsterRun) -> str:
-    """The shell command that does again what one run did: its assets, its partition or range of them, its config."""
-    picked = {key.to_user_string() for key in run.asset_selection or ()}
-    picked |= {check.asset_key.to_user_string() for check in run.asset_check_selection or ()}
-    ops: Any = run.run_config.get("ops") or {}
-    if run.job_name == ROLLBACK:
-        version = ops.get(ROLLED_BACK, {}).get("config", {}).get("version")
-        return _command(shop, "multitron", ["rollback", *([] if version is None else ["--version", str(version)])])
-    # A run of a whole job names no assets, and one of everything that there is has no job of ours.
-    assets = [name for name in JOB_ASSETS.get(run.job_name, ()) if not picked or name in picked] or sorted(picked)
-    partition, ends = run.tags.get(PARTITION_TAG), [run.tags.get(tag) for tag in RANGE_TAGS]
-    options = ["--partition", partition] if partition else []
-    if all(ends):
-        options = ["--partition-range", "...".join(str(end) for end in ends)]
-    if ops:
-        options += ["--config-json", json.dumps({"ops": ops})]
-    return _materialize(shop, assets or ["*"], options)
-
-
-def _materialize(shop: Shop, assets: Sequence[str], options: Sequence[str]) -> str:
-    words = ["asset", "materialize", "-m", "orchestration.definitions", "--select", ",".join(assets), *options]
-    return _command(shop, "dagster", words)
-
-
-def _command(shop: Shop, program: str, words: Sequence[str]) -> str:
-    homes = {HOME_VARIABLE: shop.home, "DAGSTER_HOME": shop.dagster_home}
-    path = Path(sys.executable).with_name(program)
-    return " ".join(
-        [
-            *(f"{name}={shlex.quote(str(folder))}" for name, folder in homes.items()),
-            *(shlex.quote(word) for word in (str(path), *words)),
-        ]
-    )

@@ -17,9 +17,10 @@ import dagster as dg
 from multitron_core.errors import MultitronError
 from orchestration.alerts import Alert, send, webhook
 from orchestration.assets.live_front import DECAYED, MODEL_VERSION
-from orchestration.nights import completion_step, decide, next_steps, open_nights, published_rows, read_night
+from orchestration.nights import SENSOR, completion_step, decide, next_steps, open_nights, published_rows, read_night
 from orchestration.resources import ShopResource
-from orchestration.run_history import WILL_RETRY_TAG, failure_of, job_of, partition_run, rerun_command_of
+from orchestration.run_history import WILL_RETRY_TAG, failure_of, job_of, partition_run
+from orchestration.shell_commands import rerun_command_of
 from orchestration.shop import Shop
 from orchestration.status import night_status
 
@@ -41,7 +42,7 @@ def sensors(jobs_by_name: dict[str, dg.JobDefinition]) -> list[dg.SensorDefiniti
     """The sensors of a shop."""
 
     @dg.sensor(
-        name="nights",
+        name=SENSOR,
         jobs=[jobs_by_name[name] for name in ("ingestion", "session_preparation", "scoring", "night_completion")],
         minimum_interval_seconds=SECONDS,
         description=(

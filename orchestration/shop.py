@@ -126,9 +126,10 @@ class Triton(_Section):
 class Night(_Section):
     """When a night begins, when it has to be there, and how long it is made up for; hours count from the day's end."""
 
-    begins_hours: Annotated[float, Field(ge=0, le=48)] = 1.0
-    deadline_hours: Annotated[float, Field(gt=0, le=336)] = 6.0
-    catch_up_days: Annotated[int, Field(ge=1, le=60)] = 3
+    begins_hours: Annotated[float, Field(ge=0, le=48)] = 1.0  # from then on the night is looked after
+    deadline_hours: Annotated[float, Field(gt=0, le=336)] = 6.0  # from then on it is late
+    catch_up_days: Annotated[int, Field(ge=1, le=60)] = 3  # so many of the last nights are made up for
+    first_night: dt.date | None = None  # days before it are history, which is trained on; none: every day is scored
 
     @model_validator(mode="after")
     def _begins_before_its_deadline(self) -> Night:
@@ -263,6 +264,11 @@ class Settings(_Section):
         return parse_channels(self.channels)
 
     @property
+    def first_night(self) -> dt.date:
+        """The first day that the nights score."""
+        return max(self.calendar.first_day, self.night.first_night or dt.date.min)
+
+    @property
     def preferences(self) -> tuple[str, ...]:
         """What a night scores: the grid, and what channels ask for beside it; rising."""
         return pi_grid({*self.scoring.pi, *(channel.pi for channel in self.declared_channels if channel.pi)})
@@ -372,6 +378,7 @@ def demo_settings() -> Settings:
     return Settings(
         source=Source(path="raw", format="table", files="events-{date}.csv.gz"),
         calendar=Calendar(first_day=dt.date(2026, 1, 1), last_day=dt.date(2026, 1, 8)),
+        night=Night(first_night=dt.date(2026, 1, 8)),
         channels={
             "newsletter": {"owner": "newsletter@example.com", "pi": "0.50", "k": 10},
             "product_page": {"owner": "pages@example.com", "table": "item_recommendations", "pi": "0.25", "k": 8},
@@ -438,7 +445,7 @@ _EXPLANATIONS = {
     "sessions": "split_days: the test days of training. state_days: sessions of the last so many days are scored.",
     "model": "The preset, and what differs from it in [model.training].",
     "scoring": "A partition a night for each pi (the weight on orders); the lists: their length, what may be in them.",
-    "night": "Hours after the day's end (UTC): begins, is late; catch_up_days: so far back nights are made up for.",
+    "night": "Hours after the day's end (UTC): begins, is late; days before first_night are trained on and not scored.",
     "triton": "gRPC host:port of running servers; none: each step starts its own on loopback.",
     "ingestion": "Against a usual day: a day beyond these fails its checks. max_share: of bad lines.",
     "quality": "Against the night before: a night beyond these is not published.",

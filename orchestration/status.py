@@ -2,7 +2,7 @@
 
     python -m orchestration.status [--nights 7] [--json] [--check]
 
-It reads the tables and Dagster's runs, and needs no daemon: it also tells when the daemon does not run.
+It reads the tables and Dagster's runs, and needs no daemon: it also tells when nothing starts the nights.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from typing import Any, Literal
 
 import dagster as dg
 import polars as pl
+from dagster._core.scheduler.instigation import InstigatorType
 
 from multitron_core.errors import InputError, MultitronError
 from multitron_core.lake import Lake
 from multitron_core.publication import published_night
 from multitron_core.secrets import redacted
-from orchestration.nights import Decision, decide, next_steps, published_rows, read_night
+from orchestration.nights import SENSOR, Decision, decide, next_steps, published_rows, read_night
 from orchestration.partitions import night_key
-from orchestration.run_history import PartitionRun, failure_of, rerun_command, runs_of
+from orchestration.run_history import PartitionRun, failure_of, runs_of
 from orchestration.schedules import last_whole_day
+from orchestration.shell_commands import rerun_command, start_daemon_command, start_sensor_command, ui_command
 from orchestration.shop import HOME_VARIABLE, Shop, load_shop
 
 State = Literal["published", "running", "waiting", "late", "failed"]
@@ -69,7 +71,7 @@ class NightStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """The last nights, the newest first, and what is wrong with the daemon (empty: nothing)."""
+    """The last nights, the newest first, and why no night starts by itself (empty: they do)."""
 
     nights: tuple[NightStatus, ...]
     daemon: str
@@ -95,14 +97,15 @@ def status(shop: Shop, instance: dg.DagsterInstance, *, nights: int = 7, now: dt
     if nights < 1:
         raise InputError("no night is asked for", where="nights", found=nights, mend="use 1 or more")
     now = now or dt.datetime.now(dt.UTC)
-    calendar = shop.settings.calendar
-    last = min(last_whole_day(now), calendar.last_day or dt.date.max)
+    last = min(last_whole_day(now), shop.settings.calendar.last_day or dt.date.max)
     days = [last - dt.timedelta(days=back) for back in range(nights)]
     published = published_rows(shop.tables())
     told = [
-        night_status(shop, instance, day, now=now, published=published) for day in days if day >= calendar.first_day
+        night_status(shop, instance, day, now=now, published=published)
+        for day in days
+        if day >= shop.settings.first_night
     ]
-    return Status(tuple(told), daemon_problem(instance))
+    return Status(tuple(told), daemon_problem(shop, instance))
 
 
 def night_status(
@@ -194,19 +197,34 @@ def _unpublished(
     return ("late" if late else "waiting"), waiting, rerun_command(shop, job, key if job == "scoring" else day)
 
 
-def daemon_problem(instance: dg.DagsterInstance) -> str:
-    """What is wrong with the daemon that starts the nights; empty when nothing is."""
+def daemon_problem(shop: Shop, instance: dg.DagsterInstance) -> str:
+    """Why no night starts by itself, and the commands that change it; empty when nights do start."""
     if instance.is_ephemeral:
         return "this instance has no daemon"
-    silent = []
+    problems = []
+    silent = _silent_daemons(instance)
+    if silent:
+        problems.append(
+            f"the Dagster daemon does not run ({silent}); start it: {start_daemon_command(shop)}\n"
+            f"or with the UI, in the checkout: {ui_command(shop)}"
+        )
+    running = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    if not any(state.name == SENSOR and state.is_running for state in running):
+        problems.append(f"the sensor `{SENSOR}` is off; turn it on: {start_sensor_command(shop, SENSOR)}")
+    return "\n".join(["no night starts by itself:", *problems]) if problems else ""
+
+
+def _silent_daemons(instance: dg.DagsterInstance) -> str:
+    """The daemons that a night needs and that give no sign of life; empty when all do."""
+    seen: dict[str, list[str]] = {}
     states = instance.get_daemon_statuses(list(DAEMONS))
     for name in DAEMONS:
         state = states.get(name)
         if state is None or not state.healthy:
             beat = state.last_heartbeat if state else None
             since = f"since {dt.datetime.fromtimestamp(beat.timestamp, dt.UTC):%Y-%m-%d %H:%M} UTC" if beat else "ever"
-            silent.append(f"{name} not seen {since}")
-    return f"the Dagster daemon does not run ({'; '.join(silent)}): no night is started; start it" if silent else ""
+            seen.setdefault(since, []).append(name)
+    return "; ".join(f"not seen {since}: {', '.join(names)}" for since, names in seen.items())
 
 
 def as_text(told: Status) -> str:
@@ -240,7 +258,7 @@ def as_json(told: Status) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit status is 0, with --check 1 when a night is late or failed, 2 for an error."""
+    """The command line; exit status 0, with --check 1 when a night is late, failed or not to start, 2 for an error."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m orchestration.status"
     )
@@ -248,7 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--nights", type=int, default=7, help="how many nights, the newest first")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument(
-        "--check", action="store_true", help="exit with 1 when a night is late or failed, or no daemon runs: for cron"
+        "--check", action="store_true", help="exit with 1 when a night is late or failed, or none starts: for cron"
     )
     given = parser.parse_args(arguments)
     try:

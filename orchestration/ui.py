@@ -8,18 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 from multitron_core.errors import InputError, MultitronError
 from orchestration.instance import prepare_instance
+from orchestration.shell_commands import WORKSPACE
 from orchestration.shop import HOME_VARIABLE, URL_VARIABLE, Shop, load_shop
 from serving.server import TritonServer
 
 LOOPBACK = "127.0.0.1"
 STOP_SECONDS = 20
 """How long Dagster's processes have to stop."""
-
-WORKSPACE = Path(__file__).resolve().parents[1] / "workspace.yaml"
 
 
 def run_ui(shop: Shop, *, port: int) -> int:

@@ -28,7 +28,7 @@ from multitron_core.secrets import redacted, without_credentials
 from orchestration import models
 from orchestration.alerts import WEBHOOK_VARIABLE, webhook
 from orchestration.partitions import night_of
-from orchestration.run_history import rerun_command
+from orchestration.shell_commands import rerun_command
 from orchestration.shop import URL_VARIABLE, Settings, Shop, demo_settings, load_shop
 
 PROPERTIES = 16

@@ -148,7 +148,7 @@ def test_a_failed_run_is_told_once_with_a_command_that_works(shop: ShopInTest, h
 @pytest.mark.slow
 def test_the_command_of_an_alert_does_the_work_again(shop: ShopInTest) -> None:
     from orchestration.instance import prepare_instance
-    from orchestration.run_history import rerun_command
+    from orchestration.shell_commands import rerun_command
 
     loaded = load_shop(shop.home)
     prepare_instance(loaded)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestration.instance import prepare_instance
+from orchestration.nights import open_nights
+from orchestration.shell_commands import start_daemon_command, start_sensor_command, ui_command
 from orchestration.shop import load_shop
 from orchestration.status import as_json, as_text, main, status
 from tests.orchestration.conftest import DAYS, ShopInTest, copied_shop
@@ -49,6 +51,13 @@ def test_it_says_which_are_published_failed_or_late_and_why(shop: ShopInTest) ->
     assert states(shop, BEFORE)[DAYS[2]]["0.00"][0] == "waiting"
 
 
+def test_days_before_the_first_night_are_no_nights(shop: ShopInTest, tmp_path: Path) -> None:
+    with copied_shop(shop.home, tmp_path / "copy") as copy:
+        copy.change(night={"first_night": DAYS[1]})
+        assert list(states(copy, AFTER)) == [DAYS[2], DAYS[1]]
+        assert open_nights(load_shop(copy.home), AFTER) == [DAYS[1], DAYS[2]]
+
+
 def test_rows_that_are_gone_are_not_called_published(shop: ShopInTest, tmp_path: Path) -> None:
     with copied_shop(shop.home, tmp_path / "copy") as copy:
         lake = copy.lake
@@ -81,6 +90,9 @@ def test_the_command_checks_for_cron_and_says_when_no_daemon_runs(
     assert main(["--home", str(shop.home), "--nights", "2", "--check"]) == 1
     printed = capsys.readouterr().out
     assert "the Dagster daemon does not run" in printed
+    said = load_shop(shop.home)
+    for command in (start_daemon_command(said), start_sensor_command(said, "nights"), ui_command(said)):
+        assert command in printed
     assert main(["--home", str(shop.home), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["nights"]) == 3
     assert main(["--home", str(shop.home), "--nights", "0"]) == 2
