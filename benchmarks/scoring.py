@@ -98,26 +98,15 @@ def _child(way: str, folder: str) -> dict[str, Any]:
 
 def write_random_shop(folder: Path, *, items: int, sessions: int) -> None:
     """A model folder `model` with random weights, and `sessions` as long as Diginetica's."""
-    import dataclasses
-
     import polars as pl
-    import torch
-    from safetensors.torch import save_file
 
     from multitron_core.config import ModelConfig
     from multitron_core.encoded_sessions import EncodedSessions
-    from multitron_core.model import MultiTRON
+    from multitron_core.model_folder import write_untrained_model
     from multitron_core.vocabulary import Vocabulary
 
-    torch.manual_seed(0)
-    config = ModelConfig(items=items)
     vocabulary = Vocabulary(pl.Series(np.arange(items, dtype=np.int64) * 7 + 3))
-    model_dir = folder / "model"
-    model_dir.mkdir()
-    save_file(MultiTRON(config).state_dict(), model_dir / "weights.safetensors")
-    vocabulary.save(model_dir / "vocabulary.parquet")
-    described = {"model": dataclasses.asdict(config), "vocabulary_hash": vocabulary.hash, "version": "benchmark"}
-    (model_dir / "config.json").write_text(json.dumps(described))
+    write_untrained_model(folder / "model", ModelConfig(items=items), vocabulary)
     generator = np.random.default_rng(0)
     lengths = generator.geometric(1 / 4.8, sessions)
     offsets = np.concatenate([[0], np.cumsum(lengths)])

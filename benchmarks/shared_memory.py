@@ -10,7 +10,6 @@ set it against the time that a session takes (`benchmarks/scoring.py`).
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import statistics
 import tempfile
@@ -22,10 +21,9 @@ import numpy as np
 import polars as pl
 import tritonclient.grpc as triton
 import tritonclient.utils.shared_memory as shared_memory
-from safetensors.torch import save_file
 
 from multitron_core.config import ModelConfig
-from multitron_core.model import MultiTRON
+from multitron_core.model_folder import write_untrained_model
 from multitron_core.vocabulary import Vocabulary
 from serving.deployment import deploy
 from serving.request import ScoringRequest
@@ -55,12 +53,7 @@ def main() -> None:
 def _model(folder: Path) -> Path:
     config = ModelConfig(items=ITEMS, dimension=8, layers=1, max_length=STEPS)
     vocabulary = Vocabulary(pl.Series(range(ITEMS), dtype=pl.Int64))
-    folder.mkdir()
-    save_file(MultiTRON(config).state_dict(), folder / "weights.safetensors")
-    vocabulary.save(folder / "vocabulary.parquet")
-    described = {"model": dataclasses.asdict(config), "vocabulary_hash": vocabulary.hash, "version": "small"}
-    (folder / "config.json").write_text(json.dumps(described))
-    return folder
+    return write_untrained_model(folder, config, vocabulary)
 
 
 def _compare(server: TritonServer, k: int, repeats: int) -> tuple[float, float]:

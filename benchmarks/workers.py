@@ -11,7 +11,6 @@ together, and the share of the workers' time that was spent in steps. Every tabl
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime as dt
 import json
 import shutil
@@ -23,11 +22,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import torch
-from safetensors.torch import save_file
 
 from multitron_core.config import ModelConfig
 from multitron_core.lake import Lake
-from multitron_core.model import MultiTRON
+from multitron_core.model_folder import write_untrained_model
 from multitron_core.simulator import simulate
 from multitron_core.vocabulary import Vocabulary
 from orchestration import models
@@ -40,13 +38,7 @@ from serving.deployment import deploy
 from serving.in_process import InProcessServer
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from tests.orchestration.cluster import (
-    MissingPartError,
-    celery_cluster,
-    check_parts,
-    run_at_once,
-    workers_of,
-)
+from deploy.celery.on_this_machine import MissingPartError, celery_cluster, check_parts, run_at_once, workers_of
 
 FIVE = ("0.00", "0.25", "0.50", "0.75", "1.00")
 DAYS = 2
@@ -102,13 +94,8 @@ def make_shop(home: Path, *, sessions: int, items: int) -> dt.date:
 
 
 def _deploy_random_model(shop: Shop, item_ids: pl.Series) -> None:
-    torch.manual_seed(0)
-    config, vocabulary, folder = ModelConfig(items=len(item_ids)), Vocabulary(item_ids), shop.models / "benchmark"
-    folder.mkdir(parents=True)
-    save_file(MultiTRON(config).state_dict(), folder / "weights.safetensors")
-    vocabulary.save(folder / "vocabulary.parquet")
-    described = {"model": dataclasses.asdict(config), "vocabulary_hash": vocabulary.hash, "version": folder.name}
-    (folder / "config.json").write_text(json.dumps({**described, "training": {}}))
+    folder = shop.models / "untrained"
+    write_untrained_model(folder, ModelConfig(items=len(item_ids)), Vocabulary(item_ids))
     models.set_newest(shop, folder)
     with InProcessServer(shop.triton_repository) as server:
         deploy(folder, server, golden_pi=FIVE[:1])

@@ -16,12 +16,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from multitron_core.config import ModelConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
+from multitron_core.model import MultiTRON
 from multitron_core.preset import Preset
 from multitron_core.vocabulary import Vocabulary
 
@@ -99,6 +101,37 @@ def write_model_folder(
         shutil.rmtree(old)
     else:
         os.replace(writing, out_dir)
+
+
+def write_untrained_model(
+    out_dir: Path, model: ModelConfig, vocabulary: Vocabulary, *, seed: int = 0, version: str = "untrained"
+) -> Path:
+    """A model folder of random weights, for whoever asks how fast or whether at all, and not how well.
+
+    Args:
+        out_dir: the folder.
+        model: its shape.
+        vocabulary: of `model.items` items.
+        seed: of the weights.
+        version: the model's; two of one version count as one model.
+
+    Returns:
+        The folder.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        weights = MultiTRON(model).state_dict()
+    write_model_folder(
+        out_dir,
+        weights,
+        vocabulary=vocabulary,
+        preset=Preset("untrained"),
+        model=model,
+        identity=f"untrained, seed {seed}",
+        history=[],
+        details={"version": version},
+    )
+    return out_dir
 
 
 def refuse_another(found: Any, identity: str, where: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
-import json
 import logging
 import os
 import shutil
@@ -17,12 +15,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from multitron_core.config import ModelConfig
 from multitron_core.lake import Lake
-from multitron_core.model import MultiTRON
+from multitron_core.model_folder import write_untrained_model
 from multitron_core.vocabulary import Vocabulary
 from orchestration import models
 from orchestration.code_location import build_definitions
@@ -65,14 +61,9 @@ def write_raw_events(folder: Path) -> None:
 
 def write_random_model(folder: Path, *, version: str = "random") -> None:
     """A model folder as training writes it, with random weights and what it measured at three preferences."""
-    torch.manual_seed(0)
     config = ModelConfig(items=ITEMS, dimension=16, max_length=10, item_scale=1.0)
     vocabulary = Vocabulary(pl.Series(range(1000, 1000 + ITEMS), dtype=pl.Int64))
-    folder.mkdir(parents=True)
-    save_file(MultiTRON(config).state_dict(), folder / "weights.safetensors")
-    vocabulary.save(folder / "vocabulary.parquet")
-    described = {"model": dataclasses.asdict(config), "vocabulary_hash": vocabulary.hash, "version": version}
-    (folder / "config.json").write_text(json.dumps({**described, "training": {}}))
+    write_untrained_model(folder, config, vocabulary, version=version)
     pl.DataFrame(
         {
             "pi_order": [0.0, 0.5],

@@ -11,9 +11,9 @@ import yaml
 
 pytest.importorskip("dagster_celery", reason="the extra `cluster` is not installed")
 
+from deploy.celery.on_this_machine import ROOT, MissingPartError, celery_cluster, check_parts, run_at_once, workers_of
 from orchestration.partitions import night_key
 from orchestration.placement import CELERY_SETTINGS
-from tests.orchestration.cluster import ROOT, MissingPartError, celery_cluster, check_parts, run_at_once, workers_of
 from tests.orchestration.conftest import DAYS, K, copied_shop
 
 FIVE = ["0.00", "0.25", "0.50", "0.75", "1.00"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ from dagster_k8s.launcher import K8sRunLauncher
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 
 from orchestration.placement import on_queue
-from tests.orchestration.cluster import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "deploy/kubernetes/multitron.yaml").read_text()
 DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all(TEXT))
 NAMES = {(each["kind"], each["metadata"]["name"]) for each in DOCUMENTS}

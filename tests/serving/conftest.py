@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from multitron_core.config import ModelConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
-from multitron_core.model import MultiTRON
+from multitron_core.model_folder import write_untrained_model
 from multitron_core.vocabulary import Vocabulary
 from serving.server import TritonServer
 from serving.triton_home import find_triton_home
@@ -29,15 +26,9 @@ logging.getLogger("torch.__trace").propagate = False  # pytest would keep every 
 
 def write_model(folder: Path, *, items: int = ITEMS, seed: int = 0, version: str = "first", **shape: object) -> Path:
     """A model folder as training writes it, with random weights."""
-    torch.manual_seed(seed)
     config = ModelConfig(items=items, **{"dimension": 16, "max_length": 10, "item_scale": 1.0, **shape})  # type: ignore[arg-type]
     vocabulary = Vocabulary(pl.Series([f"item {i:07}" for i in range(items)]))
-    folder.mkdir(parents=True)
-    save_file(MultiTRON(config).state_dict(), folder / "weights.safetensors")
-    vocabulary.save(folder / "vocabulary.parquet")
-    described = {"model": dataclasses.asdict(config), "vocabulary_hash": vocabulary.hash, "version": version}
-    (folder / "config.json").write_text(json.dumps({**described, "training": {}}))
-    return folder
+    return write_untrained_model(folder, config, vocabulary, seed=seed, version=version)
 
 
 def some_sessions(vocabulary: Vocabulary, count: int, *, seed: int = 0, longest: int = 14) -> EncodedSessions:

@@ -1,4 +1,7 @@
-"""A cluster on this machine, of real parts: a Redis broker, a Postgres for the Dagster instance, Celery workers."""
+"""A cluster on this machine, of real parts: a Redis broker, a Postgres for the Dagster instance, Celery workers.
+
+The test of the Celery configuration and `benchmarks/workers.py` run on it.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -59,7 +64,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[str], log: Path, **options) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: Sequence[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A process that ends with the block and takes its children along, kindly and then not."""
     with (
         log.open("ab") as lines,
@@ -78,7 +83,9 @@ def running(command: Sequence[str], log: Path, **options) -> Iterator[subprocess
                     continue
 
 
-def wait_until(ready, process: subprocess.Popen[bytes], log: Path, seconds: float = START_SECONDS) -> None:
+def wait_until(
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float = START_SECONDS
+) -> None:
     """Wait for a process to be ready; what it said is in the message where it is not."""
     end = time.monotonic() + seconds
     while not ready():
@@ -93,6 +100,11 @@ def listens(port: int) -> bool:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
+def says(log: Path, words: str) -> bool:
+    """Whether a log has these words."""
+    return words in log.read_text()
+
+
 @contextmanager
 def redis(folder: Path) -> Iterator[str]:
     """A Redis server of its own; gives `redis://host:port`."""
@@ -100,7 +112,7 @@ def redis(folder: Path) -> Iterator[str]:
     command = [_redis_binary(), "--bind", LOOPBACK, "--port", str(port), "--dir", str(folder)]
     command += ["--save", "", "--appendonly", "no"]  # nothing is kept
     with running(command, log) as process:
-        wait_until(lambda: listens(port), process, log)
+        wait_until(partial(listens, port), process, log)
         yield f"redis://{LOOPBACK}:{port}"
 
 
@@ -122,7 +134,7 @@ def postgres(folder: Path) -> Iterator[str]:
     settings = {"port": port, "listen_addresses": LOOPBACK, "unix_socket_directories": data, "fsync": "off"}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with running([*as_user, str(binaries / "postgres"), "-D", str(data), *options], log, cwd="/") as process:
-        wait_until(lambda: "ready to accept connections" in log.read_text(), process, log)
+        wait_until(partial(says, log, "ready to accept connections"), process, log)
         yield f"postgresql+psycopg2://dagster@{LOOPBACK}:{port}/postgres"
 
 
@@ -146,7 +158,7 @@ def workers(names: Sequence[str], environment: dict[str, str], folder: Path) -> 
             for name, log in logs.items()
         }
         for name, process in started.items():
-            wait_until(lambda log=logs[name]: " ready." in log.read_text(), process, logs[name])
+            wait_until(partial(says, logs[name], " ready."), process, logs[name])
         yield logs
 
 
