@@ -102,7 +102,8 @@ class TrainingConfig:
     # model is faster with one, and many times so where other processes keep the cores busy.
     threads: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on CUDA that has it
-    negative_search: Literal["auto", "float32", "bfloat16"] = "auto"  # of finding the kept negatives, not of their loss
+    # Of finding the kept negatives, not of their loss. auto: bfloat16 where the device multiplies it faster
+    negative_search: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "epochs", "batch_sessions", "kept_negatives", "checkpoint_steps")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -32,6 +33,19 @@ def uses_bfloat16(setting: str, device: torch.device) -> bool:
     if setting == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return setting == "bfloat16"
+
+
+def search_dtype(setting: str, device: torch.device) -> torch.dtype:
+    """In which dtype the hardest negatives are looked for ("auto", "float32", "bfloat16").
+
+    auto is bfloat16 where the device multiplies it faster: the logits that are kept are of float32 in any case.
+    """
+    if setting == "auto" and device.type == "cpu":
+        able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+        fast = any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
+    else:
+        fast = uses_bfloat16(setting, device)
+    return torch.bfloat16 if fast else torch.float32
 
 
 @contextmanager

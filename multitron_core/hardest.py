@@ -6,6 +6,7 @@ multiplying with the whole table (top-k sampling of TRON, arXiv 2307.14906).
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK = 16  # columns whose maximum stands for them in the search
+_BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}  # of the same width
 _BLOCK_CELLS = {"cpu": 1 << 22, "cuda": 1 << 28}  # logits held at a time; on a CPU 16 MiB, which the cache may hold
 
 
@@ -120,10 +122,11 @@ def _search(
     """float32 values and int64 columns [n, k] of the highest logits, falling."""
     n, columns = len(states), len(table)
     k = min(kept, columns)
-    # A coarser dtype ranks: a few more are taken than are kept, and the exact logits decide among them.
-    exact = search == states.dtype
-    wide = k if exact else min(k + k // 4, columns)
+    on_cpu = states.device.type == "cpu"
+    if on_cpu and columns < 2 * _CHUNK * k:
+        search = states.dtype  # so few are sorted at once
     ranked_states, ranked_table = states.to(search), table.to(search).T
+    margin = screen_margin(states, table, search)
     rows = min(n, max(1, _BLOCK_CELLS[states.device.type] // columns))
     buffer = ranked_states.new_empty(rows, columns)  # one for all blocks: new memory costs as much as half the product
     values, found = [], []
@@ -132,35 +135,58 @@ def _search(
         part = ranked_states[block]
         logits = torch.mm(part, ranked_table, out=buffer[: len(part)])  # (rows, b + u)
         leave_out(logits, negatives, block, mask_targets)
-        block_values, block_columns = largest(logits, wide)
-        if not exact:
-            exact_values = _products(states[block], table, block_columns)
-            exact_values.masked_fill_(block_values == -torch.inf, -torch.inf)
-            block_values, order = exact_values.topk(k, dim=1)
-            block_columns = block_columns.gather(1, order)
-        values.append(block_values.float())
-        found.append(block_columns)
+        if search == states.dtype:
+            best = largest(logits, k)
+        elif on_cpu and (passing := _passing(logits, k, margin[block])):
+            best = _highest(_products(states[block], table, *passing), *passing, k)
+        elif on_cpu:  # too many logits are too close to each other
+            exact = states[block] @ table.T
+            leave_out(exact, negatives, block, mask_targets)
+            best = largest(exact, k)
+        else:
+            best = _screened_by_sorting(logits, states[block], table, k)
+        values.append(best[0])
+        found.append(best[1])
     return torch.cat(values), torch.cat(found)
 
 
-def _products(states: Tensor, table: Tensor, columns: Tensor) -> Tensor:
-    """states[i] . table[columns[i, j]], [n, k]: by small blocks, so that what is gathered stays in the cache."""
-    n, k = columns.shape
-    products = states.new_empty(n, k)
-    rows = 32 if states.device.type == "cpu" else n
-    for first in range(0, n, max(1, rows)):
-        block = slice(first, min(first + rows, n))
-        gathered = table.index_select(0, columns[block].flatten()).unflatten(0, (-1, k))  # (rows, k, d)
-        products[block] = torch.bmm(gathered, states[block, :, None]).squeeze(2)
-    return products
+def screen_margin(states: Tensor, table: Tensor, search: torch.dtype) -> Tensor:
+    """How far below the k-th largest logit of `search` the k largest exact ones may be found, float [n].
+
+    Twice what the rounding of the factors can move a product, by the Cauchy-Schwarz inequality: the states' is known,
+    the table's at most half of eps of each number. The rounding of the product itself is `_passing`'s.
+
+    Args:
+        states: float [n, d].
+        table: float [columns, d].
+        search: dtype of the screen.
+    """
+    rounded = states.to(search).to(states.dtype)
+    off = (states - rounded).norm(dim=1) + 0.5 * torch.finfo(search).eps * rounded.norm(dim=1)
+    return 2.02 * off * table.norm(dim=1).max()  # a hundredth more, for the sums
+
+
+def _products(states: Tensor, table: Tensor, counts: Tensor, columns: Tensor) -> Tensor:
+    """states[i] . table[column] for the columns of each state, `counts[i]` of them, one state's after the other's."""
+    starts = F.pad(counts.cumsum(0), (1, 0))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        wanted = torch.sparse_csr_tensor(
+            starts, columns, states.new_zeros(len(columns)), (len(states), len(table)), check_invariants=False
+        )
+    return torch.sparse.sampled_addmm(wanted, states, table.T, beta=0.0).values()
+
+
+def _screened_by_sorting(logits: Tensor, states: Tensor, table: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Exact logits decide among a quarter more than are kept: for a GPU, which sorts whole rows."""
+    screened, columns = logits.topk(min(k + k // 4, logits.shape[1]), dim=1)
+    exact = torch.bmm(table[columns], states[:, :, None]).squeeze(2)  # (n, columns)
+    values, order = exact.masked_fill(screened == -torch.inf, -torch.inf).topk(k, dim=1)
+    return values, columns.gather(1, order)
 
 
 def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each row and their columns, falling: what `torch.topk` gives, up to the order of equal values.
-
-    On a CPU, rows of thousands of columns go through a threshold: the k-th largest of the maxima of 16 columns each is
-    at most the k-th largest value, and few other values reach it. One pass takes the maxima, one compares, and only
-    the hundred-odd that pass are sorted.
 
     Args:
         logits: float [n, c].
@@ -169,27 +195,55 @@ def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         [n, k] values of the logits' dtype and int64 columns.
     """
+    passing = _passing(logits, k, torch.zeros(len(logits)))
+    if passing is None:
+        values, columns = logits.topk(k, dim=1)
+        return values, columns
+    counts, columns = passing
+    rows = torch.repeat_interleave(counts)
+    return _highest(logits[rows, columns], counts, columns, k)
+
+
+def _passing(logits: Tensor, k: int, margin: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The columns of each row that are not below a bound of its k-th largest less the margin.
+
+    The bound is the k-th largest of the maxima of 16 columns each: it is at most the k-th largest value, and few other
+    values reach it. One pass takes the maxima and one compares. Positive floats rank as their bits do, and integers are
+    compared several times faster.
+
+    Args:
+        logits: float [n, c].
+        k: at most c.
+        margin: float32 [n]; a rounding of the bound itself is added.
+
+    Returns:
+        int64 [n], how many columns of each row, at least k; int64, the columns, row after row. None where another way
+        is better: on a GPU, with few columns, with many equal values, and with a bound that is not positive.
+    """
     n, c = logits.shape
     chunks = c // _CHUNK
-    if logits.device.type != "cpu" or chunks < 2 * k or k == 0 or n == 0:
-        return _plain(logits, k)
-    maxima = logits[:, : chunks * _CHUNK].view(n, _CHUNK, chunks).amax(dim=1).float().numpy()
-    threshold = torch.from_numpy(np.partition(maxima, chunks - k, axis=1)[:, chunks - k]).to(logits.dtype)
-    passed = np.flatnonzero((logits >= threshold[:, None]).numpy())
-    counts = np.bincount(passed // c, minlength=n)
-    width = int(counts.max())
-    if width > 8 * k or counts.min() < k:  # many equal values, or few finite ones
-        return _plain(logits, k)
-    row = np.repeat(np.arange(n), counts)
-    cells = torch.from_numpy(row * width + np.arange(len(passed)) - np.repeat(np.cumsum(counts) - counts, counts))
-    values = logits.new_full((n * width,), -torch.inf)
-    values[cells] = logits.flatten()[torch.from_numpy(passed)]
-    columns = torch.zeros(n * width, dtype=torch.int64)
-    columns[cells] = torch.from_numpy(passed - row * c)
-    best, order = values.view(n, width).topk(k, dim=1)
-    return best, columns.view(n, width).gather(1, order)
+    if logits.device.type != "cpu" or logits.dtype not in _BITS or chunks < 2 * k or k == 0 or n == 0:
+        return None
+    bits = logits.view(_BITS[logits.dtype])
+    maxima = bits[:, : chunks * _CHUNK].view(n, _CHUNK, chunks).amax(dim=1).numpy()
+    bound = torch.from_numpy(np.partition(maxima, chunks - k, axis=1)[:, chunks - k]).view(logits.dtype)
+    bound = (bound - margin - torch.finfo(logits.dtype).eps * bound).to(logits.dtype)
+    if not bool((bound > 0.0).all()):
+        return None
+    passed = np.flatnonzero(bits.numpy() >= bound.view(bits.dtype).numpy()[:, None])
+    row, column = np.divmod(passed, c)
+    counts = np.bincount(row, minlength=n)
+    if counts.max() > 8 * k:
+        return None
+    return torch.from_numpy(counts), torch.from_numpy(column)
 
 
-def _plain(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    values, columns = logits.topk(k, dim=1)
-    return values, columns
+def _highest(values: Tensor, counts: Tensor, columns: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row, [n, k] values and columns; the rows, of `counts` values, stand one after the other."""
+    n, width = len(counts), int(counts.max())
+    starts = counts.cumsum(0) - counts
+    cells = torch.arange(len(values)) + torch.repeat_interleave(torch.arange(n) * width - starts, counts)
+    padded = values.new_full((n * width,), -torch.inf)
+    padded[cells] = values
+    best, order = padded.view(n, width).topk(k, dim=1)
+    return best, columns[starts[:, None] + order]

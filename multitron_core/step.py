@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -158,7 +159,7 @@ def losses_of(
         float32 [n, objectives].
     """
     if model.config.item_norm == "unit":
-        batch_rows, uniform_rows = F.normalize(batch_rows, dim=1), F.normalize(uniform_rows, dim=1)
+        batch_rows, uniform_rows = unit_rows(batch_rows), unit_rows(uniform_rows)
     pi = work.pi[work.negatives.session_of_step]  # (n, objectives)
     states = packed_states(model, F.embedding(work.inputs, batch_rows), pi, work.positions, work.rows)  # (n, d)
     table = torch.cat([batch_rows, uniform_rows])  # (b + u, d)
@@ -176,3 +177,24 @@ def losses_of(
         click = click_loss(positive, negative)
         objectives = objectives_of(model.config.objectives, config)
         return losses_by_objective(objectives, click, positive, work.labels, rates)
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows of norm 1, float [n, d]: `F.normalize(x, dim=1)`, whose own backward pass fills several such tables."""
+    rows: Tensor = _UnitRows.apply(x)
+    return rows
+
+
+class _UnitRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        norms = x.norm(dim=1, keepdim=True).clamp(min=1e-12)  # as F.normalize has it
+        rows = x / norms
+        ctx.save_for_backward(rows, norms)
+        return rows
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        rows, norms = ctx.saved_tensors
+        along = torch.linalg.vecdot(gradients[0], rows)[:, None]  # only what turns a row moves it
+        return torch.addcmul(gradients[0], rows, along, value=-1).div_(norms)

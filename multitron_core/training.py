@@ -41,6 +41,7 @@ from multitron_core.devices import (
     pick_device,
     process_group,
     rank,
+    search_dtype,
     threads,
     uses_bfloat16,
     world,
@@ -186,7 +187,7 @@ class _Run:
                 )
         self.batches = math.ceil(len(self.rows) / self.config.batch_sessions)
         self.autocast = torch.bfloat16 if uses_bfloat16(self.config.precision, device) else None
-        self.search = torch.bfloat16 if uses_bfloat16(self.config.negative_search, device) else torch.float32
+        self.search = search_dtype(self.config.negative_search, device)
         self.progress = Progress()
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)

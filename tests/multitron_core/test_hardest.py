@@ -61,21 +61,22 @@ def plain_loss(
 
 
 @pytest.mark.parametrize("mask_targets", [True, False])
-@pytest.mark.parametrize(("b", "u", "kept"), [(20, 600, 15), (20, 600, 1), (12, 30, 25), (6, 0, 4), (6, 3, 100)])
-def test_losses_and_gradients_are_those_of_the_plain_formula(b, u, kept, mask_targets):
+@pytest.mark.parametrize("search", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("b", "u", "kept"), [(20, 600, 15), (20, 600, 1), (12, 30, 25), (6, 0, 4), (6, 3, 100), (50, 4000, 100)]
+)
+def test_losses_and_gradients_are_those_of_the_plain_formula(b, u, kept, search, mask_targets):
     torch.manual_seed(3)
     negatives = drawn(5, b, u, n=23, sessions=4)
     found, expected = [], []
-    for results, search in ((found, True), (expected, False)):
+    for results, plain in ((found, False), (expected, True)):
         torch.manual_seed(3)
         states, table = torch.randn(23, 8).requires_grad_(), torch.randn(b + u, 8).requires_grad_()
-        if search:
-            logits = hardest_logits(
-                states, table, negatives, kept=kept, mask_targets=mask_targets, search=torch.float32
-            )
-            loss = click_loss((states * table[negatives.targets]).sum(dim=1), logits)
-        else:
+        if plain:
             loss = plain_loss(states, table, negatives, kept, mask_targets)
+        else:
+            logits = hardest_logits(states, table, negatives, kept=kept, mask_targets=mask_targets, search=search)
+            loss = click_loss((states * table[negatives.targets]).sum(dim=1), logits)
         loss.sum().backward()
         results += [loss.detach(), states.grad, table.grad]
     torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=0)
@@ -83,18 +84,46 @@ def test_losses_and_gradients_are_those_of_the_plain_formula(b, u, kept, mask_ta
         torch.testing.assert_close(gradient, plain, atol=1e-4, rtol=0)
 
 
-def test_a_search_in_bfloat16_changes_the_loss_by_less_than_its_rounding():
-    negatives = drawn(5, 50, 4000, n=60, sessions=4)
-    torch.manual_seed(3)
-    states, table = torch.randn(60, 64), torch.randn(4050, 64) * 0.2
-    losses = [
-        click_loss(
-            (states * table[negatives.targets]).sum(dim=1),
-            hardest_logits(states, table, negatives, kept=100, mask_targets=True, search=search),
-        )
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 100),
+    st.floats(0.01, 10.0),
+    st.sampled_from(["random", "close together", "of many lengths", "negative"]),
+    st.integers(0, 99),
+)
+def test_a_search_in_bfloat16_finds_the_negatives_of_one_in_float32(kept, scale, kind, seed):
+    negatives = drawn(seed, 50, 4000, n=20, sessions=4)
+    # No copies: equal logits of unequal copies would make the order of what is equal matter.
+    negatives = negatives._replace(batch_copies=(~negatives.absent).float(), uniform_copies=torch.ones(4000))
+    torch.manual_seed(seed)
+    table, state = torch.randn(4050, 64), torch.randn(64)
+    if kind == "close together":
+        table = state + 0.1 * table  # logits that bfloat16 hardly tells apart
+    elif kind == "of many lengths":
+        table *= torch.rand(4050, 1)
+    elif kind == "negative":
+        table = 0.1 * table - state
+    states = scale * (state + 0.05 * torch.randn(20, 64))
+    exact, screened = (
+        hardest_logits(states, table, negatives, kept=kept, mask_targets=True, search=search)
         for search in (torch.float32, torch.bfloat16)
-    ]
-    torch.testing.assert_close(losses[1], losses[0], atol=1e-5, rtol=0)
+    )
+    rounding = 1e-6 * states.norm(dim=1, keepdim=True) * table.norm(dim=1).max()  # of sums in another order
+    assert ((screened - exact).abs() <= rounding).all()
+
+
+def test_the_margin_of_the_search_covers_roundings_that_all_go_one_way():
+    half, d = 2.0**-8, 64  # half of what lies between two numbers of bfloat16 just above 1
+    higher, lower = torch.ones(d), torch.ones(d)
+    higher[:16], lower[:16] = 1 + 0.98 * half, 1 + 1.02 * half  # one is rounded down, the other up
+    higher[16:32] = 1 + 0.08 * half
+    states = torch.ones(3, d)
+    states[:, 32:] = -0.9  # so that the logits are small beside the norms
+    table = torch.zeros(4050, d)
+    table[100:180], table[300:320] = lower, higher
+    negatives = drawn(1, 50, 4000, n=3, sessions=3)._replace(uniform_copies=torch.ones(4000))
+    screened = hardest_logits(states, table, negatives, kept=20, mask_targets=True, search=torch.bfloat16)
+    torch.testing.assert_close(screened, (states @ table[300:320].T), atol=1e-5, rtol=0)
 
 
 def test_blocks_change_nothing(monkeypatch):

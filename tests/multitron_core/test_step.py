@@ -10,7 +10,7 @@ from multitron_core.config import ModelConfig, TrainingConfig
 from multitron_core.losses import click_loss, order_loss, ordered_softmax_loss
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import Negatives, draw_negatives
-from multitron_core.step import losses_of, prepare
+from multitron_core.step import losses_of, prepare, unit_rows
 
 ITEMS = 300
 
@@ -151,3 +151,16 @@ def test_a_batch_of_one_session_of_one_step():
     )
     assert found.shape == (1, 2)
     assert (found > 0).all()
+
+
+def test_unit_rows_are_those_of_normalize():
+    torch.manual_seed(1)
+    rows, gradient = torch.randn(7, 5), torch.randn(7, 5)
+    rows[2] *= 1e-3
+    found, expected = rows.clone().requires_grad_(), rows.clone().requires_grad_()
+    unit_rows(found).backward(gradient)
+    F.normalize(expected, dim=1).backward(gradient)
+    torch.testing.assert_close(unit_rows(found), F.normalize(expected, dim=1))
+    torch.testing.assert_close(found.grad, expected.grad)
+    assert torch.autograd.gradcheck(unit_rows, rows.double().requires_grad_())
+    assert unit_rows(torch.zeros(1, 5)).tolist() == [[0.0] * 5]
