@@ -22,6 +22,7 @@ import torch
 from multitron_core import preset
 from multitron_core.events import read_events
 from multitron_core.front import extremes, front_preferences, front_table, front_volume, measure_front, save_front
+from multitron_core.losses import EVENT_LOSSES
 from multitron_core.model import load_model
 from multitron_core.sessions import format_statistics, prepare_sessions
 from multitron_core.simulator import simulate
@@ -36,9 +37,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--points", type=int, default=26)
-    parser.add_argument(
-        "--loss", choices=("bce", "ordered_softmax", "ranked_bce"), default="bce", help="of carts and of orders"
-    )
+    parser.add_argument("--loss", choices=tuple(EVENT_LOSSES), default="bce", help="of carts and of orders")
     parser.add_argument("--out", type=Path, help="keep the model folder, its front and the pictures there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--small", action="store_true", help="half a minute: 10 points")

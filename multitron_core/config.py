@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from multitron_core.errors import InputError
+from multitron_core.losses import EVENT_LOSSES
 from multitron_core.preference import preferences
 from multitron_core.regularisers import REGULARISERS
 
@@ -72,11 +73,10 @@ class TrainingConfig:
 
     beta: tuple[float, ...] = (0.5, 0.5)  # pi ~ Dirichlet(beta), an entry an objective
     pi_per: Literal["session", "batch"] = "session"  # official batch
-    # "bce" (the paper's) calibrates what is ordered, "ordered_softmax" ranks it, "ranked_bce" is the sum of both
-    order_loss: Literal["bce", "ordered_softmax", "ranked_bce"] = "bce"
-    cart_loss: Literal["bce", "ordered_softmax", "ranked_bce"] = (
-        "bce"  # the same for carts, where they are an objective
-    )
+    # a name of `losses.EVENT_LOSSES`: "bce" (the paper's) calibrates what is ordered, "ordered_softmax" ranks it,
+    # "ranked_bce" is the sum of both
+    order_loss: str = "bce"
+    cart_loss: str = "bce"  # the same for carts, where they are an objective
     ordered_share: float = (
         0.5  # of the losses that rank: what steps with the event get of its weight, the rest is all's
     )
@@ -123,8 +123,8 @@ class TrainingConfig:
         _one_of(self, "optimiser", ("adam", "lazy_adam"))
         _one_of(self, "session_order", ("shuffled", "chronological"))
         _one_of(self, "pi_per", ("session", "batch"))
-        _one_of(self, "order_loss", ("bce", "ordered_softmax", "ranked_bce"))
-        _one_of(self, "cart_loss", ("bce", "ordered_softmax", "ranked_bce"))
+        _one_of(self, "order_loss", EVENT_LOSSES)
+        _one_of(self, "cart_loss", EVENT_LOSSES)
         _one_of(self, "scalarisation", ("linear", "chebyshev"))
         _one_of(self, "regulariser", REGULARISERS)
         _one_of(self, "regulariser_form", ("paper", "released"))
@@ -173,5 +173,5 @@ def _within(config: Any, low: float, high: float, *names: str) -> None:
 
 
 def _one_of(config: Any, name: str, values: Iterable[str]) -> None:
-    if getattr(config, name) not in values:
+    if getattr(config, name) not in tuple(values):  # a value from a file may be a list
         _refuse(config, name, f"use one of {', '.join(values)}")

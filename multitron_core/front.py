@@ -34,6 +34,7 @@ from multitron_core.hypervolume import (
     hypervolume,
     normalised_hypervolume,
 )
+from multitron_core.losses import OBJECTIVE_LOSSES
 from multitron_core.metrics import ranking_metrics
 from multitron_core.model import MultiTRON, load_model
 from multitron_core.objectives import LABELS
@@ -73,7 +74,7 @@ def front_table(measurement: FrontMeasurement, *, k: int = 20) -> pl.DataFrame:
     means = measurement.losses.mean(axis=1, dtype=np.float64)
     beaten = dominated(means)
     names = [objective.name for objective in measurement.objectives]
-    ranks = np.array([objective.ranks for objective in measurement.objectives])
+    ranks = np.array([OBJECTIVE_LOSSES[objective.loss].ranks for objective in measurement.objectives])
     labels = [label for label in LABELS.values() if label in measurement.steps.columns]
     rows: list[dict[str, object]] = []
     for point, pi in enumerate(measurement.pi):

@@ -21,7 +21,7 @@ from multitron_core.config import TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
 from multitron_core.hardest import NegativeTable, largest, leave_out, log_copies
-from multitron_core.losses import click_loss, losses_by_objective
+from multitron_core.losses import OBJECTIVE_LOSSES, click_loss, losses_by_objective
 from multitron_core.metrics import evaluation_batches, score_blocks, step_states, step_table, target_ranks
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import draw_negatives
@@ -130,9 +130,7 @@ def measure_front(
             progress(number + 1, len(batches))
     model.train(training)
     chance = math.log(model.config.items if click_loss_mode == "exact" else 1 + config.kept_negatives)
-    knowing_nothing = {"softmax": chance, "ordered_softmax": chance, "bce": math.log(2.0)}
-    knowing_nothing["ranked_bce"] = chance + math.log(2.0)
-    reference = tuple(knowing_nothing[objective.loss] for objective in objectives)
+    reference = tuple(OBJECTIVE_LOSSES[objective.loss].knowing_nothing(chance) for objective in objectives)
     return FrontMeasurement(pi, steps, ranks, losses, reference, objectives)
 
 

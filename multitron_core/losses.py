@@ -7,18 +7,25 @@ Normann, Stepprath (RecSys 2024, arXiv 2407.16828), section 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multitron_core.config import TrainingConfig
 from multitron_core.errors import InputError
 from multitron_core.objectives import Objective
 from multitron_core.regularisers import REGULARISERS, Elementwise, cosine, non_uniformity, weighted_shares
 
+if TYPE_CHECKING:
+    from multitron_core.config import TrainingConfig
+
 __all__ = [
+    "EVENT_LOSSES",
+    "OBJECTIVE_LOSSES",
+    "ObjectiveLoss",
     "chebyshev",
     "click_loss",
     "cosine",
@@ -103,6 +110,52 @@ def ordered_softmax_loss(
     return click_losses * (1.0 - ordered_share + weight)
 
 
+@dataclass(frozen=True)
+class ObjectiveLoss:
+    """What an objective minimises.
+
+    Args:
+        of_steps: float [n] from the steps' click losses [n], the targets' logits [n], whether each has the objective's
+            event, bool [n], the event's rate in the training data, and `Objective.share`.
+        knowing_nothing: its mean, in nats, for a model that guesses, from the click loss of that model.
+        ranks: whether it compares items, so that it trains the scores of items that were not clicked too.
+    """
+
+    of_steps: Callable[[Tensor, Tensor, Tensor, float, float], Tensor]
+    knowing_nothing: Callable[[float], float]
+    ranks: bool
+
+
+EVENT_LOSSES = {
+    "bce": ObjectiveLoss(
+        lambda click, logits, happened, rate, share: order_loss(logits, happened),
+        knowing_nothing=lambda click: math.log(2.0),
+        ranks=False,
+    ),
+    "ordered_softmax": ObjectiveLoss(
+        lambda click, logits, happened, rate, share: ordered_softmax_loss(click, happened, rate, share),
+        knowing_nothing=lambda click: click,
+        ranks=True,
+    ),
+    "ranked_bce": ObjectiveLoss(
+        lambda click, logits, happened, rate, share: (
+            ordered_softmax_loss(click, happened, rate, share) + order_loss(logits, happened)
+        ),
+        knowing_nothing=lambda click: click + math.log(2.0),
+        ranks=True,
+    ),
+}
+"""The losses of events that may follow a click, as `TrainingConfig.order_loss` and `cart_loss` name them."""
+
+OBJECTIVE_LOSSES = {
+    "softmax": ObjectiveLoss(
+        lambda click, logits, happened, rate, share: click, knowing_nothing=lambda click: click, ranks=True
+    ),
+    **EVENT_LOSSES,
+}
+"""The losses of all objectives, as `Objective.loss` names them: the next click's, and those of events."""
+
+
 def losses_by_objective(
     objectives: Sequence[Objective], click: Tensor, positive_logits: Tensor, labels: Tensor, rates: Sequence[float]
 ) -> Tensor:
@@ -118,17 +171,13 @@ def losses_by_objective(
     Returns:
         float [n, k].
     """
-    columns = []
-    for i, objective in enumerate(objectives):
-        if objective.loss == "softmax":
-            columns.append(click)
-        elif objective.loss == "bce":
-            columns.append(order_loss(positive_logits, labels[:, i]))
-        else:
-            ranking = ordered_softmax_loss(click, labels[:, i], rates[i], objective.share)
-            calibrated = objective.loss == "ranked_bce"
-            columns.append(ranking + order_loss(positive_logits, labels[:, i]) if calibrated else ranking)
-    return torch.stack(columns, dim=1)
+    return torch.stack(
+        [
+            OBJECTIVE_LOSSES[objective.loss].of_steps(click, positive_logits, labels[:, i], rates[i], objective.share)
+            for i, objective in enumerate(objectives)
+        ],
+        dim=1,
+    )
 
 
 def linear(losses: Tensor, pi: Tensor) -> Tensor:

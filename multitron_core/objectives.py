@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,20 +29,14 @@ class Objective:
     Args:
         name: of the objective, as in `ModelConfig.objectives` and in the columns of a front.
         event: "click", or the event whose labels the loss reads.
-        loss: "softmax" is `losses.click_loss`; "bce" is `losses.order_loss`, "ordered_softmax" is
-            `losses.ordered_softmax_loss`, "ranked_bce" is the sum of the two.
-        share: of the losses that rank, what the steps with the event get of its weight.
+        loss: a name of `losses.OBJECTIVE_LOSSES`.
+        share: of the losses of events that rank, what the steps with the event get of its weight.
     """
 
     name: str
     event: str
-    loss: Literal["softmax", "bce", "ordered_softmax", "ranked_bce"]
+    loss: str
     share: float = 1.0
-
-    @property
-    def ranks(self) -> bool:
-        """Whether the loss compares items, so that it trains the scores of items that were not clicked too."""
-        return self.loss != "bce"
 
 
 def check_objectives(names: Sequence[str]) -> None:

@@ -48,7 +48,7 @@ from multitron_core.devices import (
 )
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
-from multitron_core.losses import regulariser, scalarisation
+from multitron_core.losses import OBJECTIVE_LOSSES, regulariser, scalarisation
 from multitron_core.model import MultiTRON, settled
 from multitron_core.model_folder import TrainingData, fingerprint, refuse_another, write_model_folder
 from multitron_core.negatives import draw_negatives
@@ -177,7 +177,7 @@ class _Run:
         self.rows, self.held_out = split_rows(self.data, self.config.validation_share)
         self.rates = event_rates(self.data, self.rows, self.model_config)
         for objective, rate in zip(self.objectives, self.rates, strict=True):
-            if objective.loss in ("ordered_softmax", "ranked_bce") and objective.share == 1.0 and rate == 0.0:
+            if OBJECTIVE_LOSSES[objective.loss].ranks and objective.share == 1.0 and rate == 0.0:
                 raise InputError(
                     f"no training session has a target with a later {objective.event}",
                     where=f"TrainingConfig.{objective.event}_loss",
