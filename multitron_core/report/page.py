@@ -44,7 +44,7 @@ def page(contents: Contents) -> str:
         "data": _data(contents),
         "settings": _settings(contents),
     }
-    links = "".join(f'<a href="#{name}">{escape(SECTIONS[name])}</a>' for name in sections)
+    links = "".join(f'<a href="#{name}">{name.capitalize()}</a>' for name in sections)
     body = "".join(
         f'<section id="{name}"><h2>{escape(SECTIONS[name])}</h2>{html}</section>' for name, html in sections.items()
     )
