@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from multitron_core import channels, events, front, lake, losses, model, operating_point, report, sessions, training
 from multitron_core.config import ModelConfig, TrainingConfig
 from multitron_core.formats import FORMATS
+from multitron_core.losses import EVENT_LOSSES
 from multitron_core.preset import PRESETS
 from multitron_core.regularisers import REGULARISERS
 from multitron_core.table_contracts import contracts
@@ -62,7 +63,11 @@ def reference() -> str:
         "## Training settings\n\n`[model.training]` of shop.toml, or `multitron train --set NAME=VALUE`. The columns "
         "behind the default are what the presets change.",
         _config(TrainingConfig, lambda preset: dataclasses.asdict(preset.training)),
-        "Regularisers: " + ", ".join(f"`{name}`" for name in REGULARISERS) + ".",
+        "Regularisers: "
+        + ", ".join(f"`{name}`" for name in REGULARISERS)
+        + ". Losses of events: "
+        + ", ".join(f"`{name}`" for name in EVENT_LOSSES)
+        + ".",
         "## Model settings",
         _config(ModelConfig, lambda preset: dict(preset.model)),
         "## Formats",
