@@ -33,7 +33,14 @@ class _Command(click.Command):
                 formatter.write(f"  {line}\n")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _InOrder(click.Group):
+    """A group whose help lists the commands as one comes to need them."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="multitron-batch")
 def main() -> None:
     """Nightly recommendation tables, one for each trade-off between clicks and orders.
@@ -143,7 +150,8 @@ def train(home: Path, preset: str | None, settings: tuple[str, ...], keep_sessio
     """Prepare sessions and train one model.
 
     Sessions come from the event log; the model becomes the newest one. A training that was stopped goes on where it
-    was; one that is finished is not done again.
+    was; one that is finished is not done again. A row an epoch is printed: losses that fall, and recall where sessions
+    are held out. What the model is worth say `multitron front` and `multitron baselines`.
     """
     from orchestration import commands
 
@@ -165,7 +173,9 @@ def front(home: Path, **options: Any) -> tuple[str, Any]:
     """Measure a model's front.
 
     Losses and exact metrics at each preference, both hypervolumes with their intervals, and the pi that a constraint
-    leads to. Table and pictures are kept in the model folder, the points in the Delta table `fronts`.
+    leads to. As pi_order rises, the order loss should fall and the click loss rise; a dominated point is no better than
+    another in either, so nobody should choose it. Table and pictures are kept in the model folder, the points in the
+    Delta table `fronts`.
     """
     from orchestration import commands
 
@@ -201,7 +211,8 @@ def report(home: Path, **options: Any) -> tuple[str, Any]:
 def baselines(home: Path) -> tuple[str, Any]:
     """Measure what a model has to beat.
 
-    Popularity, co-visitation and session neighbours, on the same test steps.
+    Popularity, co-visitation and session neighbours, on the same test steps. A model whose click recall stays below
+    co-visitation (gate_baseline of [model]) is not deployed.
     """
     from orchestration import commands
 
@@ -234,7 +245,11 @@ def deploy(home: Path, model: str | None) -> tuple[str, Any]:
 )
 @click.option("--version", type=int, help="A kept version; by default the one that was live before.")
 def rollback(home: Path, version: int | None) -> tuple[str, Any]:
-    """Make a kept version live again."""
+    """Make a kept version live again.
+
+    For a model that went live and should not have. Tables keep the lists that they have, each row with the version that
+    made it: `multitron score` replaces those of a night.
+    """
     from orchestration import commands
 
     return commands.rollback(home, version=version)
@@ -281,7 +296,11 @@ def score(home: Path, **options: Any) -> tuple[str, Any]:
 @click.option("--limit", default=20, show_default=True, help="Rows to print; --out writes all.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write .parquet, .csv or .ndjson instead.")
 def read(home: Path, **options: Any) -> tuple[str, Any]:
-    """Read what was released, as downstream teams do."""
+    """Read what was released, as downstream teams do.
+
+    Rows of a list: rank 1 is the best item, scores compare within one list only. Without --date it is the latest night
+    that passed its checks, whole. docs/tables.md has every column, and the same in Python and SQL.
+    """
     from orchestration import commands
 
     return commands.read(home, **options)
@@ -298,8 +317,8 @@ def read(home: Path, **options: Any) -> tuple[str, Any]:
 def status(home: Path, nights: int, check: bool) -> tuple[str, Any]:
     """Tell what became of each night.
 
-    Which preferences are published, late or failed, why, and the command that mends it; whether nights start by
-    themselves.
+    Each pi is published, running, waiting (for files or a step before it), late (past the deadline) or failed, with the
+    reason and the command that does it again. Below: whether nights start by themselves, and if not, what starts them.
     """
     from orchestration import commands
 
