@@ -32,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="only faults whose name has one of these in it: kill,disk")
     parser.add_argument("--seed", type=int, default=1, help="of the random moments and places")
-    parser.add_argument("--minutes", type=float, default=15, help="begin no further fault after so long")
+    parser.add_argument("--minutes", type=float, default=15, help="begin nothing further after so long")
     parser.add_argument("--nights", type=int, default=30, help="nights in a row, 0 leaves them out")
     given = parser.parse_args()
     end = time.monotonic() + 60 * given.minutes
@@ -58,7 +58,11 @@ def run(folder: Path, *, only: str, seed: int, end: float, nights: int) -> int:
         wrong += told.wrong
         print(told.line, flush=True)
     if nights and _named("nights in a row", wanted):
-        wrong += _nights_in_a_row(folder / "many", nights)
+        if time.monotonic() > end:
+            left += 1
+            print(f"{nights} nights in a row | 0 | - | - | not begun: no time left")
+        else:
+            wrong += _nights_in_a_row(folder / "many", nights)
     print(f"\n{f'{wrong} LOST SOMETHING' if wrong else f'{left} NOT INJECTED' if left else 'nothing was lost'}")
     return 1 if wrong or left else 0
 

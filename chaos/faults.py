@@ -22,7 +22,9 @@ from safetensors.torch import load_file, save_file
 
 from chaos import shop as small
 from chaos.shop import disturbed_day, finish, night, start
+from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import MultitronError
+from multitron_core.sessions import PreparedSessions
 from orchestration import models
 from orchestration.partitions import night_key
 from orchestration.shop import URL_VARIABLE, Shop, load_shop, write_shop
@@ -157,14 +159,14 @@ def triton_slow(home: Path, chance: random.Random) -> tuple[int, str]:
 
 def triton_silent(home: Path, chance: random.Random) -> tuple[int, str]:
     """A server that takes connections and never answers, asked for one preference and in one attempt."""
-    _over_triton(home, timeout_seconds=2.0)
+    _over_triton(home, timeout_seconds=2.0, ready_seconds=10.0)
     settings = load_shop(home).settings
     one = settings.scoring.model_copy(update={"pi": settings.preferences[:1]})
     write_shop(home, settings.model_copy(update={"scoring": one}))
     with _server(home) as server:
         assert server.process_id is not None
         os.kill(server.process_id, signal.SIGSTOP)
-        # No process of ours is kept waiting: it fails, with its reason; a step waits a minute for a server to be there.
+        # No process of ours is kept waiting for good: it fails, with its reason.
         status, said = night(home, "--retries", "0", **{URL_VARIABLE: server.url})
         assert status, "it did not notice"
         assert set(small.digest(home).values()) == {"none"}
@@ -251,10 +253,16 @@ def bit_flipped(home: Path, chance: random.Random) -> tuple[int, str]:
     return 1, _said(said)
 
 
-def _deploy(here: Shop, folder: Path) -> None:
+def _deploy(here: Shop, folder: Path, golden: EncodedSessions | None = None) -> None:
     """Deploy a model folder without the gates that compare it with simpler models."""
     with InProcessServer(here.triton_repository) as server:
-        deploy(folder, server, golden_pi=here.settings.preferences, golden_k=here.settings.scoring.k)
+        deploy(
+            folder,
+            server,
+            golden_sessions=golden,
+            golden_pi=here.settings.preferences,
+            golden_k=here.settings.scoring.k,
+        )
 
 
 def log_truncated(home: Path, chance: random.Random) -> tuple[int, str]:
@@ -318,6 +326,30 @@ def scores_that_are_nan(home: Path, chance: random.Random) -> tuple[int, str]:
     return 1, _said(said)
 
 
+LONG_SESSION = 8  # clicks
+
+
+def scores_that_turn_nan(home: Path, chance: random.Random) -> tuple[int, str]:
+    """A live model that scored every golden session and turns NaN at the night's longest ones: nothing is released."""
+    here = load_shop(home)
+    good = models.newest(here)
+    bad = good.with_name("nan")
+    shutil.copytree(good, bad)
+    weights = load_file(bad / "weights.safetensors")
+    weights["position_embedding.weight"][LONG_SESSION:] = np.nan
+    save_file(weights, bad / "weights.safetensors")
+    held_out = PreparedSessions.load(here.training_sessions).test
+    short = np.flatnonzero(np.diff(held_out.offsets) < LONG_SESSION)
+    _deploy(here, bad, held_out.select(short))
+    status, said = night(home)
+    assert status, "it did not notice"
+    assert set(small.digest(home).values()) == {"none"}, "lists of no meaning were released"
+    shutil.rmtree(bad)
+    _deploy(here, good)
+    _ended_well(home)
+    return 1, _said(said)
+
+
 def two_nights_at_once(home: Path, chance: random.Random) -> tuple[int, str]:
     """The same night started twice, a moment apart."""
     first = start(home)
@@ -364,6 +396,7 @@ FAULTS = (
     Fault("a truncated Delta log entry", log_truncated),
     Fault("a wrong vocabulary", wrong_vocabulary),
     Fault("scores that are NaN", scores_that_are_nan),
+    Fault("scores that turn NaN in the night", scores_that_turn_nan),
     Fault("a server that answers slowly", triton_slow),
     Fault("a server that does not answer", triton_silent),
     Fault("two nights started at once", two_nights_at_once),

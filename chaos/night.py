@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 
 import orchestration.retries
 from chaos.shop import disturbed_day
+from orchestration.checks import LIST_TABLES
 from orchestration.code_location import build_definitions
 from orchestration.instance import close_dead_runs, prepare_instance
 from orchestration.partitions import night_key
@@ -46,7 +48,10 @@ def whole_night(shop: Shop, instance: dg.DagsterInstance, day: dt.date) -> list[
 
 
 def many_nights(shop: Shop, instance: dg.DagsterInstance, nights: int) -> list[dict[str, float]]:
-    """Whole nights one after the other; gives memory, open files and the size of the tables after each."""
+    """Whole nights one after the other; gives memory, open files and the size of the tables after each.
+
+    The files of deleted nights stay on the disk for a week, so the size of a table is that of its live files.
+    """
     told = []
     for number in range(nights):
         day = shop.settings.calendar.first_day + dt.timedelta(days=number)
@@ -55,13 +60,14 @@ def many_nights(shop: Shop, instance: dg.DagsterInstance, nights: int) -> list[d
         if failed:
             raise SystemExit(f"night {day}: {failed}")
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        lists = [path for path in Path(shop.lake).glob("*recommendations/run_date=*/*/*.parquet")]
+        lake = shop.tables()
+        live = pl.concat([pl.DataFrame(lake.open(table).get_add_actions(flatten=True)) for table in LIST_TABLES])
         told.append(
             {
                 "rss_mb": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
                 "open_files": len(os.listdir("/proc/self/fd")),
-                "lists_mb": sum(path.stat().st_size for path in lists) / 1e6,
-                "files": len(lists),
+                "lists_mb": int(live["size_bytes"].sum()) / 1e6,
+                "files": live.height,
             }
         )
     return told

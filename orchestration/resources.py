@@ -40,4 +40,5 @@ class ShopResource(dg.ConfigurableResource):
             repository=shop.triton_repository,
             urls=shop.triton_urls,
             request_timeout=shop.settings.triton.timeout_seconds,
+            start_timeout=shop.settings.triton.ready_seconds,
         )

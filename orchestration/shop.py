@@ -107,6 +107,7 @@ class Triton(_Section):
     urls: Annotated[tuple[str, ...], AfterValidator(_server_addresses)] = ()
     scorer: Literal["triton", "in_process"] = "triton"
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 300.0  # that one request may take
+    ready_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0  # that a step waits for a server to be there
     backend: Literal["python", "onnxruntime"] = "python"  # what runs the model; onnxruntime needs no torch
     gpu: bool = False  # whether the server runs it on its GPUs, an instance each
     instances: Annotated[int, Field(ge=1)] = 1  # copies of the model, on a GPU each so many
