@@ -10,7 +10,9 @@ thousand items and the same length of sessions.
 256 sessions a batch, 16,384 uniform and 32 in-batch negatives, the 100 hardest kept, 200 dimensions, 3 layers. Each
 measurement is a process of its own. Printed for each: seconds and processor seconds a step (the median; making the
 batch is included), sessions/s by the wall clock, the time of an epoch at that rate, peak memory; for ours the phases of
-a step, and what share of it the multiplications would take at the matrix-multiply rate that this machine reaches.
+a step, and what share of it the multiplications would take at the matrix-multiply rate that this machine reaches in
+their dtype. Losses of ours are float32 in the row float32; the hardest negatives are searched as the presets do it
+(`negative_search = "auto"`), which finds the same.
 Processor seconds are what to compare on a machine that others use too.
 
     python benchmarks/training.py --catalogue 42000 500000 1800000
@@ -134,7 +136,7 @@ def _summary(times: list[tuple[float, float]]) -> dict[str, float]:
 def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str, Any]:
     data = PreparedSessions.load(folder / "prepared")
     same_work = {"uniform_negatives": 16_384, "in_batch_negatives": 32, "kept_negatives": 100}  # the official numbers
-    config = preset.named("diginetica", training={"precision": precision, "negative_search": precision, **same_work})
+    config = preset.named("diginetica", training={"precision": precision, **same_work})
     run = training._Run(data, config, "benchmark", folder / "none", torch.device(options.device))
     works = run._works(0, 0)
 
@@ -144,11 +146,27 @@ def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str
     for _ in range(WARMUP):
         one()
     times = [_timed(one) for _ in range(options.steps)]
-    flops = FlopCounterMode(display=False)
-    with flops:
-        one()
-    row = {**_summary(times), "gigaflop": flops.get_total_flops() / 1e9, "rate": _matmul_rate(precision, run.device)}
-    return row | {"phases": _phases(run, works, options.steps)}
+    summary = _summary(times)  # before the profile, which takes memory
+    return {**summary, "products": _products(run, one, precision), "phases": _phases(run, works, options.steps)}
+
+
+def _products(run: training._Run, one: Callable[[], None], precision: str) -> list[dict[str, Any]]:
+    """GFLOP of a step's products, the search's and the others', and the rate of a large product in their dtype."""
+    every, search, found = FlopCounterMode(display=False), FlopCounterMode(display=False), hardest._search
+
+    def counted(*arguments: Any) -> Any:
+        with search:
+            return found(*arguments)
+
+    hardest._search = counted
+    try:
+        with every:
+            one()
+    finally:
+        hardest._search = found
+    of_search, of_all = search.get_total_flops() / 1e9, every.get_total_flops() / 1e9
+    kinds = [(str(run.search).removeprefix("torch."), of_search), (precision, of_all - of_search)]
+    return [{"dtype": kind, "gigaflop": flop, "rate": _matmul_rate(kind, run.device)} for kind, flop in kinds]
 
 
 def _phases(run: training._Run, works: Iterator[step.Work], steps: int) -> dict[str, float]:
@@ -185,11 +203,11 @@ def _phases(run: training._Run, works: Iterator[step.Work], steps: int) -> dict[
     return {name: seconds / steps for name, seconds in spent.items()}
 
 
-def _matmul_rate(precision: str, device: torch.device) -> float:
-    """GFLOP/s of a large square product."""
-    size = 2048 if device.type == "cpu" else 8192
-    a, b = torch.randn(2, size, size, device=device, dtype=getattr(torch, precision))
-    return max(2 * size**3 / _timed(lambda: a @ b)[0] for _ in range(6)) / 1e9
+def _matmul_rate(dtype: str, device: torch.device) -> float:
+    """GFLOP a processor second (on a GPU a second) of a large square product."""
+    size, clock = (2048, 1) if device.type == "cpu" else (8192, 0)
+    a, b = torch.randn(2, size, size, device=device, dtype=getattr(torch, dtype))
+    return max(2 * size**3 / _timed(lambda: a @ b)[clock] for _ in range(6)) / 1e9
 
 
 def _official(folder: Path, precision: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -296,10 +314,13 @@ def _print_phases(rows: list[dict[str, Any]]) -> None:
         print(f"\nours, {row['precision']}, {row['threads']} threads: processor milliseconds a step")
         for name, seconds in row["phases"].items():
             print(f"  {name:26} {1000 * seconds:7.1f}")
-        arithmetic = row["gigaflop"] / row["rate"]
+        search, others = row["products"]
+        least = [each["gigaflop"] / each["rate"] for each in (search, others)]
         print(
-            f"  {row['gigaflop']:.1f} GFLOP of products; at the measured {row['rate']:.0f} GFLOP/s they would take "
-            f"{1000 * arithmetic:.0f} ms, {arithmetic / row['seconds']:.0%} of the step"
+            f"  products: {search['gigaflop']:.1f} GFLOP of the search in {search['dtype']} (measured "
+            f"{search['rate']:.0f} GFLOP a processor s) and {others['gigaflop']:.1f} in {others['dtype']} "
+            f"({others['rate']:.0f}): at those rates {1000 * sum(least):.0f} ms, "
+            f"{sum(least) / row['processor_seconds']:.0%} of the step's processor time"
         )
 
 
