@@ -41,7 +41,13 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     thread.start()
     try:
         while True:
-            item, error = ready.get()
+            try:
+                item, error = ready.get(timeout=1.0)
+            except queue.Empty:
+                if thread.is_alive() or not ready.empty():
+                    continue
+                # What is left of memory was too little even to hand its error over.
+                raise MemoryError("the thread that prepares batches has ended") from None
             if isinstance(error, StopIteration):
                 return
             if error is not None:

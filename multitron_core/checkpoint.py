@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from multitron_core.devices import is_out_of_memory
 from multitron_core.errors import InputError
 
 
@@ -46,6 +47,8 @@ def load_checkpoint(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]
             state = json.loads(file.metadata()["state"])
             return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise  # the file may be whole
         raise InputError(
             "the checkpoint cannot be read",
             where=path,

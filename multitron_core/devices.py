@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -60,10 +61,11 @@ def threads(count: int) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; torch's CPU allocator has no type of its own for that."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    """Whether an error says that memory ran out; what torch raises on a CPU has no type of its own for that."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    signs = ("can't allocate memory", "cannot allocate memory", "not enough memory", "can't start new thread")
+    return any(sign in str(error).lower() for sign in signs)
 
 
 @contextmanager

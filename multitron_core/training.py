@@ -115,20 +115,16 @@ def train(
     if resume and (out_dir / "config.json").exists():
         refuse_another(json.loads((out_dir / "config.json").read_text()).get("fingerprint"), identity, out_dir)
         return out_dir
-    run = _Run(dataset, config, identity, checkpoint, torch.device(pick_device(device)))
-    # The run seeds torch's global state before each step; the caller's own state comes back afterwards.
-    with torch.random.fork_rng(), threads(config.training.threads):
-        try:
+    run = None
+    try:
+        run = _Run(dataset, config, identity, checkpoint, torch.device(pick_device(device)))
+        # The run seeds torch's global state before each step; the caller's own state comes back afterwards.
+        with torch.random.fork_rng(), threads(config.training.threads):
             weights = run.weights(on_epoch, progress=progress and leader)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise InputError(
-                "out of memory",
-                where=f"epoch {run.progress.epoch}, batch {run.progress.batch} on {run.device}",
-                found={"batch_sessions": run.config.batch_sessions, "uniform_negatives": run.config.uniform_negatives},
-                mend="lower batch_sessions, then uniform_negatives; the checkpoint before stays",
-            ) from error
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _out_of_memory(config, len(dataset.vocabulary), run) from error
     if leader:
         p = run.progress
         write_model_folder(
@@ -147,6 +143,26 @@ def train(
         checkpoint.unlink(missing_ok=True)
     barrier()
     return out_dir
+
+
+def _out_of_memory(config: Preset, items: int, run: _Run | None) -> InputError:
+    """The error that names what to lower, and where it happened."""
+    sizes = {"items": items, "dimension": config.model_config(items).dimension}
+    if run is None:
+        return InputError(
+            "out of memory",
+            where="training, before its first batch",
+            found=sizes,
+            mend="lower dimension, or prepare the sessions again with fewer items (min_item_clicks)",
+        )
+    settings = run.config
+    return InputError(
+        "out of memory",
+        where=f"epoch {run.progress.epoch}, batch {run.progress.batch} on {run.device}",
+        found={"batch_sessions": settings.batch_sessions, "uniform_negatives": settings.uniform_negatives} | sizes,
+        mend="lower batch_sessions, then uniform_negatives; for a large catalogue dimension, or take "
+        "optimiser='lazy_adam', which keeps a number less for each weight; the checkpoint before stays",
+    )
 
 
 class _Run:

@@ -1,3 +1,4 @@
+import queue
 import threading
 from collections.abc import Iterator
 
@@ -29,3 +30,13 @@ def test_a_reader_that_stops_ends_the_thread():
     assert threading.active_count() == before + 1
     reader.close()
     assert threading.active_count() == before
+
+
+def test_a_thread_without_memory_for_its_last_word_is_not_waited_for(monkeypatch):
+    def put(*arguments: object, **settings: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    monkeypatch.setattr(queue.Queue, "put", put)
+    with pytest.raises(MemoryError, match="the thread that prepares batches has ended"):
+        list(ahead([1]))
