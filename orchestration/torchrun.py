@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from multitron_core.errors import InputError
+from multitron_core.errors import InputError, UnavailableError
 from multitron_core.preset import Preset
 from serving import tied_process
 
@@ -40,6 +40,7 @@ def train_in_processes(
 
     Raises:
         InputError: what training refuses.
+        UnavailableError: one of the processes was killed.
         RuntimeError: the processes ended otherwise, with the end of what they said.
     """
     command = [sys.executable, tied_process.__file__, str(os.getpid()), sys.executable]
@@ -64,5 +65,13 @@ def train_in_processes(
             refused = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
             if refused:
                 raise InputError(refused[0])
+            if any("SIGKILL" in line for line in lines):
+                raise UnavailableError(
+                    "a training process was killed",
+                    where=out_dir,
+                    found="SIGKILL, which the system sends when memory runs out",
+                    mend="run it again, it goes on from its checkpoint; where memory ran out (`dmesg` says so), lower "
+                    "batch_sessions, uniform_negatives or [model] processes first",
+                )
             raise RuntimeError(f"torchrun ended with {running.returncode}:\n" + "\n".join(lines[-40:]))
     return out_dir

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import dagster as dg
@@ -15,7 +17,7 @@ from safetensors.torch import load_file
 
 from multitron_core import preset
 from multitron_core.encoded_sessions import EncodedSessions
-from multitron_core.errors import InputError
+from multitron_core.errors import InputError, UnavailableError
 from multitron_core.sessions import PreparedSessions
 from multitron_core.vocabulary import Vocabulary
 from orchestration import models
@@ -89,3 +91,32 @@ def test_what_the_processes_refuse_is_said(tmp_path):
     with pytest.raises(InputError, match="prepared sessions cannot be read"):
         train_in_processes(tmp_path, preset.demo(), tmp_path / "model", processes=2, device="cpu")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_said_and_the_next_attempt_goes_on(tmp_path):
+    prepared_sessions().save(tmp_path / "prepared")
+    config = preset.named("demo", training={**TRAINING, "epochs": 3})
+    epochs: list[int] = []
+
+    def kill_one(row: dict[str, float]) -> None:
+        epochs.append(int(row["epoch"]))
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_text()
+            except OSError:
+                continue  # it has ended
+            if str(tmp_path) in command and "torch.distributed.run" not in command:
+                os.kill(int(process.name), signal.SIGKILL)
+                return
+
+    arguments = {"processes": 2, "device": "cpu"}
+    with pytest.raises(UnavailableError, match=r"a training process was killed.*lower batch_sessions"):
+        train_in_processes(tmp_path / "prepared", config, tmp_path / "model", on_epoch=kill_one, **arguments)
+    assert not (tmp_path / "model").exists()
+    train_in_processes(
+        tmp_path / "prepared", config, tmp_path / "model", on_epoch=lambda row: epochs.append(row["epoch"]), **arguments
+    )
+    assert epochs[0] == 1
+    assert epochs[-3:] == [1, 2, 3]
+    assert len(epochs) > 3
