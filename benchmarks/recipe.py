@@ -48,6 +48,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "constant rate": {"training": {"schedule": "constant"}},
     "Xavier": {"model": {"initialisation": "xavier"}},
     "no regulariser": {"training": {"regulariser": "none"}},
+    "lazy Adam": {"training": {"optimiser": "lazy_adam"}},
+    "bfloat16 autocast": {"training": {"precision": "bfloat16"}},
 }
 MEASURED_PI = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHOWN_PI = (0.0, 0.5, 1.0)

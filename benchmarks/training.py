@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[os.cpu_count() or 1])
     parser.add_argument("--steps", type=int, default=20, help="steps of ours; a quarter of them of the authors' code")
+    parser.add_argument("--compile", action="store_true", help="ours with what stands behind the attention compiled")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--catalogue", type=int, nargs="+", metavar="ITEMS", help="measure the optimisers instead")
     parser.add_argument("--child", nargs=4, metavar=("SIDE", "PRECISION", "THREADS", "FOLDER"), help=argparse.SUPPRESS)
@@ -139,6 +140,8 @@ def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str
     config = preset.named("diginetica", training={"precision": precision, **same_work})
     run = training._Run(data, config, "benchmark", folder / "none", torch.device(options.device))
     works = run._works(0, 0)
+    for layer in run.model.layers if options.compile else ():
+        layer.rest = torch.compile(layer.rest, dynamic=True)
 
     def one() -> None:
         run._step(step.to_device(next(works), run.device))

@@ -15,10 +15,10 @@ from multitron_core.step import losses_of, prepare, unit_rows
 ITEMS = 300
 
 
-def random_batch(seed: int, sessions: int = 9) -> Batch:
+def random_batch(seed: int, sessions: int = 9, items: int = ITEMS) -> Batch:
     rng = np.random.default_rng(seed)
     lengths = np.sort(rng.integers(1, 13, sessions))
-    clicks = [rng.integers(1, ITEMS + 1, n + 1) for n in lengths]
+    clicks = [rng.integers(1, items + 1, n + 1) for n in lengths]
     return Batch(
         sessions=np.arange(sessions),
         lengths=lengths,
@@ -109,6 +109,35 @@ def test_a_step_is_the_plain_formula(overhead, collisions, positions, order, nor
     torch.testing.assert_close(gradient, plain.pop("item_embedding.weight"), atol=1e-4, rtol=0)
     for name, plain_gradient in plain.items():
         torch.testing.assert_close(parameters[name].grad, plain_gradient, atol=1e-4, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("search", [torch.float32, torch.bfloat16])
+def test_a_step_with_all_negatives_of_the_paper_is_the_plain_formula(search):
+    items = 42_000
+    torch.manual_seed(1)
+    model = MultiTRON(ModelConfig(items=items, dropout=0.0, item_scale=0.01))
+    config = TrainingConfig()
+    batch, rng = random_batch(1, sessions=12, items=items), np.random.default_rng(2)
+    negatives = draw_negatives(batch, items, config.uniform_negatives, config.in_batch_negatives, rng)
+    pi = rng.dirichlet([0.5, 0.5], size=len(batch.lengths))
+
+    expected = plain_losses(model, batch, negatives, pi, config, 0.3)
+    expected.mean().backward()
+    plain = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+
+    work = prepare(batch, negatives, pi, model.config, overhead=64)
+    embedding = model.item_embedding.weight
+    rows = [embedding.detach()[index].requires_grad_() for index in (work.batch_items, work.uniform_items)]
+    found = losses_of(model, rows[0], rows[1], work, config, (1.0, 0.3), search)
+    found.mean().backward()
+    gradient = torch.zeros_like(embedding)
+    gradient[torch.cat([work.batch_items, work.uniform_items])] = torch.cat([rows[0].grad, rows[1].grad])
+
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradient, plain.pop("item_embedding.weight"), atol=1e-4, rtol=0)
+    for name, plain_gradient in plain.items():
+        torch.testing.assert_close(model.get_parameter(name).grad, plain_gradient, atol=1e-4, rtol=0, msg=name)
 
 
 def test_the_shares_of_several_processes_are_the_whole_step():
