@@ -94,7 +94,7 @@ def deploy(
         version = max(repository.versions(), default=0) + 1
         folder = repository.version_folder(version)
         try:
-            export_version(model_dir, folder, backend=backend)
+            export_version(model_dir, folder, backend=backend, on_gpu=settings.on_gpu)
             write_warmup(repository, version)
             verify_checksums(folder)
             lists = _verify(model_dir, server, repository, version, settings, golden_sessions, golden_pi, golden_k)

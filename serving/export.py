@@ -3,10 +3,11 @@
 A version folder holds what its backend needs.
 
 For the python backend:
-- `exact.pt2` and `screened.pt2`: the scoring program by `torch.export`, in fp32 throughout and with a bfloat16 screen;
-  their lists are the same, and the server uses the faster one. `torch.export.save` writes a zip of JSON; it pickles
-  only example inputs, opaque constants and tensors of unusual kinds. We drop the example inputs, and a program takes
-  its weights as an argument, so an archive holds no tensor at all; `archive_is_plain` checks that.
+- `exact.pt2` and `screened.pt2`: the scoring program by `torch.export`, in fp32 throughout and with a screen in int8
+  (bfloat16 for a GPU, and for tables that int8 rounds too coarsely); their lists are the same, and the server uses the
+  faster one. `torch.export.save` writes a zip of JSON; it pickles only example inputs, opaque constants and tensors of
+  unusual kinds. We drop the example inputs, and a program takes its weights as an argument, so an archive holds no
+  tensor at all; `archive_is_plain` checks that.
 - `screen.safetensors`: what `program.Screen` makes of the weights;
 - `model.py` and `version_program.py`: what Triton runs.
 For the onnxruntime backend, which a stock container has without torch:
@@ -34,7 +35,7 @@ from torch.export import Dim
 from multitron_core.errors import InputError
 from multitron_core.model import load_model
 from multitron_core.vocabulary import Vocabulary
-from serving.program import BLOCK_ITEMS, ScoringProgram, Screen
+from serving.program import BLOCK_ITEMS, ScoringProgram, screen_for
 from serving.request import ONNX_BACKEND, PYTHON_BACKEND
 from serving.version_program import check_files, file_sha256
 
@@ -131,7 +132,12 @@ def archive_is_plain(path: Path) -> bool:
 
 
 def export_version(
-    model_dir: Path | str, target: Path, *, backend: str = PYTHON_BACKEND, block_items: int = BLOCK_ITEMS
+    model_dir: Path | str,
+    target: Path,
+    *,
+    backend: str = PYTHON_BACKEND,
+    on_gpu: bool = False,
+    block_items: int = BLOCK_ITEMS,
 ) -> Manifest:
     """Write a version folder; it appears under its name only when it is whole.
 
@@ -139,6 +145,7 @@ def export_version(
         model_dir: a model folder, written by training.
         target: the version folder to make; must not exist.
         backend: Triton's backend that will run it, "python" or "onnxruntime".
+        on_gpu: whether it will run on a GPU; it runs on both, but not as fast.
         block_items: items scored at a time.
 
     Raises:
@@ -168,7 +175,7 @@ def export_version(
 
             write_onnx(model.config, staging / "weights.safetensors", staging / ONNX_FILE, block_items=block_items)
         else:
-            _write_programs(exact, staging)
+            _write_programs(exact, staging, on_gpu=on_gpu)
         for name in CARRIED_FILES:
             if (model_dir / name).exists():
                 shutil.copyfile(model_dir / name, staging / name)
@@ -189,13 +196,14 @@ def export_version(
     return manifest
 
 
-def _write_programs(exact: ScoringProgram, folder: Path) -> None:
+def _write_programs(exact: ScoringProgram, folder: Path, *, on_gpu: bool) -> None:
     """What the python backend needs beside the weights."""
-    screen = Screen.of(exact.model.item_embedding.weight.detach()[1:])
+    screen = screen_for(exact.model.item_embedding.weight.detach()[1:], on_gpu=on_gpu)
     screened = ScoringProgram(exact.model, screen=screen, block_items=exact.block_items).eval()
     export_program(exact, folder / "exact.pt2")
     export_program(screened, folder / "screened.pt2")
-    save_file({"screen_table": screen.table, "screen_norms": screen.norms}, folder / "screen.safetensors")
+    tensors = {"screen_table": screen.table, "screen_scale": screen.scale, "screen_norms": screen.norms}
+    save_file(tensors, folder / "screen.safetensors")
     for name, source in SERVER_FILES.items():
         shutil.copyfile(Path(__file__).with_name(source), folder / name)
 

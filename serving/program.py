@@ -8,9 +8,10 @@ Selecting k of n scores costs about as much as computing them, so a block is sea
 groups of items, then the items of the k best groups. Of groups of neighbours ordered by (maximum falling, place
 rising) the first k hold the k best items: an item outside them is preceded by the best item of each of those k groups.
 
-With a screen, the whole catalogue is scored in bfloat16, a few more than k candidates are scored again in fp32, and a
-bound on the rounding proves for each session that no other item can be among its k best. The sessions for which it
-does not prove it (near ties at the end of the list) are scored in fp32 throughout. The result is the same fp32 list.
+With a screen, the whole catalogue is scored in int8 or bfloat16, somewhat more than k candidates are scored again in
+fp32, and a bound on the rounding proves for each session that no other item can be among its k best. The sessions for
+which it does not prove it (near ties at the end of the list) are scored in fp32 throughout. The result is the same
+fp32 list.
 """
 
 from __future__ import annotations
@@ -25,36 +26,67 @@ from multitron_core.model import MultiTRON
 
 BLOCK_ITEMS = 65_536
 GROUP_ITEMS = 64
-SCREEN_GROUP_ITEMS = 32
-SCREEN_SLACK = 28
-"""Candidates beyond k and the exclusions: enough that almost every list is proven, few enough to score again."""
+SCREEN_GROUP = 8
+SCREEN_TOPK = 2048
+"""Scores that are few enough for topk alone, without groups."""
+COARSE = 0.02
+"""Loss of rounding, relative to the norm of an item, from which int8 would leave many lists unproven."""
+SCREEN_SLACK = 52
+"""Candidates beyond three times the list and the exclusions: enough that almost every list is proven, few enough to
+score again. The scores at the end of a list lie the closer, the longer it is."""
 
 _LOW = 0xFFFFFFFF  # the lower half of a key
 _INFINITY = float("inf")
+_BARRED = -(1 << 30)  # below any sum of products of int8, for up to 60,000 of them
 
 
 @dataclass(frozen=True)
 class Screen:
-    """The item table in bfloat16 and what bounds its rounding.
+    """The item table in few bits and what bounds its rounding.
+
+    A row of the fp32 table is about `scale` times the row of `table`. One scale for all items, so that the sums of
+    products order as the scores do and need no pass of their own over the catalogue.
 
     Args:
-        table: bfloat16 [items, d], the item of index i at i - 1.
-        norms: float32 [2], the largest Euclidean norm of a row of `table`, and of its difference from the fp32 table.
+        table: int8 or bfloat16 [items, d], the item of index i at i - 1.
+        scale: float32 [1]; 1 for bfloat16.
+        norms: float32 [2], the largest Euclidean norm of a row of scale * `table`, and of its difference from the fp32
+            table.
     """
 
     table: Tensor
+    scale: Tensor
     norms: Tensor
 
     @staticmethod
-    def of(table: Tensor) -> Screen:
+    def of(table: Tensor, dtype: torch.dtype = torch.int8) -> Screen:
         """The screen of an item table, float32 [items, d]."""
-        rounded = torch.empty(table.shape, dtype=torch.bfloat16)
-        norms = torch.zeros(2)
-        for part, target in zip(table.split(BLOCK_ITEMS), rounded.split(BLOCK_ITEMS), strict=True):
-            target.copy_(part)
-            kept, lost = target.float(), part - target.float()
-            norms = torch.maximum(norms, torch.stack([kept.norm(dim=1).max(), lost.norm(dim=1).max()]))
-        return Screen(rounded, norms)
+        parts = table.split(BLOCK_ITEMS)
+        largest = torch.stack([part.abs().max() for part in parts]).max()[None]
+        rounded, norms = torch.empty(table.shape, dtype=dtype), torch.zeros(2)
+        for part, target in zip(parts, rounded.split(BLOCK_ITEMS), strict=True):
+            few_bits, scale = _round(part, largest, dtype)
+            target.copy_(few_bits)
+            kept = target.float() * scale
+            norms = torch.maximum(norms, torch.stack([kept.norm(dim=1).max(), (part - kept).norm(dim=1).max()]))
+        return Screen(rounded, scale, norms)
+
+
+def screen_for(table: Tensor, *, on_gpu: bool) -> Screen:
+    """The screen that costs least: int8 on a CPU, unless some entries of the table dwarf the others; else bfloat16."""
+    if not on_gpu:
+        screen = Screen.of(table)
+        if screen.norms[1] <= COARSE * table.norm() / len(table) ** 0.5:
+            return screen
+    return Screen.of(table, torch.bfloat16)
+
+
+def _round(numbers: Tensor, largest: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Numbers of at most `largest` (float32) in few bits, and what to multiply them by then (like `largest`)."""
+    if dtype != torch.int8:
+        return numbers.to(dtype), torch.ones_like(largest)
+    scale = (largest / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    return (numbers / scale).round().to(dtype), scale
 
 
 class ScoringProgram(nn.Module):
@@ -67,6 +99,7 @@ class ScoringProgram(nn.Module):
     """
 
     screen_table: Tensor
+    screen_scale: Tensor
     screen_norms: Tensor
 
     def __init__(self, model: MultiTRON, *, screen: Screen | None = None, block_items: int = BLOCK_ITEMS) -> None:
@@ -76,6 +109,7 @@ class ScoringProgram(nn.Module):
         self.screened = screen is not None
         if screen is not None:
             self.register_buffer("screen_table", screen.table)
+            self.register_buffer("screen_scale", screen.scale)
             self.register_buffer("screen_norms", screen.norms)
 
     def forward(
@@ -120,29 +154,28 @@ class ScoringProgram(nn.Module):
         return _without(best, excluded, k)
 
     def _screened(self, states: Tensor, k: int, excluded: Tensor, allowed: Tensor) -> Tensor:
-        """The same keys, from fp32 scores of the candidates that the bfloat16 scores leave."""
+        """The same keys, from fp32 scores of the candidates that the rounded scores leave."""
         table = self.model.item_embedding.weight
         count = table.shape[0] - 1
-        candidates = torch.sym_min(k + excluded.shape[1] + SCREEN_SLACK, count)
-        rounded = states.to(torch.bfloat16)
+        candidates = torch.sym_min(3 * k + excluded.shape[1] + SCREEN_SLACK, count)
+        rounded, scale = _round(states, states.abs().amax(dim=1, keepdim=True), self.screen_table.dtype)
         found = []
         for start in range(0, count, self.block_items):
             stop = min(start + self.block_items, count)
-            # A bias of -inf keeps an item out at no cost: the matrix product adds it anyway.
-            bias = allowed[start:stop].to(torch.bfloat16)
-            scores = F.linear(rounded, self.screen_table[start:stop], bias)  # (sessions, block)
-            groups = (stop - start) // SCREEN_GROUP_ITEMS
-            whole = groups * SCREEN_GROUP_ITEMS
-            if whole:
-                found.append(_candidates_of_groups(scores[:, :whole], groups, start + 1, candidates))
-            if whole < stop - start:
-                index = torch.arange(start + whole + 1, stop + 1, device=scores.device)
-                found.append((scores[:, whole:].float(), index.expand(scores.shape[0], -1)))
-        rough, place = torch.topk(torch.cat([scores for scores, _ in found], dim=1), candidates)
-        index = torch.cat([index for _, index in found], dim=1).gather(1, place)  # (sessions, candidates)
+            scores = _product(rounded, self.screen_table[start:stop], allowed[start:stop])  # (sessions, block)
+            place = _largest(scores, torch.sym_min(candidates, stop - start))
+            found.append((scores.gather(1, place), place + (start + 1)))
+        rough, order = torch.topk(torch.cat([scores for scores, _ in found], dim=1), candidates)
+        index = torch.cat([index for _, index in found], dim=1).gather(1, order)  # (sessions, candidates)
         exact = (F.embedding(index, table) * states[:, None, :]).sum(dim=2) + allowed[index - 1]
         best = _without(_keys(exact, index), excluded, k)
-        proven = self._proven(states, rounded, rough[:, -1], _from_keys(best)[0][:, -1])
+        last = rough[:, -1]
+        proven = self._proven(
+            states,
+            rounded.float() * scale,
+            torch.where(last > _BARRED / 2, last * scale[:, 0] * self.screen_scale, -_INFINITY),
+            _from_keys(best)[0][:, -1],
+        )
         unproven = torch.nonzero(~proven).squeeze(1)
         again = self._exact(states[unproven], k, excluded[unproven], allowed)
         return best.index_copy(0, unproven, again)
@@ -150,20 +183,49 @@ class ScoringProgram(nn.Module):
     def _proven(self, states: Tensor, rounded: Tensor, last_rough: Tensor, last_exact: Tensor) -> Tensor:
         """Whether every item that is no candidate scores below the list, bool [sessions].
 
-        With x and e a state and an item row, x' and e' rounded: |x.e - x'.e'| <= |x - x'| |e'| + |x| |e - e'|, the
-        product itself errs by at most d 2^-23 |x'| |e'| when it sums in fp32, and its result is rounded to bfloat16
-        (8 bits, so by at most 2^-8 of itself).
+        With x and e a state and an item row, x' and e' rounded: |x.e - x'.e'| <= |x - x'| |e'| + |x| |e - e'|. A sum
+        of products in fp32 errs by at most d 2^-23 |x'| |e'|. The rounded score is a number in bfloat16 (8 bits, so it
+        errs by at most 2^-8 of itself), or a sum of int8 products that is exact until it is scaled in fp32.
 
         Args:
-            last_rough: bfloat16 score of the last candidate, float32 [sessions]: no other item has more.
+            rounded: the rounded states, float32 [sessions, d].
+            last_rough: rounded score of the last candidate, float32 [sessions]: no other item has more.
             last_exact: fp32 score of the last item of the list, float32 [sessions].
         """
         kept, lost = self.screen_norms[0], self.screen_norms[1]
         norm = states.norm(dim=1)
         summing = 4 * states.shape[1] * 2.0**-23 * norm * kept
-        bound = (states - rounded.float()).norm(dim=1) * kept + norm * lost + summing + last_rough.abs() * 2.0**-8
+        storing = last_rough.abs() * 2.0 ** (-20 if self.screen_table.dtype == torch.int8 else -8)
+        bound = (states - rounded).norm(dim=1) * kept + norm * lost + summing + storing
         # A last candidate of -inf means that every allowed item is a candidate.
         return (last_rough + bound < last_exact) | (last_rough == -_INFINITY)
+
+
+def _product(states: Tensor, table: Tensor, allowed: Tensor) -> Tensor:
+    """Rounded scores of a block, [sessions, block]: int32 from int8, bfloat16 from bfloat16."""
+    if table.dtype == torch.int8:
+        return torch._int_mm(states, table.T).add_(torch.where(allowed < 0, _BARRED, 0).to(torch.int32))
+    return F.linear(states, table, allowed.to(torch.bfloat16))
+
+
+def _largest(scores: Tensor, count: int) -> Tensor:
+    """Places of the `count` largest of each row, int64 [rows, count]: the maxima of groups, then the best groups.
+
+    A group takes every `groups`-th place, not neighbours: then its maximum is taken across rows of memory, which a CPU
+    does several times faster. Order among equals does not matter here.
+    """
+    width = scores.shape[1]
+    if width < SCREEN_TOPK:
+        _, place = torch.topk(scores, count)
+        return place
+    groups = width // SCREEN_GROUP
+    maxima = scores[:, : groups * SCREEN_GROUP].unflatten(1, (SCREEN_GROUP, groups)).amax(dim=1)  # (rows, groups)
+    group = _largest(maxima, torch.sym_min(count, groups))
+    member = torch.arange(SCREEN_GROUP, device=scores.device)
+    rest = torch.arange(groups * SCREEN_GROUP, width, device=scores.device)  # fewer than a group
+    place = torch.cat([(group[:, :, None] + groups * member).flatten(1), rest.expand(scores.shape[0], -1)], dim=1)
+    _, order = torch.topk(scores.gather(1, place), count)
+    return place.gather(1, order)
 
 
 def _best_of_groups(scores: Tensor, first: int, candidates: int) -> Tensor:
@@ -183,20 +245,6 @@ def _best_of_groups(scores: Tensor, first: int, candidates: int) -> Tensor:
     chosen = grouped[rows, group]  # (sessions, candidates, GROUP_ITEMS)
     index = group[:, :, None] * GROUP_ITEMS + torch.arange(first, first + GROUP_ITEMS, device=scores.device)
     return _keys(chosen, index).flatten(1)
-
-
-def _candidates_of_groups(scores: Tensor, groups: int, first: int, candidates: int) -> tuple[Tensor, Tensor]:
-    """Scores (float32) and indices (int64) of the best items of a block, [sessions, min(candidates, groups) * size].
-
-    A group takes every `groups`-th item, not neighbours: then its maximum is taken across rows of memory, which a CPU
-    does six times faster in bfloat16. Order among equals does not matter here.
-    """
-    grouped = scores.unflatten(1, (SCREEN_GROUP_ITEMS, groups))  # (sessions, SCREEN_GROUP_ITEMS, groups)
-    _, group = torch.topk(grouped.amax(dim=1).float(), torch.sym_min(candidates, groups))  # (sessions, candidates)
-    member = torch.arange(SCREEN_GROUP_ITEMS, device=scores.device)
-    place = group[:, :, None] + groups * member  # (sessions, candidates, SCREEN_GROUP_ITEMS)
-    place = place.flatten(1)
-    return scores.gather(1, place).float(), place + first
 
 
 def _without(keys: Tensor, excluded: Tensor, k: int) -> Tensor:

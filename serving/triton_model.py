@@ -8,7 +8,6 @@ tensor that it makes from an array of numpy 2 is empty.
 from __future__ import annotations
 
 import base64
-import ctypes
 import importlib
 import json
 import os
@@ -21,14 +20,12 @@ import triton_python_backend_utils as pb_utils
 from torch import Tensor
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class TritonPythonModel:
     """One instance of one version."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        _keep_freed_memory()
         config = json.loads(args["model_config"])
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
         threads = int(parameters["threads_per_instance"])
@@ -118,13 +115,3 @@ class TritonPythonModel:
             barred = (bits.flatten()[:count] == 0).to(self.program.device)
             self.last_assortment = (assortment, self.program.all_allowed.masked_fill(barred, float("-inf")))
         return self.last_assortment[1]
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep large freed blocks: returning them to the kernel and clearing them again costs a third of the
-    time of a matrix product that writes a new one on every call. Elsewhere than on glibc nothing happens.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -6,6 +6,7 @@ mapped into memory, so that the instances of a server share one copy, as do a ve
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -15,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
+_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8}
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class VersionProgram:
@@ -31,6 +33,7 @@ class VersionProgram:
     """
 
     def __init__(self, folder: str, *, device: str = "cpu", score_memory_mib: int = 256) -> None:
+        _keep_freed_memory()
         self.manifest = check_files(folder)
         self.device = torch.device(device)
         self.items: int = self.manifest["items"]
@@ -39,9 +42,10 @@ class VersionProgram:
         self._at_once = max(1, (score_memory_mib << 20) // (4 * min(self.manifest["block_items"], self.items)))
         self.all_allowed = torch.zeros(self.items, device=self.device)
         weights = map_safetensors(os.path.join(folder, "weights.safetensors"))
-        self.chosen = "screened" if rounding_pays(self.device) else "exact"
+        screen = map_safetensors(os.path.join(folder, "screen.safetensors"))
+        self.chosen = "screened" if rounding_pays(self.device, screen["screen_table"].dtype) else "exact"
         if self.chosen == "screened":
-            weights |= map_safetensors(os.path.join(folder, "screen.safetensors"))
+            weights |= screen
         # Sorted by name, as the program was exported.
         self._weights = {name: weight.to(self.device) for name, weight in sorted(weights.items())}
         self._program = torch.export.load(os.path.join(folder, f"{self.chosen}.pt2")).module()
@@ -73,18 +77,21 @@ class VersionProgram:
         return torch.cat([index for index, _ in parts]), torch.cat([scores for _, scores in parts])
 
 
-def rounding_pays(device: torch.device) -> bool:
-    """Whether a matrix product in bfloat16 is faster than in fp32 here: measured, a few milliseconds."""
+def rounding_pays(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a matrix product in `dtype` is faster than in fp32 here: measured, a few milliseconds.
+
+    Int8 is for CPUs: on a GPU it knows few shapes, and a version that was made for a CPU runs there in fp32.
+    """
+    if dtype == torch.int8 and device.type != "cpu":
+        return False
     seconds = []
-    for dtype in (torch.float32, torch.bfloat16):
-        states, table = (
-            torch.zeros(64, 256, dtype=dtype, device=device),
-            torch.zeros(8192, 256, dtype=dtype, device=device),
-        )
+    for each in (torch.float32, dtype):
+        states, table = (torch.zeros(rows, 256, dtype=each, device=device) for rows in (64, 8192))
+        multiply = torch._int_mm if each == torch.int8 else torch.mm
         best = float("inf")
         for _ in range(4):
             begun = time.perf_counter()
-            (states @ table.T)[0, 0].item()  # waits for a GPU
+            multiply(states, table.T)[0, 0].item()  # waits for a GPU
             best = min(best, time.perf_counter() - begun)
         seconds.append(best)
     return seconds[1] < seconds[0]
@@ -130,3 +137,13 @@ def map_safetensors(path: str) -> dict[str, Tensor]:
         begin, end = (8 + length + offset for offset in entry["data_offsets"])
         tensors[name] = raw[begin:end].view(_TYPES[entry["dtype"]]).view(entry["shape"])
     return tensors
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep large freed blocks: returning them to the kernel and clearing them again costs a third of the
+    time of a matrix product that writes a new one on every call. Elsewhere than on glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

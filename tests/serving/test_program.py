@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +13,17 @@ from torch import Tensor
 from multitron_core.config import ModelConfig
 from multitron_core.model import MultiTRON
 from serving import program as program_module
-from serving.program import ScoringProgram, Screen, _from_keys, _keys
+from serving.program import ScoringProgram, Screen, _from_keys, _keys, screen_for
+
+ROUNDINGS = [None, torch.int8, torch.bfloat16]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_groups() -> Iterator[None]:
+    """Let the few hundred items of a test be searched in groups of groups, as a catalogue is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program_module, "SCREEN_TOPK", 16)
+        yield
 
 
 def a_model(items: int, seed: int = 0) -> MultiTRON:
@@ -19,9 +31,9 @@ def a_model(items: int, seed: int = 0) -> MultiTRON:
     return MultiTRON(ModelConfig(items=items, dimension=8, max_length=6, item_scale=1.0)).eval()
 
 
-def screened(model: MultiTRON, **options: int) -> ScoringProgram:
+def a_program(model: MultiTRON, rounding: torch.dtype | None = torch.int8, **options: int) -> ScoringProgram:
     table = model.item_embedding.weight.detach()[1:]
-    return ScoringProgram(model, screen=Screen.of(table), **options).eval()
+    return ScoringProgram(model, screen=Screen.of(table, rounding) if rounding else None, **options).eval()
 
 
 def full_sort(scores: Tensor, k: int, excluded: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,12 +61,12 @@ def a_request(items: int, sessions: int, k: int, width: int, barred: int) -> tup
     share=st.floats(0.0, 1.0),
     barred=st.floats(0.0, 0.6),
     seed=st.integers(0, 1000),
-    with_screen=st.booleans(),
+    rounding=st.sampled_from(ROUNDINGS),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=90, deadline=None)
 @torch.inference_mode()
 def test_lists_equal_a_full_sort(
-    items: int, sessions: int, share: float, barred: float, seed: int, with_screen: bool
+    items: int, sessions: int, share: float, barred: float, seed: int, rounding: torch.dtype | None
 ) -> None:
     model = a_model(items, seed)
     width = min(3, items - 1)
@@ -62,7 +74,7 @@ def test_lists_equal_a_full_sort(
     k = max(1, int(share * (items - width - hidden)))
     clicks, lengths, pi, _, excluded, allowed = a_request(items, sessions, k, width, hidden)
     block = program_module.GROUP_ITEMS * 2  # several blocks, a last one that is no multiple of a group
-    program = screened(model, block_items=block) if with_screen else ScoringProgram(model, block_items=block)
+    program = a_program(model, rounding, block_items=block)
     index, scores = program(clicks, lengths, pi, k, excluded, allowed)
     wanted_index, wanted = full_sort(model.scores(model.last_states(clicks, lengths, pi)), k, excluded, allowed)
     torch.testing.assert_close(scores, wanted, rtol=1e-5, atol=1e-6)
@@ -76,21 +88,22 @@ def test_lists_equal_a_full_sort(
     assert all(len(set(row)) == k for row in index.tolist())
 
 
-@pytest.mark.parametrize("with_screen", [False, True])
+@pytest.mark.parametrize("rounding", ROUNDINGS)
 @torch.inference_mode()
-def test_equal_scores_are_ordered_by_index(with_screen: bool) -> None:
+def test_equal_scores_are_ordered_by_index(rounding: torch.dtype | None) -> None:
     model = a_model(400)
     model.item_embedding.weight[1:] = model.item_embedding.weight[7]  # every item is the same
-    program = screened(model) if with_screen else ScoringProgram(model)
+    program = a_program(model, rounding)
     index, scores = program(*a_request(400, 3, 0, 1, 0)[:3], 30, torch.zeros(3, 1, dtype=torch.int64), torch.zeros(400))
     assert index.tolist() == [list(range(1, 31))] * 3
     assert (scores == scores[:, :1]).all()
 
 
+@pytest.mark.parametrize("rounding", ROUNDINGS[1:])
 @torch.inference_mode()
-def test_the_screen_proves_most_lists_and_never_a_wrong_one() -> None:
+def test_the_screen_proves_most_lists_and_never_a_wrong_one(rounding: torch.dtype) -> None:
     model = a_model(3000)
-    program = screened(model)
+    program = a_program(model, rounding)
     proven = []
     prove = program._proven
 
@@ -116,7 +129,7 @@ def test_lists_that_cannot_be_filled_end_in_minus_infinity() -> None:
     model = a_model(100)
     clicks, lengths, pi, _, excluded, allowed = a_request(100, 2, 0, 1, 0)
     allowed[5:] = -torch.inf
-    for program in (ScoringProgram(model), screened(model)):
+    for program in (a_program(model, rounding) for rounding in ROUNDINGS):
         _, scores = program(clicks, lengths, pi, 10, excluded * 0, allowed)
         assert torch.isfinite(scores[:, :5]).all()
         assert torch.isneginf(scores[:, 5:]).all()
@@ -132,10 +145,22 @@ def test_keys_order_as_scores_then_index(values: list[float]) -> None:
     assert found[0].tolist() == sorted(values, reverse=True)
 
 
-def test_the_screen_bounds_its_rounding() -> None:
+@pytest.mark.parametrize("rounding", ROUNDINGS[1:])
+def test_the_screen_bounds_its_rounding(rounding: torch.dtype) -> None:
     table = torch.randn(500, 16)
-    screen = Screen.of(table)
+    screen = Screen.of(table, rounding)
     kept, lost = screen.norms.tolist()
-    assert screen.table.dtype == torch.bfloat16
-    assert kept == pytest.approx(screen.table.float().norm(dim=1).max().item())
-    assert lost == pytest.approx((table - screen.table.float()).norm(dim=1).max().item())
+    assert screen.table.dtype == rounding
+    rounded = screen.table.float() * screen.scale
+    torch.testing.assert_close(rounded, table, rtol=2.0**-8, atol=0.6 * screen.scale.item() * (rounding == torch.int8))
+    assert kept == pytest.approx(rounded.norm(dim=1).max().item())
+    assert lost == pytest.approx((table - rounded).norm(dim=1).max().item())
+
+
+def test_a_table_that_int8_rounds_too_coarsely_and_a_gpu_get_bfloat16() -> None:
+    table = torch.randn(500, 16)
+    assert screen_for(table, on_gpu=False).table.dtype == torch.int8
+    assert screen_for(table, on_gpu=True).table.dtype == torch.bfloat16
+    table[3, 3] = 100.0
+    assert screen_for(table, on_gpu=False).table.dtype == torch.bfloat16
+    assert screen_for(torch.zeros(5, 4), on_gpu=False).norms.tolist() == [0.0, 0.0]
