@@ -85,7 +85,8 @@ class TritonScorer:
 
         Raises:
             InputError: the server refuses the request.
-            UnavailableError: no answer within the patience, or no server holds the version any more.
+            UnavailableError: no answer within the patience, no server holds the version any more, or the process that
+                runs the model has ended.
         """
         inputs, parameters = request_tensors(request, model)
         tensors = [_tensor(name, array) for name, array in inputs.items()]
@@ -112,20 +113,22 @@ class TritonScorer:
                     parameters=parameters,
                 )
             except InferenceServerException as error:
-                gone = error.status() == "StatusCode.NOT_FOUND"
-                if not (gone or is_unavailable(error)):
+                gone, ended = error.status() == "StatusCode.NOT_FOUND", _has_lost_its_model(error)
+                if not (gone or ended or is_unavailable(error)):
                     raise InputError(
                         "the Triton server refuses the request", where=url, found=error.message()
                     ) from error
                 if gone:
                     without.add(url)
                 if without.issuperset(self._urls) or time.monotonic() > deadline:
-                    raise UnavailableError(
-                        "the deployed version is not served any more" if gone else "the Triton server does not answer",
-                        where=f"{self._model_name} version {version} on {url}",
-                        found=error.message(),
-                        mend="start the run again: it will use the version that is live then",
-                    ) from error
+                    what, mend = "the Triton server does not answer", "start the run again"
+                    if gone:
+                        what, mend = "the deployed version is not served any more", f"{mend}: it will use the live one"
+                    if ended:
+                        what = "the process of the model has ended on the Triton server"
+                        mend = f"see the server's log, start that server again where it runs by URL, then {mend}"
+                    where = f"{self._model_name} version {version} on {url}"
+                    raise UnavailableError(what, where=where, found=error.message(), mend=mend) from error
                 logger.info("no answer from %s (%s); trying again in %.1f s", url, error.message(), pause)
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
@@ -158,6 +161,14 @@ def request_tensors(request: ScoringRequest, model: LiveModel) -> tuple[dict[str
 def is_unavailable(error: InferenceServerException) -> bool:
     """Whether a gRPC error may pass by itself, so that the same request can be sent again."""
     return error.status() in ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
+
+
+def _has_lost_its_model(error: InferenceServerException) -> bool:
+    """Whether the process that runs a python model has ended (killed, say, for want of memory).
+
+    Triton 2.51 answers INTERNAL then and does not start the process again: another server, or a new one, can answer.
+    """
+    return "Stub process" in error.message() and "not healthy" in error.message()
 
 
 def pack_assortment(assortment: np.ndarray) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,38 @@ def require_triton() -> None:
         find_triton_home()
     except InputError as error:
         pytest.skip(f"no Triton server here: {error}")
+
+
+def wait_until(what: object, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def process_group(leader: int) -> list[int]:
+    """The live processes of a process group, by /proc."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and alive(int(folder.name)):
+            with suppress(OSError):
+                if (folder / "stat").read_text().rsplit(")", 1)[1].split()[2] == str(leader):
+                    found.append(int(folder.name))
+    return found
+
+
+def process_of_its_model(server: TritonServer) -> int:
+    """The process of the one model that a server runs."""
+    assert server.process_id is not None
+    (found,) = (pid for pid in process_group(server.process_id) if pid != server.process_id)
+    return found
 
 
 @pytest.fixture(scope="module")

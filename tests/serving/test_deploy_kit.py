@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from serving.deployment import deploy
 from serving.scorer import score_sessions
 from serving.server import ADMIN_KEY_VARIABLE, LOOPBACK, TritonServer, _free_port
 from serving.triton_home import assemble_backend, find_triton_home
-from tests.serving.conftest import require_triton, some_sessions
+from tests.serving.conftest import process_of_its_model, require_triton, some_sessions, wait_until
 
 KIT = Path(__file__).parents[2] / "serving" / "deploy"
 
@@ -128,6 +129,31 @@ def test_without_a_key_it_does_not_start() -> None:
     done = subprocess.run([str(KIT / "serve.sh")], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert ADMIN_KEY_VARIABLE in done.stderr
+
+
+@pytest.mark.slow
+def test_the_liveness_probe_sees_that_the_process_of_a_model_has_ended(tmp_path: Path, model_dir: Path) -> None:
+    require_triton()
+    port = _free_port()
+    with TritonServer(tmp_path / "repository", http_port=port) as server:
+
+        def probe() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [str(KIT / "alive.sh"), str(server.process_id)],
+                env={**os.environ, "HTTP_PORT": str(port)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+
+        assert probe().returncode == 0  # nothing is deployed yet
+        deploy(model_dir, server, golden_pi=["0.50"])
+        wait_until(lambda: probe().returncode == 0)
+        ended = process_of_its_model(server)
+        os.kill(ended, signal.SIGKILL)
+        wait_until(lambda: f"process {ended} of a model has ended" in probe().stderr)
+        server.stop()
+        assert probe().returncode != 0
 
 
 @pytest.mark.slow

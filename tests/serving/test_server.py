@@ -8,9 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,21 +26,14 @@ from serving.scorer import score_sessions
 from serving.server import TritonServer, remove_dead_regions
 from serving.triton_home import find_triton_home
 from serving.triton_scorer import TritonScorer
-from tests.serving.conftest import require_triton, some_sessions
-
-
-def wait_until(what: object, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+from tests.serving.conftest import (
+    alive,
+    process_group,
+    process_of_its_model,
+    require_triton,
+    some_sessions,
+    wait_until,
+)
 
 
 def listening_addresses(pid: int) -> set[str]:
@@ -153,19 +144,11 @@ def test_it_dies_with_its_parent_and_leaves_nothing_in_the_way(tmp_path: Path) -
     ours.unlink()
 
 
-def process_group(leader: int) -> list[int]:
-    """The live processes of a process group, by /proc."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and alive(int(folder.name)):
-            with suppress(OSError):
-                if (folder / "stat").read_text().rsplit(")", 1)[1].split()[2] == str(leader):
-                    found.append(int(folder.name))
-    return found
-
-
 @pytest.mark.slow
-def test_a_server_that_is_killed_while_it_scores(tmp_path: Path, model_dir: Path, vocabulary: Vocabulary) -> None:
+@pytest.mark.parametrize("victim", ["server", "process of its model"])
+def test_a_server_that_is_killed_while_it_scores(
+    tmp_path: Path, model_dir: Path, vocabulary: Vocabulary, victim: str
+) -> None:
     require_triton()
     sessions, lake = some_sessions(vocabulary, 400), Lake(tmp_path / "lake")
     lake.create(vocabulary.item_ids.dtype)
@@ -191,10 +174,14 @@ def test_a_server_that_is_killed_while_it_scores(tmp_path: Path, model_dir: Path
         expected, version = rows(), lake.version("recommendations")
         pid = server.process_id
         assert pid is not None
-        assert len(process_group(pid)) > 1  # the server and the process of its model
-        with pytest.raises(UnavailableError, match="does not answer"):
-            replace(scorer, lambda: os.kill(pid, signal.SIGKILL))
-        wait_until(lambda: not process_group(pid))
+        killed, told = {
+            "server": (pid, "does not answer"),
+            "process of its model": (process_of_its_model(server), "process of the model has ended"),
+        }[victim]
+        with pytest.raises(UnavailableError, match=told):
+            replace(scorer, lambda: os.kill(killed, signal.SIGKILL))
+        if victim == "server":
+            wait_until(lambda: not process_group(pid))
         assert lake.version("recommendations") == version  # readers still have the whole old partition
     # The night is run again: a new server finds what was live, and the table ends exact.
     with TritonServer(tmp_path / "repository") as again:
@@ -204,7 +191,10 @@ def test_a_server_that_is_killed_while_it_scores(tmp_path: Path, model_dir: Path
 
 
 @pytest.mark.slow
-def test_two_servers_share_the_work_and_one_can_go(tmp_path: Path, model_dir: Path, vocabulary: Vocabulary) -> None:
+@pytest.mark.parametrize("victim", ["server", "process of its model"])
+def test_two_servers_share_the_work_and_one_can_go(
+    tmp_path: Path, model_dir: Path, vocabulary: Vocabulary, victim: str
+) -> None:
     require_triton()
     sessions = some_sessions(vocabulary, 300)
     with TritonServer(tmp_path / "repository") as first:
@@ -217,7 +207,10 @@ def test_two_servers_share_the_work_and_one_can_go(tmp_path: Path, model_dir: Pa
             frames = score_sessions(sessions, "0.50", 5, scorer=both.scorer(), **options)
             found = [next(frames)]
             answered = [answers(server) for server in (first, second)]
-            second.stop()
+            if victim == "server":
+                second.stop()
+            else:
+                os.kill(process_of_its_model(second), signal.SIGKILL)
             found += list(frames)
         expected = list(score_sessions(sessions, "0.50", 5, scorer=first.scorer(), **options))
     assert min(answered) > 0
