@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from multitron_core.model import MultiTRON
 
-BLOCK_ITEMS = 65_536
+BLOCK_ITEMS = 262_144
 GROUP_ITEMS = 64
 SCREEN_GROUP = 8
 SCREEN_TOPK = 2048
@@ -162,14 +162,15 @@ class ScoringProgram(nn.Module):
         found = []
         for start in range(0, count, self.block_items):
             stop = min(start + self.block_items, count)
-            scores = _product(rounded, self.screen_table[start:stop], allowed[start:stop])  # (sessions, block)
+            scores = _product(self.screen_table[start:stop], rounded)  # (block, sessions)
+            scores.index_fill_(0, torch.nonzero(allowed[start:stop] < 0).squeeze(1), _BARRED)
             place = _largest(scores, torch.sym_min(candidates, stop - start))
-            found.append((scores.gather(1, place), place + (start + 1)))
-        rough, order = torch.topk(torch.cat([scores for scores, _ in found], dim=1), candidates)
+            found.append((scores.T.gather(1, place), place + (start + 1)))
+        rough, order = torch.topk(torch.cat([scores for scores, _ in found], dim=1), candidates, sorted=False)
         index = torch.cat([index for _, index in found], dim=1).gather(1, order)  # (sessions, candidates)
-        exact = (F.embedding(index, table) * states[:, None, :]).sum(dim=2) + allowed[index - 1]
+        exact = F.embedding(index, table).mul_(states[:, None, :]).sum(dim=2) + allowed[index - 1]
         best = _without(_keys(exact, index), excluded, k)
-        last = rough[:, -1]
+        last = rough.amin(dim=1)
         proven = self._proven(
             states,
             rounded.float() * scale,
@@ -201,30 +202,31 @@ class ScoringProgram(nn.Module):
         return (last_rough + bound < last_exact) | (last_rough == -_INFINITY)
 
 
-def _product(states: Tensor, table: Tensor, allowed: Tensor) -> Tensor:
-    """Rounded scores of a block, [sessions, block]: int32 from int8, bfloat16 from bfloat16."""
-    if table.dtype == torch.int8:
-        return torch._int_mm(states, table.T).add_(torch.where(allowed < 0, _BARRED, 0).to(torch.int32))
-    return F.linear(states, table, allowed.to(torch.bfloat16))
+def _product(table: Tensor, states: Tensor) -> Tensor:
+    """Rounded scores, [items, sessions]: int32 from int8, bfloat16 from bfloat16.
+
+    Items come first, so that a CPU multiplies the table as it stands and need not pack it anew for each request.
+    """
+    return torch._int_mm(table, states.T) if table.dtype == torch.int8 else table @ states.T
 
 
 def _largest(scores: Tensor, count: int) -> Tensor:
-    """Places of the `count` largest of each row, int64 [rows, count]: the maxima of groups, then the best groups.
+    """Places of the `count` largest of each column, int64 [columns, count]: the maxima of groups, then the best groups.
 
     A group takes every `groups`-th place, not neighbours: then its maximum is taken across rows of memory, which a CPU
     does several times faster. Order among equals does not matter here.
     """
-    width = scores.shape[1]
-    if width < SCREEN_TOPK:
-        _, place = torch.topk(scores, count)
+    height, by_session = scores.shape[0], scores.T
+    if height < SCREEN_TOPK:
+        _, place = torch.topk(by_session, count, sorted=False)
         return place
-    groups = width // SCREEN_GROUP
-    maxima = scores[:, : groups * SCREEN_GROUP].unflatten(1, (SCREEN_GROUP, groups)).amax(dim=1)  # (rows, groups)
+    groups = height // SCREEN_GROUP
+    maxima = scores[: groups * SCREEN_GROUP].unflatten(0, (SCREEN_GROUP, groups)).amax(dim=0)  # (groups, columns)
     group = _largest(maxima, torch.sym_min(count, groups))
     member = torch.arange(SCREEN_GROUP, device=scores.device)
-    rest = torch.arange(groups * SCREEN_GROUP, width, device=scores.device)  # fewer than a group
-    place = torch.cat([(group[:, :, None] + groups * member).flatten(1), rest.expand(scores.shape[0], -1)], dim=1)
-    _, order = torch.topk(scores.gather(1, place), count)
+    rest = torch.arange(groups * SCREEN_GROUP, height, device=scores.device)  # fewer than a group
+    place = torch.cat([(group[:, :, None] + groups * member).flatten(1), rest.expand(scores.shape[1], -1)], dim=1)
+    _, order = torch.topk(by_session.gather(1, place), count, sorted=False)
     return place.gather(1, order)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,6 +25,7 @@ from serving.quality import better_than
 from serving.repository import ModelRepository
 from serving.scorer import score_sessions
 from serving.server import TritonServer
+from serving.version_program import file_sha256
 from tests.serving.conftest import some_sessions, write_model
 
 
@@ -35,12 +40,16 @@ def same_lists(one: pl.DataFrame, other: pl.DataFrame) -> bool:
     )
 
 
-def alter(version_folder: Path, manifest: Manifest) -> Manifest:
-    """Weights that are not the model folder's, with checksums that fit them."""
-    path = version_folder / "weights.safetensors"
+def export_altered(model_dir: Path, folder: Path, *, with_checksums: bool = False, **options: Any) -> Manifest:
+    """Export weights that are not the model folder's, if asked with checksums that fit them."""
+    manifest = export_version(model_dir, folder, **options)
+    path = folder / "weights.safetensors"
     weights = load_file(path)
     weights["model.norm.bias"] += 0.5
     save_file(weights, path)
+    if with_checksums:
+        manifest = replace(manifest, files={**manifest.files, path.name: file_sha256(str(path))})
+        (folder / "manifest.json").write_text(json.dumps(manifest.__dict__))
     return manifest
 
 
@@ -71,28 +80,26 @@ def test_a_whole_life_on_one_server(
     client = threading.Thread(target=score_all_the_time, daemon=True)
     client.start()
 
-    def altered(*arguments: object, **options: object) -> Manifest:
-        manifest = export_version(*arguments, **options)  # type: ignore[arg-type]
-        folder = arguments[1]
-        assert isinstance(folder, Path)
-        alter(folder, manifest)
-        return manifest
-
     second_dir = write_model(tmp_path / "second", seed=1, version="second")
     with monkeypatch.context() as patch:
-        patch.setattr(deployment, "export_version", altered)
+        patch.setattr(deployment, "export_version", partial(export_altered, with_checksums=True))
+        with pytest.raises(InputError, match="does not give the lists"):
+            deploy(second_dir, server, golden_sessions=sessions, golden_pi=["0.50"])
+        patch.setattr(deployment, "export_version", export_altered)
         with pytest.raises(InputError, match="checksum"):
             deploy(second_dir, server, golden_sessions=sessions)
         patch.setattr(deployment, "verify_checksums", lambda folder: None)
         with pytest.raises(InputError, match="checksum"):  # the server looks for itself
             deploy(second_dir, server, golden_sessions=sessions)
     assert ModelRepository(server.repository).versions() == [1]  # type: ignore[arg-type]
+    during_refusals = list(rounds)
 
     second = deploy(second_dir, server, golden_sessions=sessions, golden_pi=["0.50"])
     stop.set()
     client.join()
     assert failures == []
-    assert rounds
+    assert len(during_refusals) > 2
+    assert all(during_refusals)
     assert (second.version, second.previous_version) == (2, 1)
     assert server.live_model().model_version == "second"
     assert not same_lists(lists(server, sessions, vocabulary), expected)

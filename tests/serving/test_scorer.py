@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -116,6 +117,16 @@ def test_equal_sequences_are_scored_once(scorer: InProcessScorer, vocabulary: Vo
     a, b = (found.filter(pl.col("session_id") == name).drop("session_id") for name in "ab")
     assert a.equals(b)
     assert [(one.sessions, one.total, one.sequences) for one in seen] == [(3, 3, 2)]
+
+
+def test_the_rate_and_the_time_left_are_shown(
+    scorer: InProcessScorer, vocabulary: Vocabulary, caplog: pytest.LogCaptureFixture
+) -> None:
+    halfway = Progress(sessions=100, total=400, requests=2, sequences=90, seconds=5.0)
+    assert (halfway.rate, halfway.seconds_left) == (20.0, 15.0)
+    with caplog.at_level("INFO"):
+        list(score_sessions(some_sessions(vocabulary, 90), "0.50", 3, scorer=scorer, vocabulary=vocabulary))
+    assert re.search(r"scored 90 of 90 sessions \(\d+ a second, 0 s left\)", caplog.text)
 
 
 def test_requests_in_flight_are_bounded_and_a_failure_ends_the_stream(
