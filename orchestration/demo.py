@@ -174,7 +174,7 @@ def _new_shop(data: Path, format: str) -> Settings:
     return Settings(
         source=Source.model_validate({"path": str(data.resolve()), "format": format}),
         calendar=Calendar(first_day=first, last_day=last),
-        night=Night(first_night=last_clicks),
+        night=Night(first_night=last_clicks, last_night=last_clicks),  # orders may come later
     )
 
 
@@ -193,8 +193,14 @@ def _run_jobs(shop: Shop, definitions: dg.Definitions, instance: dg.DagsterInsta
                 "dagster/asset_partition_range_end": str(last),
             },
         )
-    with step("job training: sessions, model, front, deployment", own_lines=True):
-        run_job(definitions, instance, "training", started_by="demo")
+    with step("job training: sessions, model, front, report, deployment", own_lines=True):
+        run_job(
+            definitions,
+            instance,
+            "training",
+            started_by="demo",
+            on_step=lambda name, seconds: print(f"    {name} ... {seconds:.1f} s", flush=True),
+        )
     day = run_date(shop)
     with step(f"job session_preparation: {day}"):
         run_job(definitions, instance, "session_preparation", started_by="demo", partition_key=str(day))

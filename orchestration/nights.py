@@ -106,7 +106,7 @@ class Decision:
 def open_nights(shop: Shop, now: dt.datetime) -> list[dt.date]:
     """The days whose nights have begun and are still made up for, the oldest first."""
     settings = shop.settings
-    last = min(last_whole_day(now), settings.calendar.last_day or dt.date.max)
+    last = min(last_whole_day(now), settings.last_night)
     days = [last - dt.timedelta(days=back) for back in reversed(range(settings.night.catch_up_days))]
     return [day for day in days if day >= settings.first_night and now >= settings.night.begins(day)]
 

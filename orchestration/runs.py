@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -16,6 +17,8 @@ from serving.scorer import Progress
 from serving.server import TritonServer
 
 RUN_TAG = "multitron/started_by"
+OF_OUR_LOCATION = {".dagster/repository": "__repository__@multitron_batch"}
+"""What Dagster tags runs of the location in workspace.yaml with; by it the UI shows a run in its timeline and jobs."""
 
 scoring_listener: ContextVar[Callable[[Progress], None] | None] = ContextVar("scoring_listener", default=None)
 """Who else hears how far scoring is, beside the run's log: the bar of the shell command, in the same process."""
@@ -47,7 +50,13 @@ def shared_server(
 
 
 def run_job(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, job: str, *, started_by: str, **options: Any
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    job: str,
+    *,
+    started_by: str,
+    on_step: Callable[[str, float], None] | None = None,
+    **options: Any,
 ) -> None:
     """Run a job to its end, in this process; what `make ui` shows of it is the same as of a scheduled run.
 
@@ -56,16 +65,26 @@ def run_job(
         instance: keeps the run.
         job: its name.
         started_by: who, as a tag of the run.
+        on_step: called with the name of each step that has ended well, and its seconds.
         options: of `JobDefinition.execute_in_process`.
 
     Raises:
         MultitronError: it failed; the error is the step's own where it is one of ours.
     """
-    tags = {RUN_TAG: started_by, **options.pop("tags", {})}
+    tags = {RUN_TAG: started_by, **OF_OUR_LOCATION, **options.pop("tags", {})}
+    run_id = str(uuid.uuid4())
+
+    def heard(entry: dg.EventLogEntry) -> None:
+        event = entry.dagster_event
+        if on_step is not None and event is not None and event.is_step_success:
+            on_step(str(event.step_key), event.step_success_data.duration_ms / 1000)
+
+    instance.add_event_listener(run_id, heard)
     result = definitions.resolve_job_def(job).execute_in_process(
         instance=instance,
         tags=tags,
         raise_on_error=False,
+        run_id=run_id,
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         **options,
     )

@@ -131,6 +131,7 @@ class Night(_Section):
     deadline_hours: Annotated[float, Field(gt=0, le=336)] = 6.0  # from then on it is late
     catch_up_days: Annotated[int, Field(ge=1, le=60)] = 3  # so many of the last nights are made up for
     first_night: dt.date | None = None  # days before it are history, which is trained on; none: every day is scored
+    last_night: dt.date | None = None  # days after it are not scored, where a data set ends with late orders
 
     @model_validator(mode="after")
     def _begins_before_its_deadline(self) -> Night:
@@ -268,6 +269,11 @@ class Settings(_Section):
     def first_night(self) -> dt.date:
         """The first day that the nights score."""
         return max(self.calendar.first_day, self.night.first_night or dt.date.min)
+
+    @property
+    def last_night(self) -> dt.date:
+        """The last day that the nights score; `date.max` where they go on."""
+        return min(self.calendar.last_day or dt.date.max, self.night.last_night or dt.date.max)
 
     @property
     def preferences(self) -> tuple[str, ...]:
@@ -446,7 +452,7 @@ _EXPLANATIONS = {
     "sessions": "split_days: the test days of training. state_days: sessions of the last so many days are scored.",
     "model": "The preset, and what differs from it in [model.training].",
     "scoring": "A partition a night for each pi (the weight on orders); the lists: their length, what may be in them.",
-    "night": "Hours after the day's end (UTC): begins, is late; days before first_night are trained on and not scored.",
+    "night": "Hours after the day's end (UTC): begins, is late; days outside first_night to last_night are not scored.",
     "triton": "gRPC host:port of running servers; none: each step starts its own on loopback.",
     "ingestion": "Against a usual day: a day beyond these fails its checks. max_share: of bad lines.",
     "quality": "Against the night before: a night beyond these is not published.",

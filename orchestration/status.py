@@ -97,7 +97,7 @@ def status(shop: Shop, instance: dg.DagsterInstance, *, nights: int = 7, now: dt
     if nights < 1:
         raise InputError("no night is asked for", where="nights", found=nights, mend="use 1 or more")
     now = now or dt.datetime.now(dt.UTC)
-    last = min(last_whole_day(now), shop.settings.calendar.last_day or dt.date.max)
+    last = min(last_whole_day(now), shop.settings.last_night)
     days = [last - dt.timedelta(days=back) for back in range(nights)]
     published = published_rows(shop.tables())
     told = [
@@ -204,14 +204,15 @@ def daemon_problem(shop: Shop, instance: dg.DagsterInstance) -> str:
     problems = []
     silent = _silent_daemons(instance)
     if silent:
-        problems.append(
-            f"the Dagster daemon does not run ({silent}); start it: {start_daemon_command(shop)}\n"
-            f"or with the UI, in the checkout: {ui_command(shop)}"
-        )
-    running = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-    if not any(state.name == SENSOR and state.is_running for state in running):
-        problems.append(f"the sensor `{SENSOR}` is off; turn it on: {start_sensor_command(shop, SENSOR)}")
-    return "\n".join(["no night starts by itself:", *problems]) if problems else ""
+        problems += [
+            f"why: the Dagster daemon does not run: {silent}",
+            f"do:  {ui_command(shop)}   (in the checkout; with the UI)",
+            f"or:  {start_daemon_command(shop)}",
+        ]
+    sensors = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    if not any(sensor.name == SENSOR and sensor.is_running for sensor in sensors):
+        problems += [f"why: the sensor `{SENSOR}` is off", f"do:  {start_sensor_command(shop, SENSOR)}"]
+    return "\n             ".join(["no night starts by itself", *problems]) if problems else ""
 
 
 def _silent_daemons(instance: dg.DagsterInstance) -> str:
@@ -222,9 +223,9 @@ def _silent_daemons(instance: dg.DagsterInstance) -> str:
         state = states.get(name)
         if state is None or not state.healthy:
             beat = state.last_heartbeat if state else None
-            since = f"since {dt.datetime.fromtimestamp(beat.timestamp, dt.UTC):%Y-%m-%d %H:%M} UTC" if beat else "ever"
-            seen.setdefault(since, []).append(name)
-    return "; ".join(f"not seen {since}: {', '.join(names)}" for since, names in seen.items())
+            since = f"since {dt.datetime.fromtimestamp(beat.timestamp, dt.UTC):%Y-%m-%d %H:%M} UTC" if beat else "yet"
+            seen.setdefault(f"not seen {since}", []).append(name.lower())
+    return "; ".join(f"{', '.join(names)} {when}" for when, names in seen.items())
 
 
 def as_text(told: Status) -> str:

@@ -29,6 +29,12 @@ def run_ui(shop: Shop, *, port: int) -> int:
         InputError: the port is in use, or no Triton server can be started here.
     """
     _check_free(port)
+    print(
+        f"The UI will be on http://{LOOPBACK}:{port} in half a minute; Ctrl-C ends it.\n"
+        "Lineage: the assets as a graph. Catalog: a page for each. Runs: what ran, also for `make demo`. "
+        "Automation: what starts the nights.",
+        flush=True,
+    )
     environment = {**os.environ, **prepare_instance(shop)}
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE), "-h", LOOPBACK, "-p", str(port)]
     if shop.triton_urls or shop.scores_in_process:

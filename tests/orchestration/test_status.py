@@ -51,11 +51,13 @@ def test_it_says_which_are_published_failed_or_late_and_why(shop: ShopInTest) ->
     assert states(shop, BEFORE)[DAYS[2]]["0.00"][0] == "waiting"
 
 
-def test_days_before_the_first_night_are_no_nights(shop: ShopInTest, tmp_path: Path) -> None:
+def test_days_before_the_first_and_after_the_last_night_are_no_nights(shop: ShopInTest, tmp_path: Path) -> None:
     with copied_shop(shop.home, tmp_path / "copy") as copy:
         copy.change(night={"first_night": DAYS[1]})
         assert list(states(copy, AFTER)) == [DAYS[2], DAYS[1]]
         assert open_nights(load_shop(copy.home), AFTER) == [DAYS[1], DAYS[2]]
+        copy.change(night={"first_night": DAYS[1], "last_night": DAYS[1]})
+        assert list(states(copy, AFTER)) == open_nights(load_shop(copy.home), AFTER) == [DAYS[1]]
 
 
 def test_rows_that_are_gone_are_not_called_published(shop: ShopInTest, tmp_path: Path) -> None:
