@@ -126,6 +126,17 @@ def test_the_margin_of_the_search_covers_roundings_that_all_go_one_way():
     torch.testing.assert_close(screened, (states @ table[300:320].T), atol=1e-5, rtol=0)
 
 
+def test_what_a_gpu_sorts_in_bfloat16_is_ranked_by_exact_logits():
+    torch.manual_seed(3)
+    states, table = torch.randn(60, 64), torch.randn(4050, 64)
+    exact = states @ table.T
+    exact[:, ::3] = -torch.inf  # left out
+    screened = (states.bfloat16() @ table.bfloat16().T).masked_fill(exact == -torch.inf, -torch.inf)
+    values, columns = hardest._screened_by_sorting(screened, states, table, k=100)
+    torch.testing.assert_close(values, exact.topk(100, dim=1).values, atol=1e-5, rtol=0)
+    torch.testing.assert_close(values, exact.gather(1, columns), atol=1e-5, rtol=0)
+
+
 def test_blocks_change_nothing(monkeypatch):
     negatives = drawn(5, 20, 600, n=23, sessions=4)
     torch.manual_seed(3)
