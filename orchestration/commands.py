@@ -234,7 +234,7 @@ def status(home: Path, *, nights: int, check: bool) -> Answer:
     shop = load_shop(home)
     with instance_of(shop) as instance:
         told = status_of(shop, instance, nights=nights)
-    return as_text(told), {**json.loads(as_json(told)), "failed": check and bool(told.late or told.daemon)}
+    return as_text(told), {**json.loads(as_json(told)), "failed": check and bool(told.late or told.standstills)}
 
 
 def model_folder(shop: Shop, model: str | None) -> Path:

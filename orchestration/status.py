@@ -13,6 +13,7 @@ import datetime as dt
 import json
 import os
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,6 +35,8 @@ from orchestration.shop import HOME_VARIABLE, Shop, load_shop
 
 State = Literal["published", "running", "waiting", "late", "failed"]
 DAEMONS = ("SENSOR", "SCHEDULER", "QUEUED_RUN_COORDINATOR")
+SILENT_SECONDS = 300.0
+"""A daemon writes a heartbeat every 30 s; Dagster itself calls one healthy for half an hour after its last."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,19 @@ class NightStatus:
 
 
 @dataclass(frozen=True)
+class Standstill:
+    """A reason why no night starts by itself, and the shell commands of which any one ends it."""
+
+    why: str
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Status:
-    """The last nights, the newest first, and why no night starts by itself (empty: they do)."""
+    """The last nights, the newest first, and why none starts by itself (empty: they do)."""
 
     nights: tuple[NightStatus, ...]
-    daemon: str
+    standstills: tuple[Standstill, ...]
 
     @property
     def late(self) -> bool:
@@ -105,7 +116,7 @@ def status(shop: Shop, instance: dg.DagsterInstance, *, nights: int = 7, now: dt
         for day in days
         if day >= shop.settings.first_night
     ]
-    return Status(tuple(told), daemon_problem(shop, instance))
+    return Status(tuple(told), standstills(shop, instance))
 
 
 def night_status(
@@ -197,40 +208,37 @@ def _unpublished(
     return ("late" if late else "waiting"), waiting, rerun_command(shop, job, key if job == "scoring" else day)
 
 
-def daemon_problem(shop: Shop, instance: dg.DagsterInstance) -> str:
-    """Why no night starts by itself, and the commands that change it; empty when nights do start."""
+def standstills(shop: Shop, instance: dg.DagsterInstance) -> tuple[Standstill, ...]:
+    """Why no night starts by itself: the daemon does not run, the sensor is off; none when nights do start."""
     if instance.is_ephemeral:
-        return "this instance has no daemon"
-    problems = []
+        return (Standstill("this instance has no daemon", ()),)
+    found = []
     silent = _silent_daemons(instance)
     if silent:
-        problems += [
-            f"why: the Dagster daemon does not run: {silent}",
-            f"do:  {ui_command(shop)}   (in the checkout; with the UI)",
-            f"or:  {start_daemon_command(shop)}",
-        ]
+        commands = (f"{ui_command(shop)}   # in the checkout; with the UI", start_daemon_command(shop))
+        found.append(Standstill(f"the Dagster daemon does not run: {silent}", commands))
     sensors = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
     if not any(sensor.name == SENSOR and sensor.is_running for sensor in sensors):
-        problems += [f"why: the sensor `{SENSOR}` is off", f"do:  {start_sensor_command(shop, SENSOR)}"]
-    return "\n             ".join(["no night starts by itself", *problems]) if problems else ""
+        found.append(Standstill(f"the sensor `{SENSOR}` is off", (start_sensor_command(shop, SENSOR),)))
+    return tuple(found)
 
 
 def _silent_daemons(instance: dg.DagsterInstance) -> str:
     """The daemons that a night needs and that give no sign of life; empty when all do."""
-    seen: dict[str, list[str]] = {}
-    states = instance.get_daemon_statuses(list(DAEMONS))
+    beats = instance.get_daemon_heartbeats()
+    silent: dict[str, list[str]] = {}
     for name in DAEMONS:
-        state = states.get(name)
-        if state is None or not state.healthy:
-            beat = state.last_heartbeat if state else None
-            since = f"since {dt.datetime.fromtimestamp(beat.timestamp, dt.UTC):%Y-%m-%d %H:%M} UTC" if beat else "yet"
-            seen.setdefault(f"not seen {since}", []).append(name.lower())
-    return "; ".join(f"{', '.join(names)} {when}" for when, names in seen.items())
+        if name not in beats:
+            silent.setdefault("not seen yet", []).append(name.lower())
+        elif time.time() - beats[name].timestamp > SILENT_SECONDS:
+            last = dt.datetime.fromtimestamp(beats[name].timestamp, dt.UTC)
+            silent.setdefault(f"not seen since {last:%Y-%m-%d %H:%M} UTC", []).append(name.lower())
+    return "; ".join(f"{', '.join(names)} {when}" for when, names in silent.items())
 
 
 def as_text(told: Status) -> str:
     """The status as a person reads it."""
-    lines = []
+    lines = [] if told.nights else ["there is no night yet"]
     for night in told.nights:
         states = Counter(each.state for each in night.preferences)
         summary = "complete" if night.complete else ", ".join(f"{count} {state}" for state, count in states.items())
@@ -248,9 +256,13 @@ def as_text(told: Status) -> str:
             lines += [
                 f"             do:  {command}" for command in dict.fromkeys(each.command for each in same) if command
             ]
-    if told.daemon:
-        lines.append(told.daemon)
-    return "\n".join(lines) or "there is no night yet"
+    if told.standstills:
+        lines.append("no night starts by itself")
+    for standstill in told.standstills:
+        lines.append(f"             why: {standstill.why}")
+        words = ("do: ", *["or: "] * len(standstill.commands))
+        lines += [f"             {word} {command}" for word, command in zip(words, standstill.commands, strict=False)]
+    return "\n".join(lines)
 
 
 def as_json(told: Status) -> str:
@@ -278,7 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {redacted(str(error))}", file=sys.stderr)
         return 2
     print(as_json(told) if given.json else as_text(told))
-    return 1 if given.check and (told.late or told.daemon) else 0
+    return 1 if given.check and (told.late or told.standstills) else 0
 
 
 def instance_of(shop: Shop) -> dg.DagsterInstance:

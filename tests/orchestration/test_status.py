@@ -2,16 +2,27 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dagster._daemon.types import DaemonHeartbeat
 
 from orchestration.instance import prepare_instance
 from orchestration.nights import open_nights
 from orchestration.shell_commands import start_daemon_command, start_sensor_command, ui_command
 from orchestration.shop import load_shop
-from orchestration.status import as_json, as_text, main, status
+from orchestration.status import (
+    DAEMONS,
+    SILENT_SECONDS,
+    as_json,
+    as_text,
+    instance_of,
+    main,
+    standstills,
+    status,
+)
 from tests.orchestration.conftest import DAYS, ShopInTest, copied_shop
 
 BEFORE, AFTER = (dt.datetime(2026, 3, 4, hour, tzinfo=dt.UTC) for hour in (3, 7))  # the third night's deadline is at 6
@@ -95,6 +106,14 @@ def test_the_command_checks_for_cron_and_says_when_no_daemon_runs(
     said = load_shop(shop.home)
     for command in (start_daemon_command(said), start_sensor_command(said, "nights"), ui_command(said)):
         assert command in printed
+    assert "not seen yet" in printed
+    for ago, seen in ((10.0, True), (SILENT_SECONDS + 10.0, False)):
+        with instance_of(said) as instance:
+            for name in DAEMONS:
+                instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - ago, name, "one", []))
+            told = [each.why for each in standstills(said, instance)]
+        assert [("does not run" in why, "not seen since" in why) for why in told[:-1]] == [(True, True)] * (not seen)
+        assert told[-1] == "the sensor `nights` is off"
     assert main(["--home", str(shop.home), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["nights"]) == 3
     assert main(["--home", str(shop.home), "--nights", "0"]) == 2
