@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
 from multitron_core.vocabulary import Vocabulary
-from serving import deployment
+from serving import deployment, version_program
 from serving.deployment import deploy, rollback
 from serving.export import Manifest, export_version
+from serving.golden import compare_lists, golden_requests
 from serving.in_process import InProcessScorer, InProcessServer
 from serving.quality import better_than
 from serving.repository import ModelRepository
@@ -142,6 +144,30 @@ def test_a_version_that_answers_otherwise_is_refused(
         assert here.live_model().version == 1
         assert same_lists(lists(here, some_sessions(vocabulary, 50), vocabulary), before)
         assert ModelRepository(tmp_path / "repository").versions() == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("on_gpu", "rounding"), [(False, torch.int8), (True, torch.bfloat16)])
+def test_an_exported_program_with_a_screen_gives_the_lists(
+    tmp_path: Path, model_dir: Path, on_gpu: bool, rounding: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_version(model_dir, tmp_path / "1", on_gpu=on_gpu)
+    asked = list[torch.dtype]()
+    monkeypatch.setattr(version_program, "rounding_pays", lambda device, dtype: not asked.append(dtype))
+    program = version_program.VersionProgram(str(tmp_path / "1"))
+    assert (asked, program.chosen) == ([rounding], "screened")
+    monkeypatch.undo()
+    assert not version_program.rounding_pays(torch.device("cuda"), torch.int8)
+    expected = InProcessScorer(model_dir)
+    for request in golden_requests(expected.live_model(), None, np.array([0.3, 0.7], np.float32), 20):
+        clicks = (request.items, request.lengths, request.pi)
+        index, scores = program.top_k(
+            *map(torch.from_numpy, clicks),
+            20,
+            torch.zeros(len(request.items), 1, dtype=torch.int64),
+            program.all_allowed,
+        )
+        assert compare_lists(expected.top_k(request), (index.numpy(), scores.numpy())) is None
 
 
 @pytest.mark.slow
