@@ -37,7 +37,7 @@ score again. The scores at the end of a list lie the closer, the longer it is.""
 
 _LOW = 0xFFFFFFFF  # the lower half of a key
 _INFINITY = float("inf")
-_BARRED = -(1 << 30)  # below any sum of products of int8, for up to 60,000 of them
+_BARRED = -(1 << 30)  # far below any sum of int8 products, for up to 30,000 of them
 
 
 @dataclass(frozen=True)
