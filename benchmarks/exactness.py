@@ -29,7 +29,9 @@ from multitron_core.preference import pi_vector
 from multitron_core.vocabulary import Vocabulary
 from serving.deployment import deploy
 from serving.in_process import InProcessServer
+from serving.repository import ModelRepository
 from serving.scorer import score_sessions
+from serving.version_program import VersionProgram
 
 BATCH = 512
 
@@ -54,7 +56,9 @@ def main() -> int:
         model_dir = options.model or Path(folder) / "model"
         sessions = EncodedSessions.load(options.sessions or Path(folder) / "sessions")
         sessions = sessions.select(np.arange(min(options.count, len(sessions))))
-        deploy(model_dir, server, golden_pi=["0.50"])
+        version = deploy(model_dir, server, golden_pi=["0.50"]).version
+        folder_of_it = ModelRepository(Path(folder) / "repository").version_folder(version)
+        print(f"the program {VersionProgram(str(folder_of_it)).chosen}")
         vocabulary = Vocabulary.load(model_dir / "vocabulary.parquet")
         found = {"lists": 0, "identical": 0, "ties": 0, "wrong": 0}
         begun = time.perf_counter()

@@ -39,7 +39,7 @@ class TritonPythonModel:
         )
         self.last_assortment: tuple[str | None, Tensor] = (None, self.program.all_allowed)
         pb_utils.Logger.log_info(
-            f"{args['model_name']} version {args['model_version']} answers with the {self.program.chosen} program, "
+            f"{args['model_name']} version {args['model_version']} answers with the program {self.program.chosen}, "
             f"on {torch.get_num_threads()} threads"
         )
 

@@ -43,12 +43,14 @@ class VersionProgram:
         self.all_allowed = torch.zeros(self.items, device=self.device)
         weights = map_safetensors(os.path.join(folder, "weights.safetensors"))
         screen = map_safetensors(os.path.join(folder, "screen.safetensors"))
-        self.chosen = "screened" if rounding_pays(self.device, screen["screen_table"].dtype) else "exact"
-        if self.chosen == "screened":
+        dtype = screen["screen_table"].dtype
+        screened = rounding_pays(self.device, dtype)
+        self.chosen = f"screened in {str(dtype).removeprefix('torch.')}" if screened else "exact"
+        if screened:
             weights |= screen
         # Sorted by name, as the program was exported.
         self._weights = {name: weight.to(self.device) for name, weight in sorted(weights.items())}
-        self._program = torch.export.load(os.path.join(folder, f"{self.chosen}.pt2")).module()
+        self._program = torch.export.load(os.path.join(folder, "screened.pt2" if screened else "exact.pt2")).module()
         # The first call is slow, and a program that cannot run must fail here, not in front of a client.
         first = torch.ones(1, 1, dtype=torch.int64)
         pi = torch.full((1, self.objectives), 1.0 / self.objectives)
