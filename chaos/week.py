@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
+import gzip
 import http.server
 import json
 import os
@@ -105,12 +106,14 @@ class Week:
         """Wait until a night is complete."""
         self.wait(f"the night of {day} is complete", lambda: self.night(day).complete)
 
-    def deliver(self, day: dt.date) -> Path:
-        """Put a day's file in its place, as if it had been there for a while."""
-        file = self.home / "raw" / f"events-{day}.csv.gz"
-        shutil.copy(self.home / "deliveries" / file.name, file)
-        os.utime(file, (0, 0))
-        return file
+    def deliver(self, day: dt.date, damaged: Callable[[pl.DataFrame], pl.DataFrame] = lambda rows: rows) -> None:
+        """Put a day's file in its place, whole or damaged, as if it had been there for a while."""
+        name = f"events-{day}.csv.gz"
+        rows = damaged(pl.read_csv(self.home / "deliveries" / name, infer_schema=False))
+        on_its_way = self.home / name
+        on_its_way.write_bytes(gzip.compress(rows.write_csv().encode()))
+        os.utime(on_its_way, (0, 0))
+        on_its_way.rename(self.home / "raw" / name)
 
     def running(self, job: str) -> int | None:
         """The process of a run of a job that is at work, as Dagster's log has it; None when there is none."""
@@ -146,18 +149,11 @@ def late_files(week: Week, day: dt.date) -> str:
 
 def bad_file(week: Week, day: dt.date) -> str:
     """A file of damaged lines, mended after the alert."""
-    file = week.deliver(day)
-    good = file.read_bytes()
-    rows = pl.read_csv(file, infer_schema=False)
-    rows.with_columns(ts=pl.lit("yesterday")).write_csv(file.with_suffix(""))
-    os.utime(file.with_suffix(""), (0, 0))
-    file.unlink()
+    week.deliver(day, lambda rows: rows.with_columns(ts=pl.lit("yesterday")))
     week.wait("the alert of the failed run", lambda: bool(week.alerts(day, "run_failed")))
     night = week.night(day)
     assert {each.state for each in night.preferences} == {"failed"}, night
-    file.with_suffix("").unlink()
-    file.write_bytes(good)
-    os.utime(file, (0, 0))
+    week.deliver(day)
     week.complete(day)
     return (
         f"alert run_failed ({week.alerts(day, 'run_failed')[0]['error'][:60]}…), status failed; complete after the mend"
@@ -207,11 +203,7 @@ def server_away(week: Week, day: dt.date) -> str:
 
 def half_a_day(week: Week, day: dt.date) -> str:
     """A delivery that has lost nine tenths of its sessions: it must not be published."""
-    file = week.deliver(day)
-    rows = pl.read_csv(file, infer_schema=False)
-    rows.filter(pl.col("session_id").hash() % 10 == 0).write_csv(file.with_suffix(""))
-    os.utime(file.with_suffix(""), (0, 0))
-    file.unlink()
+    week.deliver(day, lambda rows: rows.filter(pl.col("session_id").hash() % 10 == 0))
     week.wait("the alert of the failed run", lambda: bool(week.alerts(day, "run_failed")))
     week.wait("every preference failed", lambda: {each.state for each in week.night(day).preferences} == {"failed"})
     return f"not published; alert run_failed ({week.alerts(day, 'run_failed')[0]['error'][:80]}…), status failed"
