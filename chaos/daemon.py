@@ -25,7 +25,7 @@ class Daemon:
 
     Args:
         home: the shop's.
-        sensors: turned on before it starts: two processes that make a new instance's tables at once disturb each other.
+        sensors: turned on before it starts.
         env: more of its environment.
     """
 
@@ -36,6 +36,8 @@ class Daemon:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Daemon:
+        with self.instance() as instance:  # makes its tables: two processes that do so at once disturb each other
+            instance.get_runs_count()
         self.turn_on(*self.sensors)
         self.start()
         return self

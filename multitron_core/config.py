@@ -10,7 +10,9 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from multitron_core.errors import InputError
 from multitron_core.losses import EVENT_LOSSES
@@ -144,7 +146,7 @@ def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
     """A config of `kind` from what JSON gives back: lists become tuples.
 
     Raises:
-        InputError: a setting that `kind` does not have.
+        InputError: a setting that `kind` does not have, or a value that is of another kind than its setting.
     """
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - known)
@@ -152,7 +154,20 @@ def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
         raise InputError(
             "unknown settings", where=kind.__name__, found=unknown, mend=f"the settings are {sorted(known)}"
         )
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    kinds = get_type_hints(kind)
+    for name, value in given.items():
+        if get_origin(kinds[name]) is not Literal:  # the config itself refuses those, and says which there are
+            _of_kind(f"{kind.__name__}.{name}", kinds[name], value)
+    return kind(**given)
+
+
+def _of_kind(where: str, kind: Any, value: Any) -> None:
+    try:
+        TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        said = "; ".join(problem["msg"] for problem in error.errors())
+        raise InputError("a setting has a value of the wrong kind", where=where, found=value, mend=said) from error
 
 
 def _refuse(config: Any, name: str, mend: str) -> None:

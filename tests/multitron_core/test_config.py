@@ -22,8 +22,12 @@ def test_a_config_comes_back_from_json() -> None:
         ({"items": 1, "positions": "middle"}, "positions"),
         ({"items": 1, "objectives": ["click"]}, "objectives"),
         ({"items": 1, "dimensions": 8}, "dimensions"),
+        ({"items": "many"}, "ModelConfig.items.*valid integer"),
+        ({"items": 1, "dropout": "0.1"}, "ModelConfig.dropout.*valid number"),
+        ({"items": 1, "heads": True}, "ModelConfig.heads"),
+        ({"items": 1, "objectives": [1, 2]}, "ModelConfig.objectives"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict, named: str) -> None:
-    with pytest.raises(InputError, match=named):
+    with pytest.raises(InputError, match=f"(?s){named}"):
         from_dict(ModelConfig, settings)
