@@ -41,6 +41,9 @@ CELERY_SETTINGS: dict[str, Any] = {
 }
 """What the executor and the workers must agree on; `celery.yaml` says the same to the workers."""
 
+_PRELOADED = ("torch.export", "dagster", "matplotlib.figure", "grpc")
+"""What takes most of a step's start, imported once a run. Not polars: a process with its threads must not be forked."""
+
 _RESOURCES: dict[Queue, dict[str, dict[str, str]]] = {
     "ingestion": {"requests": {"cpu": "4", "memory": "8Gi"}, "limits": {"memory": "16Gi"}},
     "gpu": {
@@ -68,7 +71,9 @@ def executor() -> dg.ExecutorDefinition:
     """
     name = os.environ.get(EXECUTOR_VARIABLE) or "local"
     if name == "local":
-        return dg.multi_or_in_process_executor
+        return dg.multiprocess_executor.configured(
+            {"start_method": {"forkserver": {"preload_modules": list(_PRELOADED)}}}, name="multiprocess"
+        )
     if name == "in_process":
         return dg.in_process_executor
     if name not in ("celery", "kubernetes"):

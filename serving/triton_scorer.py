@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 ANSWER_SECONDS = 10.0
 """How long a server may take to say that it lives and what is deployed; a stopped process would never answer."""
 
+REST_SECONDS = 30.0
+"""For how long a server that gave no answer is passed over while another one answers."""
+
 _TYPES = {
     np.dtype(np.int64): "INT64",
     np.dtype(np.int32): "INT32",
@@ -32,7 +35,8 @@ _TYPES = {
 class TritonScorer:
     """Answers scoring requests with a deployed model; safe to call from several threads.
 
-    Scoring changes nothing on the server, so a request that got no answer is sent again, to the next server.
+    Scoring changes nothing on the server, so a request that got no answer is sent again, to the next server; the one
+    that gave none is passed over for a while, since finding out may take as long as a request may.
 
     Args:
         urls: gRPC addresses that serve the same repository.
@@ -54,6 +58,7 @@ class TritonScorer:
         self._urls, self._client, self._model_name = tuple(urls), client, model_name
         self._timeout, self._patience = timeout, patience
         self._turn = itertools.count()
+        self._rests_until: dict[str, float] = {}  # by address, in seconds of the monotonic clock
 
     def live_model(self) -> LiveModel:
         """The model that counts as deployed, asked of the first server that answers.
@@ -103,7 +108,7 @@ class TritonScorer:
         pause = 0.1
         without = set[str]()  # servers that do not hold the version: one that just started may load it yet
         while True:
-            url = self._urls[next(self._turn) % len(self._urls)]
+            url = self._next_url()
             try:
                 return self._client(url).infer(
                     self._model_name,
@@ -118,6 +123,7 @@ class TritonScorer:
                     raise InputError(
                         "the Triton server refuses the request", where=url, found=error.message()
                     ) from error
+                self._rests_until[url] = time.monotonic() + REST_SECONDS
                 if gone:
                     without.add(url)
                 if without.issuperset(self._urls) or time.monotonic() > deadline:
@@ -132,6 +138,13 @@ class TritonScorer:
                 logger.info("no answer from %s (%s); trying again in %.1f s", url, error.message(), pause)
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
+
+    def _next_url(self) -> str:
+        """The server whose turn it is; one that gave no answer of late only where all did."""
+        first = next(self._turn)
+        in_turn = [self._urls[(first + place) % len(self._urls)] for place in range(len(self._urls))]
+        now = time.monotonic()
+        return next((url for url in in_turn if self._rests_until.get(url, now) <= now), in_turn[0])
 
 
 def request_tensors(request: ScoringRequest, model: LiveModel) -> tuple[dict[str, np.ndarray], dict[str, str] | None]:

@@ -102,6 +102,24 @@ def test_again_it_changes_no_row(demo: tuple[Path, str]) -> None:
     assert Lake(home / "lake").partitions()["files"].to_list() == [1] * 5
 
 
+def test_a_machine_without_the_server_says_so_and_scores_in_process_when_told(
+    demo: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULTITRON_TRITON_HOME", str(tmp_path / "nowhere"))
+    home = tmp_path / "shop"
+    shutil.copytree(demo[0], home)
+    refused = run_demo(home, *SIZE)
+    assert refused.returncode == 2
+    for word in ("nowhere", "MULTITRON_TRITON_URL", "MULTITRON_SCORER=in_process"):
+        assert word in refused.stderr, refused.stderr
+    monkeypatch.setenv("MULTITRON_SCORER", "in_process")
+    made = run_demo(home, *SIZE)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "without a Triton server" in made.stdout
+    with_server = tables(demo[0])
+    assert all(rows.drop("score").equals(with_server[pi].drop("score")) for pi, rows in tables(home).items())
+
+
 def killed_after(home: Path, said_last: str, seconds: float) -> None:
     """Start the demo and kill -9 it some seconds after it says what it begins."""
     command = [sys.executable, "-m", "orchestration.demo", "--home", str(home), *SIZE]

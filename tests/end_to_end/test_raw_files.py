@@ -10,7 +10,7 @@ import pytest
 from multitron_core.lake import Lake
 from multitron_core.preference import DEFAULT_GRID
 from multitron_core.sessions import PreparedSessions
-from tests.end_to_end.conftest import SIZE, run_demo, small_shop
+from tests.end_to_end.conftest import run_demo
 
 pytestmark = pytest.mark.slow
 
@@ -26,22 +26,6 @@ def test_real_diginetica_files_go_the_same_way(real_data: Path, tmp_path: Path) 
     assert statistics["in"]["clicks"] == 76_821
     used = statistics["train"]["clicks"] + statistics["test"]["clicks"]
     assert used + sum(n for reason, n in statistics["dropped"].items() if reason.startswith("clicks")) == 76_821
-
-
-def test_a_machine_without_the_server_says_so_and_scores_in_process_when_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MULTITRON_TRITON_HOME", str(tmp_path / "nowhere"))
-    home = small_shop(tmp_path / "shop")
-    refused = run_demo(home, *SIZE)
-    assert refused.returncode == 2
-    for word in ("nowhere", "MULTITRON_TRITON_URL", "MULTITRON_SCORER=in_process"):
-        assert word in refused.stderr, refused.stderr
-    monkeypatch.setenv("MULTITRON_SCORER", "in_process")
-    made = run_demo(home, *SIZE)
-    assert made.returncode == 0, made.stdout + made.stderr
-    assert "without a Triton server" in made.stdout
-    assert Lake(home / "lake").publications("recommendations").height == len(DEFAULT_GRID)
 
 
 def bad_inputs(real_data: Path, folder: Path) -> dict[str, tuple[list[str], list[str]]]:
