@@ -32,6 +32,8 @@ class ModelConfig:
     max_length: int = 50  # clicks that the model reads; older ones are cut
     objectives: tuple[str, ...] = ("click", "order")  # pi has this length, in this order
     positions: Literal["start", "end"] = "start"  # "end" (official) tells a step how many clicks are still to come
+    # "added": the embeddings of a session's clicks are also added to its state, as often as each objective wants them
+    own_clicks: Literal["attended", "added"] = "attended"
     initialisation: Literal["normal", "xavier"] = "normal"  # "xavier" (official) starts with scores of about 0
     # "unit": item embeddings of norm 1, so that frequent items win by direction and not by length; official "free"
     item_norm: Literal["unit", "free"] = "unit"
@@ -48,6 +50,7 @@ class ModelConfig:
             )
         _within(self, 0.0, 1.0, "dropout")
         _one_of(self, "positions", ("start", "end"))
+        _one_of(self, "own_clicks", ("attended", "added"))
         _one_of(self, "initialisation", ("normal", "xavier"))
         _one_of(self, "item_norm", ("unit", "free"))
         if len(self.objectives) < 2 or len(set(self.objectives)) != len(self.objectives):

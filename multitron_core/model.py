@@ -100,6 +100,7 @@ class MultiTRON(nn.Module):
         self.linear = nn.Linear(d + len(config.objectives), d)
         self.layers = nn.ModuleList(EncoderLayer(d, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d)
+        self.own_clicks = nn.Parameter(torch.zeros(len(config.objectives))) if config.own_clicks == "added" else None
         with torch.no_grad():
             if config.initialisation == "xavier":
                 nn.init.xavier_uniform_(self.item_embedding.weight)
@@ -120,36 +121,59 @@ class MultiTRON(nn.Module):
         Returns:
             float [sessions, steps, d]; what stands behind a session's end has no meaning.
         """
-        x = self._embed(items, lengths, pi)
+        embedded = self.item_embedding(items)
+        x = self._embed(embedded, lengths, pi)
         for layer in self.layers:
             x = layer(x)
-        return self.norm(x)
+        return self.with_own_clicks(self.norm(x), embedded.cumsum(1), pi if pi.dim() == 1 else pi[:, None, :])
 
     def last_states(self, items: Tensor, lengths: Tensor, pi: Tensor) -> Tensor:
         """The state after each session's last click, float [sessions, d]; arguments as in `forward`.
 
         The last layer computes that one step alone.
         """
-        x = self._embed(items, lengths, pi)
+        embedded = self.item_embedding(items)
+        x = self._embed(embedded, lengths, pi)
         for layer in self.layers[:-1]:
             x = layer(x)
         last_layer = self.layers[-1]
         assert isinstance(last_layer, EncoderLayer)  # ModuleList forgets the type
-        return self.norm(last_layer.at(x, lengths - 1)).squeeze(1)
+        states = self.norm(last_layer.at(x, lengths - 1)).squeeze(1)
+        return self.with_own_clicks(states, embedded.sum(1), pi)  # the embedding of padding is zero
+
+    def with_own_clicks(self, states: Tensor, clicks: Tensor, pi: Tensor) -> Tensor:
+        """States whose score of an item that the session clicked rises, and of those near it: a visitor who comes back.
+
+        state + sum over objectives o of pi_o (W state + b)_o times the sum of the embeddings clicked so far. What a
+        model of this kind scores by copying is an old idea (RepeatNet, AAAI 2019); weighed by objective it says how
+        much likelier a seen item is to be ordered than to be clicked again.
+
+        Args:
+            states: float [..., d].
+            clicks: float [..., d], the sum of the item embeddings of the session's clicks up to each state's.
+            pi: float, [objectives] or [..., objectives].
+
+        Returns:
+            float [..., d]; the states themselves where `config.own_clicks` is "attended".
+        """
+        if self.own_clicks is None:
+            return states
+        often = (self.own_clicks * pi).sum(-1, keepdim=True)  # ([...,] 1)
+        return states + often * clicks
 
     def scores(self, states: Tensor) -> Tensor:
         """Scores of every item, float [..., items]; the item of index i stands at i - 1."""
         return F.linear(states, self.item_embedding.weight[1:])
 
-    def _embed(self, items: Tensor, lengths: Tensor, pi: Tensor) -> Tensor:
+    def _embed(self, embedded: Tensor, lengths: Tensor, pi: Tensor) -> Tensor:
         d = self.config.dimension
         weight, bias = self.linear.weight, self.linear.bias
         # Linear([E; pi]) in two parts: pi is the same for all steps of a session, so its part is computed once.
         preference = F.linear(pi, weight[:, d:], bias)  # (d) or (sessions, d)
         if preference.dim() == 2:
             preference = preference[:, None, :]
-        x = F.linear(self.item_embedding(items), weight[:, :d]) + preference  # (sessions, steps, d)
-        steps = torch.arange(items.shape[1], device=items.device)
+        x = F.linear(embedded, weight[:, :d]) + preference  # (sessions, steps, d)
+        steps = torch.arange(embedded.shape[1], device=embedded.device)
         if self.config.positions == "end":  # the last click has the last position; behind the end anything will do
             steps = (self.config.max_length - lengths[:, None] + steps[None, :]).clamp(max=self.config.max_length - 1)
         x = x * math.sqrt(d / 2) + self.position_embedding(steps)

@@ -54,7 +54,18 @@ def packed_states(
     for layer in model.layers:
         assert isinstance(layer, EncoderLayer)  # ModuleList forgets the type
         x = layer.rest(x, _attend(layer, x, rows))
-    return model.norm(x)
+    states: Tensor = model.norm(x)
+    return states if model.own_clicks is None else model.with_own_clicks(states, _so_far(embeddings, rows), pi)
+
+
+def _so_far(embeddings: Tensor, rows: list[AttentionRows]) -> Tensor:
+    """The sum of each session's embeddings up to each step, float [n, d]."""
+    sums = []
+    for row in rows:
+        padded = embeddings.new_zeros(row.sessions * row.width, embeddings.shape[1])
+        padded = padded.index_copy(0, row.cells, embeddings[row.first : row.last])
+        sums.append(padded.view(row.sessions, row.width, -1).cumsum(1).flatten(0, 1)[row.cells])
+    return torch.cat(sums)
 
 
 def _attend(layer: EncoderLayer, x: Tensor, rows: list[AttentionRows]) -> Tensor:  # (n, d) -> (n, d)

@@ -101,8 +101,9 @@ def diginetica() -> Preset:
             uniform_negatives=4096,
             order_loss="ordered_softmax",
             cart_loss="ordered_softmax",
+            ordered_share=0.15,
         ),
-        {"item_scale": 0.01, "dropout": 0.1},
+        {"item_scale": 0.01, "dropout": 0.1, "own_clicks": "added"},
     )
 
 

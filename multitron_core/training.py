@@ -53,6 +53,7 @@ from multitron_core.model import MultiTRON, settled
 from multitron_core.model_folder import TrainingData, fingerprint, refuse_another, write_model_folder
 from multitron_core.negatives import draw_negatives
 from multitron_core.objectives import labels_of, objectives_of
+from multitron_core.own_clicks import fit_own_clicks
 from multitron_core.preset import PRESETS, Preset, named
 from multitron_core.sessions import PreparedSessions
 from multitron_core.step import Work, losses_of, prepare, rectangle_overhead, to_device
@@ -222,9 +223,13 @@ class _Run:
             self._epoch(progress)
             if on_epoch:
                 on_epoch(self.progress.history[-1])
-        if self.keeps_best:
+        if self.keeps_best and self.model.own_clicks is None:
             return self.best
+        if self.keeps_best:
+            self.model.load_state_dict(self.best)
         with settled(self.model):
+            if self.model.own_clicks is not None and len(self.held_out):
+                fit_own_clicks(self.model, self.data, self.held_out, self.config, self.rates, self.search)
             return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
 
     @property

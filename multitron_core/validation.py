@@ -5,10 +5,11 @@ Fixed, so that two epochs differ by their weights alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from multitron_core.batches import make_batch, random_of
 from multitron_core.config import TrainingConfig
@@ -18,7 +19,7 @@ from multitron_core.metrics import score_blocks, step_states, target_ranks
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import draw_negatives
 from multitron_core.preference import preference
-from multitron_core.step import losses_of, prepare, rectangle_overhead, to_device
+from multitron_core.step import Work, losses_of, prepare, rectangle_overhead, to_device
 
 RECALL_SESSIONS = 1024
 """Recall is exact, over the full catalogue, which costs: at most so many held-out sessions, the most recent, count."""
@@ -48,22 +49,13 @@ def validate(
         `validation_loss`, the mean over the preferences of the scalarised loss: what decides which epoch is the best.
     """
     model.eval()
-    device = model.item_embedding.weight.device
     measured: dict[str, float] = {}
     objective = 0.0
     objectives = model.config.objectives
     for key in config.validation_pi:
         pi = np.asarray(preference(key, len(objectives)), dtype=np.float32)
         sums, steps = np.zeros(len(objectives) + 1), 0
-        for number, first in enumerate(range(0, len(rows), config.batch_sessions)):
-            batch = make_batch(data, rows[first : first + config.batch_sessions], model.config.max_length)
-            random = random_of(config.seed, -1, number)
-            negatives = draw_negatives(
-                batch, model.config.items, config.uniform_negatives, config.in_batch_negatives, random
-            )
-            work = to_device(prepare(batch, negatives, pi, model.config, overhead=rectangle_overhead(device)), device)
-            weight = model.item_embedding.weight
-            losses = losses_of(model, weight[work.batch_items], weight[work.uniform_items], work, config, rates, search)
+        for losses, work in held_out_losses(model, data, rows, pi, config, rates, search):
             total = scalarisation(config)(losses, work.pi[work.negatives.session_of_step])
             sums += torch.cat([losses.sum(dim=0), total.sum()[None]]).cpu().numpy()
             steps += len(losses)
@@ -72,6 +64,31 @@ def validate(
         measured[f"validation_click_recall_20_{key}"] = _recall(model, data, rows[-RECALL_SESSIONS:], pi)
         objective += float(sums[-1] / steps) / len(config.validation_pi)
     return {"validation_loss": objective, **measured}
+
+
+def held_out_losses(
+    model: MultiTRON,
+    data: EncodedSessions,
+    rows: np.ndarray,
+    pi: np.ndarray,
+    config: TrainingConfig,
+    rates: Sequence[float],
+    search: torch.dtype,
+) -> Iterator[tuple[Tensor, Work]]:
+    """The losses of held-out sessions at one preference, float32 [steps, objectives] a batch, and what they are of.
+
+    The negatives are the same in each call. Arguments as in `validate`, pi float32 [objectives].
+    """
+    device = model.item_embedding.weight.device
+    for number, first in enumerate(range(0, len(rows), config.batch_sessions)):
+        batch = make_batch(data, rows[first : first + config.batch_sessions], model.config.max_length)
+        random = random_of(config.seed, -1, number)
+        negatives = draw_negatives(
+            batch, model.config.items, config.uniform_negatives, config.in_batch_negatives, random
+        )
+        work = to_device(prepare(batch, negatives, pi, model.config, overhead=rectangle_overhead(device)), device)
+        weight = model.item_embedding.weight
+        yield losses_of(model, weight[work.batch_items], weight[work.uniform_items], work, config, rates, search), work
 
 
 def _recall(model: MultiTRON, data: EncodedSessions, rows: np.ndarray, pi: np.ndarray) -> float:

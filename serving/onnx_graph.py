@@ -167,7 +167,13 @@ def _states(graph: _Graph, config: ModelConfig) -> str:
     last = graph.add("Unsqueeze", graph.add("Sub", "lengths", graph.constant(1)), graph.constant([2]))
     x_last = graph.add("GatherND", x, last, batch_dims=1)  # (sessions, 1, d)
     x = _layer(graph, config, config.layers - 1, x_last, x, whole)  # (sessions, 1, d)
-    return graph.norm(graph.add("Squeeze", x, graph.constant([1])), "norm")
+    states = graph.norm(graph.add("Squeeze", x, graph.constant([1])), "norm")
+    if config.own_clicks == "attended":
+        return states
+    often = graph.add("Mul", "pi", graph.weight("own_clicks"))  # (sessions, objectives)
+    often = graph.add("ReduceSum", often, graph.constant([-1]))  # (sessions, 1)
+    clicks = graph.add("ReduceSum", embedded, graph.constant([1]), keepdims=0)  # (sessions, d)
+    return graph.add("Add", states, graph.add("Mul", often, clicks))
 
 
 def _masked(graph: _Graph, seen: str) -> str:

@@ -14,7 +14,10 @@ from multitron_core.model import MultiTRON, load_model, settled
 
 def small_model(**settings: object) -> MultiTRON:
     torch.manual_seed(3)
-    return MultiTRON(ModelConfig(items=30, dimension=12, heads=2, layers=2, max_length=6, **settings)).eval()  # type: ignore[arg-type]
+    model = MultiTRON(ModelConfig(items=30, dimension=12, heads=2, layers=2, max_length=6, **settings)).eval()  # type: ignore[arg-type]
+    if model.own_clicks is not None:  # they start at nothing
+        model.own_clicks.data.copy_(torch.tensor([0.3, -0.7]))
+    return model
 
 
 ITEMS = torch.tensor([[3, 9, 9, 30], [5, 1, 0, 0], [7, 0, 0, 0]])
@@ -22,9 +25,10 @@ LENGTHS = torch.tensor([4, 2, 1])
 PI = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
 
 
+@pytest.mark.parametrize("own_clicks", ["attended", "added"])
 @pytest.mark.parametrize("positions", ["start", "end"])
-def test_padding_changes_no_state(positions: str) -> None:
-    model = small_model(positions=positions)
+def test_padding_changes_no_state(positions: str, own_clicks: str) -> None:
+    model = small_model(positions=positions, own_clicks=own_clicks)
     together = model(ITEMS, LENGTHS, PI)
     assert together.shape == (3, 4, 12)
     for session, length in enumerate(LENGTHS.tolist()):
@@ -32,9 +36,10 @@ def test_padding_changes_no_state(positions: str) -> None:
         torch.testing.assert_close(together[session : session + 1, :length], alone, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("own_clicks", ["attended", "added"])
 @pytest.mark.parametrize("positions", ["start", "end"])
-def test_last_states_are_the_states_after_the_last_click(positions: str) -> None:
-    model = small_model(positions=positions)
+def test_last_states_are_the_states_after_the_last_click(positions: str, own_clicks: str) -> None:
+    model = small_model(positions=positions, own_clicks=own_clicks)
     states = model(ITEMS, LENGTHS, PI)[torch.arange(3), LENGTHS - 1]
     torch.testing.assert_close(model.last_states(ITEMS, LENGTHS, PI), states, atol=1e-6, rtol=0)
 
@@ -46,6 +51,22 @@ def test_a_state_knows_no_later_click() -> None:
     changed[0, 3] = 11
     torch.testing.assert_close(model(changed, LENGTHS, PI)[0, :3], states[0, :3], atol=1e-6, rtol=0)
     assert not torch.allclose(model(changed, LENGTHS, PI)[0, 3], states[0, 3], atol=1e-3)
+
+
+@torch.no_grad()
+def test_own_clicks_are_added_as_often_as_each_objective_wants_them() -> None:
+    model, without = small_model(own_clicks="added"), small_model()
+    assert model.own_clicks is not None
+    model.own_clicks.copy_(torch.tensor([0.5, 2.0]))
+    without.load_state_dict({name: x for name, x in model.state_dict().items() if name != "own_clicks"})
+    plain, added = without(ITEMS, LENGTHS, PI), model(ITEMS, LENGTHS, PI)
+    for session, length in enumerate(LENGTHS.tolist()):
+        for step in range(length):
+            state, clicks = plain[session, step], model.item_embedding(ITEMS[session, : step + 1]).sum(0)
+            expected = state + (PI[session, 0] * 0.5 + PI[session, 1] * 2.0) * clicks
+            torch.testing.assert_close(added[session, step], expected, atol=1e-6, rtol=1e-6)
+    one_pi = torch.tensor([0.3, 0.7])
+    torch.testing.assert_close(model(ITEMS, LENGTHS, one_pi), model(ITEMS, LENGTHS, one_pi.expand(3, 2)))
 
 
 def test_positions_from_the_end_know_how_many_clicks_are_still_to_come() -> None:

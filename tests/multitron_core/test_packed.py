@@ -10,13 +10,16 @@ from multitron_core.packed import AttentionRows, packed_states
 LENGTHS = np.array([1, 1, 2, 5, 5, 8])
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-@pytest.mark.parametrize("positions", ["start", "end"])
+@pytest.mark.parametrize(
+    "shape", [{"heads": 2}, {"positions": "end"}, {"own_clicks": "added"}], ids=["heads", "positions", "own clicks"]
+)
 @pytest.mark.parametrize("overhead", [0, 8, 1 << 30])
-def test_packed_states_are_those_of_the_padded_model(heads, positions, overhead):
+def test_packed_states_are_those_of_the_padded_model(shape, overhead):
     torch.manual_seed(1)
-    config = ModelConfig(items=30, dimension=8, layers=3, heads=heads, max_length=8, positions=positions)
+    config = ModelConfig(items=30, dimension=8, layers=3, max_length=8, **shape)
     model = MultiTRON(config).eval()
+    if model.own_clicks is not None:
+        model.own_clicks.data.copy_(torch.tensor([0.3, -0.7]))
     n = int(LENGTHS.sum())
     inputs = np.random.default_rng(1).integers(1, 31, n)
     batch = Batch(np.arange(6), LENGTHS, inputs, inputs, np.zeros(n, dtype=bool))
@@ -34,7 +37,7 @@ def test_packed_states_are_those_of_the_padded_model(heads, positions, overhead)
         model,
         model.item_embedding(torch.from_numpy(inputs)),
         pi[batch.session_of_step],
-        torch.from_numpy(step + (np.repeat(8 - LENGTHS, LENGTHS) if positions == "end" else 0)),
+        torch.from_numpy(step + (np.repeat(8 - LENGTHS, LENGTHS) if config.positions == "end" else 0)),
         rows,
     )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -66,10 +66,10 @@ def plain_losses(
 
 @pytest.mark.parametrize("overhead", [0, 10, 1 << 30])
 @pytest.mark.parametrize("collisions", ["masked", "official"])
-@pytest.mark.parametrize("positions", ["start", "end"])
+@pytest.mark.parametrize(("positions", "own_clicks"), [("start", "attended"), ("end", "attended"), ("start", "added")])
 @pytest.mark.parametrize("order", ["bce", "ordered_softmax", "ranked_bce"])
 @pytest.mark.parametrize("norm", ["unit", "free"])
-def test_a_step_is_the_plain_formula(overhead, collisions, positions, order, norm):
+def test_a_step_is_the_plain_formula(overhead, collisions, positions, own_clicks, order, norm):
     torch.manual_seed(1)
     model = MultiTRON(
         ModelConfig(
@@ -79,10 +79,13 @@ def test_a_step_is_the_plain_formula(overhead, collisions, positions, order, nor
             dropout=0.0,
             max_length=16,
             positions=positions,
+            own_clicks=own_clicks,
             item_norm=norm,
             item_scale=0.5,
         )
     )
+    if model.own_clicks is not None:
+        model.own_clicks.data.copy_(torch.tensor([0.3, -0.7]))
     config = TrainingConfig(
         uniform_negatives=400, in_batch_negatives=8, kept_negatives=20, collisions=collisions, order_loss=order
     )

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import polars as pl
 import pytest
+import torch
 from google.protobuf import text_format
 from safetensors.torch import load_file, save_file
 
@@ -28,6 +29,7 @@ from tests.serving.conftest import some_sessions, write_model
 SHAPES = {
     "one head": {},
     "two heads, positions from the end": {"heads": 2, "positions": "end"},
+    "own clicks added": {"own_clicks": "added"},
     "one layer": {"layers": 1},
     "three objectives": {"objectives": ("click", "cart", "order")},
     "one click": {"max_length": 1},
@@ -49,6 +51,9 @@ def a_request(items: int, objectives: int, longest: int, k: int) -> ScoringReque
 def test_it_gives_the_lists_of_the_model(tmp_path: Path, shape: dict[str, object], block_items: int) -> None:
     items, k = 203, 12  # no multiple of eight, several blocks, a last one that is shorter than k and the exclusions
     model_dir = write_model(tmp_path / "model", items=items, **shape)  # type: ignore[arg-type]
+    if "own_clicks" in shape:  # they start at nothing
+        weights = load_file(model_dir / "weights.safetensors")
+        save_file({**weights, "own_clicks": torch.tensor([0.3, -0.7])}, model_dir / "weights.safetensors")
     manifest = export_version(model_dir, tmp_path / "1", backend=ONNX_BACKEND, block_items=block_items)
     session = onnxruntime.InferenceSession(tmp_path / "1" / "model.onnx")
     model = LiveModel("m", 1, "first", manifest.vocabulary_hash, items, manifest.max_length, backend=ONNX_BACKEND)

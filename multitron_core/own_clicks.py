@@ -1,0 +1,74 @@
+"""How often a session's own clicks are added to its state, fitted on sessions that training has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from multitron_core.config import TrainingConfig
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.model import MultiTRON
+from multitron_core.validation import held_out_losses
+
+TRIED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+
+
+@torch.no_grad()
+def fit_own_clicks(
+    model: MultiTRON,
+    data: EncodedSessions,
+    rows: np.ndarray,
+    config: TrainingConfig,
+    rates: Sequence[float],
+    search: torch.dtype,
+) -> None:
+    """Set `model.own_clicks`, each objective's number by the loss of its own steps where it has all the weight.
+
+    Training cannot find them: it comes to know the few steps with an order by heart, and needs no rule for them. On
+    sessions that it has not seen, what was clicked before is far more often ordered than clicked again. One number an
+    objective is little enough for the few orders of held-out sessions. An objective whose event no held-out step has
+    keeps its trained number.
+
+    Args:
+        model: on its device, with item embeddings of the norm that its config asks for.
+        data, rows, rates, search: as in `validation.validate`.
+        config: losses, negatives, seed.
+    """
+    assert model.own_clicks is not None, "a model of config.own_clicks 'added'"
+    model.eval()
+    config = replace(config, ordered_share=1.0)
+    fitted = model.own_clicks.clone()
+    for place in range(len(model.config.objectives)):
+        pi = np.zeros(len(model.config.objectives), dtype=np.float32)
+        pi[place] = 1.0
+        losses = []
+        for tried in TRIED:
+            model.own_clicks[place] = tried
+            total, events = 0.0, 0
+            for of_batch, work in held_out_losses(model, data, rows, pi, config, rates, search):
+                total += float(of_batch[:, place].sum())
+                events += int(work.labels[:, place].sum())
+            losses.append(total)
+        if events:
+            fitted[place] = lowest(TRIED, losses)
+    model.own_clicks.copy_(fitted)
+
+
+def lowest(places: Sequence[float], values: Sequence[float]) -> float:
+    """Where the parabola through the smallest of some values and its two neighbours is lowest.
+
+    Args:
+        places: rising, three or more.
+        values: at these places.
+
+    Returns:
+        A place between the two neighbours; where the smallest value stands at an end, the end.
+    """
+    best = int(np.argmin(values))
+    if best in (0, len(places) - 1):
+        return places[best]
+    a, b, _ = np.polyfit(places[best - 1 : best + 2], values[best - 1 : best + 2], 2)
+    return float(-b / (2.0 * a)) if a > 0.0 else places[best]
