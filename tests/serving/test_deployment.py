@@ -149,8 +149,11 @@ def test_a_version_that_answers_otherwise_is_refused(
 @pytest.mark.slow
 @pytest.mark.parametrize(("on_gpu", "rounding"), [(False, torch.int8), (True, torch.bfloat16)])
 def test_an_exported_program_with_a_screen_gives_the_lists(
-    tmp_path: Path, model_dir: Path, on_gpu: bool, rounding: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, on_gpu: bool, rounding: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    model_dir = write_model(tmp_path / "model", own_clicks="added")
+    weights = load_file(model_dir / "weights.safetensors")
+    save_file({**weights, "own_clicks": torch.tensor([0.3, 0.9])}, model_dir / "weights.safetensors")
     export_version(model_dir, tmp_path / "1", on_gpu=on_gpu)
     asked = list[torch.dtype]()
     monkeypatch.setattr(version_program, "rounding_pays", lambda device, dtype: not asked.append(dtype))
