@@ -1,7 +1,12 @@
-"""How often a session's own clicks are added to its state, fitted on sessions that training has not seen."""
+"""How often a session's own clicks are added to its state, fitted on sessions that training has not seen.
+
+python -m multitron_core.own_clicks --sessions PREPARED      # how often visitors come back to what they clicked
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +15,9 @@ import torch
 
 from multitron_core.config import TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.errors import MultitronError
 from multitron_core.model import MultiTRON
+from multitron_core.sessions import PreparedSessions
 from multitron_core.validation import held_out_losses
 
 TRIED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
@@ -72,3 +79,39 @@ def lowest(places: Sequence[float], values: Sequence[float]) -> float:
         return places[best]
     a, b, _ = np.polyfit(places[best - 1 : best + 2], values[best - 1 : best + 2], 2)
     return float(-b / (2.0 * a)) if a > 0.0 else places[best]
+
+
+def returning_shares(sessions: EncodedSessions) -> dict[str, float]:
+    """Of the targets (every click but a session's first), the share that its session had clicked before.
+
+    Returns:
+        "click" for all targets, and the name of each label ("order", "cart") for those that have it; NaN of none.
+    """
+    session = np.repeat(np.arange(len(sessions)), np.diff(sessions.offsets))
+    _, first = np.unique(session * (int(sessions.items.max(initial=0)) + 1) + sessions.items, return_index=True)
+    returning = np.ones(len(sessions.items), dtype=bool)
+    returning[first] = False
+    target = np.ones(len(sessions.items), dtype=bool)
+    target[sessions.offsets[:-1]] = False
+    of = {"click": target, **{name: target & label for name, label in sessions.labels.items()}}
+    return {name: float(returning[chosen].mean()) if chosen.any() else float("nan") for name, chosen in of.items()}
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sessions", required=True, help="folder of prepared sessions")
+    try:
+        prepared = PreparedSessions.load(parser.parse_args().sessions)
+    except MultitronError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("targets that their session had clicked before, of all clicks and of those with a later event:")
+    for name, part in (("train", prepared.train), ("test", prepared.test)):
+        shares = ", ".join(f"{event} {share:.3f}" for event, share in returning_shares(part).items())
+        print(f"  {name:5} {shares}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

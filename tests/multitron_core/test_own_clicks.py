@@ -8,7 +8,7 @@ import torch
 from multitron_core.config import ModelConfig, TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.model import MultiTRON, settled
-from multitron_core.own_clicks import fit_own_clicks, lowest
+from multitron_core.own_clicks import fit_own_clicks, lowest, returning_shares
 
 ITEMS = 40
 
@@ -64,3 +64,13 @@ def test_the_lowest_place() -> None:
     assert lowest((0.0, 1.0, 3.0), [(x - 1.4) ** 2 for x in (0.0, 1.0, 3.0)]) == pytest.approx(1.4)
     assert lowest((0.0, 1.0, 2.0), (3.0, 2.0, 1.0)) == 2.0
     assert lowest((0.0, 1.0, 2.0), (1.0, 1.0, 1.0)) == 0.0
+
+
+def test_how_often_visitors_come_back() -> None:
+    items = np.array([7, 7, 3, 5, 6, 5, 6, 7], dtype=np.int32)  # 7 7 3 | 5 6 5 6 | 7
+    ordered = np.array([1, 1, 0, 1, 0, 1, 0, 1], dtype=bool)
+    sessions = EncodedSessions(pl.Series(["a", "b", "c"]), np.array([0, 3, 7, 8]), items, ordered, "hash")
+    shares = returning_shares(sessions)
+    assert shares["click"] == pytest.approx(3 / 5)
+    assert shares["order"] == pytest.approx(2 / 2)
+    assert np.isnan(returning_shares(sessions.select(np.array([2])))["click"])
