@@ -89,7 +89,9 @@ def diginetica() -> Preset:
     """Diginetica: 42 thousand items, 186 thousand sessions; some 20 minutes on one core with AVX-512.
 
     A quarter of the paper's uniform negatives and a rate that falls: found on the last part of the training sessions.
-    The last epoch is kept: recall still rises there, when the validation loss has begun to.
+    The last epoch is kept: recall still rises there, when the validation loss has begun to. With half of the order
+    objective's weight on the few ordered steps the model learns them by heart; with 0.15 both losses end lower. What
+    makes clicks and orders differ is how often a visitor comes back to what was seen: the model's own clicks.
     """
     return Preset(
         "diginetica",
