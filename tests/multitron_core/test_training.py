@@ -19,9 +19,10 @@ from multitron_core import preset, training
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
 from multitron_core.model import load_model
+from multitron_core.own_clicks import fit_own_clicks
 from multitron_core.preset import Preset
 from multitron_core.sessions import PreparedSessions
-from multitron_core.training import fingerprint, split_rows, train
+from multitron_core.training import event_rates, fingerprint, split_rows, train
 from multitron_core.vocabulary import Vocabulary
 
 ITEMS = 60
@@ -299,6 +300,21 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path):
     folder = train(shop(), small(validation_share=0.0), tmp_path / "model", progress=False)
     assert json.loads((folder / "config.json").read_text())["epoch"] == 3
     assert "validation_loss" not in pl.read_parquet(folder / "metrics.parquet").columns
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_own_clicks_are_fitted_on_the_held_out_sessions(tmp_path, keep):
+    data, recipe = shop(sessions=400), small(keep=keep).changed(model={"own_clicks": "added"})
+    model = load_model(train(data, recipe, tmp_path / "model", progress=False))
+    written = model.own_clicks.detach().clone()
+    rows, held_out = split_rows(data.train, recipe.training.validation_share)
+    rates = event_rates(data.train, rows, model.config)
+    model.own_clicks.data.zero_()
+    fit_own_clicks(model, data.train, held_out, recipe.training, rates, torch.float32)
+    torch.testing.assert_close(written, model.own_clicks.detach())
+
+    trained = weights(train(data, recipe.changed(training={"validation_share": 0.0}), tmp_path / "all", progress=False))
+    assert (trained["own_clicks"] != 0.0).all()
 
 
 @pytest.mark.parametrize(
