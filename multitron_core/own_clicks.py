@@ -20,7 +20,9 @@ from multitron_core.model import MultiTRON
 from multitron_core.sessions import PreparedSessions
 from multitron_core.validation import held_out_losses
 
-TRIED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+TRIED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+AT_MOST = 16_384
+"""So many held-out sessions are asked, the most recent ones: one number an objective needs no more."""
 
 
 @torch.no_grad()
@@ -51,34 +53,29 @@ def fit_own_clicks(
     for place in range(len(model.config.objectives)):
         pi = np.zeros(len(model.config.objectives), dtype=np.float32)
         pi[place] = 1.0
-        losses = []
+        losses, events = [], 0
         for tried in TRIED:
             model.own_clicks[place] = tried
-            total, events = 0.0, 0
-            for of_batch, work in held_out_losses(model, data, rows, pi, config, rates, search):
-                total += float(of_batch[:, place].sum())
-                events += int(work.labels[:, place].sum())
-            losses.append(total)
+            batches = list(held_out_losses(model, data, rows[-AT_MOST:], pi, config, rates, search))
+            losses.append(torch.cat([of_batch[:, place] for of_batch, _ in batches]).double().cpu().numpy())
+            events = sum(int(work.labels[:, place].sum()) for _, work in batches)
         if events:
-            fitted[place] = lowest(TRIED, losses)
+            fitted[place] = TRIED[smallest_within_error(np.stack(losses))]
     model.own_clicks.copy_(fitted)
 
 
-def lowest(places: Sequence[float], values: Sequence[float]) -> float:
-    """Where the parabola through the smallest of some values and its two neighbours is lowest.
+def smallest_within_error(losses: np.ndarray) -> int:
+    """The first of several settings that is not worse than the best by more than one standard error.
+
+    The rule of one standard error (Breiman et al., "Classification and Regression Trees", 1984): where few steps
+    decide, the losses of many settings are as good as equal, and the most cautious of these is taken.
 
     Args:
-        places: rising, three or more.
-        values: at these places.
-
-    Returns:
-        A place between the two neighbours; where the smallest value stands at an end, the end.
+        losses: float [settings, steps], the most cautious setting first.
     """
-    best = int(np.argmin(values))
-    if best in (0, len(places) - 1):
-        return places[best]
-    a, b, _ = np.polyfit(places[best - 1 : best + 2], values[best - 1 : best + 2], 2)
-    return float(-b / (2.0 * a)) if a > 0.0 else places[best]
+    worse = losses - losses[losses.mean(axis=1).argmin()]  # of the same steps: what a step costs anyway cancels
+    error = worse.std(axis=1) / np.sqrt(losses.shape[1])
+    return int(np.argmax(worse.mean(axis=1) <= error))
 
 
 def returning_shares(sessions: EncodedSessions) -> dict[str, float]:

@@ -8,7 +8,7 @@ import torch
 from multitron_core.config import ModelConfig, TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.model import MultiTRON, settled
-from multitron_core.own_clicks import fit_own_clicks, lowest, returning_shares
+from multitron_core.own_clicks import fit_own_clicks, returning_shares, smallest_within_error
 
 ITEMS = 40
 
@@ -40,7 +40,7 @@ def fitted(model: MultiTRON, data: EncodedSessions) -> list[float]:
 
 def test_orders_of_what_was_seen_want_more_of_it_than_clicks() -> None:
     of_click, of_order = fitted(a_model(), returning_sessions(ordered=True))
-    assert of_order == 2.0, "every order is of an item that was clicked before"
+    assert of_order >= 1.5, "every order is of an item that was clicked before"
     assert 0.0 <= of_click < of_order, "of three clicks one comes back"
 
 
@@ -59,11 +59,14 @@ def test_the_weights_of_a_model_are_its_own_again() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items() if name != "own_clicks")
 
 
-def test_the_lowest_place() -> None:
-    assert lowest((0.0, 1.0, 2.0), (4.0, 1.0, 4.0)) == pytest.approx(1.0)
-    assert lowest((0.0, 1.0, 3.0), [(x - 1.4) ** 2 for x in (0.0, 1.0, 3.0)]) == pytest.approx(1.4)
-    assert lowest((0.0, 1.0, 2.0), (3.0, 2.0, 1.0)) == 2.0
-    assert lowest((0.0, 1.0, 2.0), (1.0, 1.0, 1.0)) == 0.0
+def test_few_steps_take_the_cautious_number_and_many_the_best() -> None:
+    generator = np.random.default_rng(1)
+    steps = generator.normal(3.0, 1.0, 40_000)
+    # the third is best, by a hundredth on average; each step says so with a noise of a half
+    losses = np.stack([steps, steps - 0.02, steps - 0.03]) + generator.normal(0.0, 0.5, (3, 40_000))
+    assert smallest_within_error(losses) == 2
+    assert smallest_within_error(losses[:, :50]) < 2
+    assert smallest_within_error(np.stack([steps, steps])) == 0
 
 
 def test_how_often_visitors_come_back() -> None:
