@@ -34,7 +34,8 @@ def fit_own_clicks(
     rates: Sequence[float],
     search: torch.dtype,
 ) -> None:
-    """Set `model.own_clicks`, each objective's number by the loss of its own steps where it has all the weight.
+    """Set `model.own_clicks`, each objective's number by the loss of its own steps where it has all the weight: the
+    smallest one that `smallest_within_error` finds as good as the best.
 
     Training cannot find them: it comes to know the few steps with an order by heart, and needs no rule for them. On
     sessions that it has not seen, what was clicked before is far more often ordered than clicked again. One number an
@@ -48,7 +49,7 @@ def fit_own_clicks(
     """
     assert model.own_clicks is not None, "a model of config.own_clicks 'added'"
     model.eval()
-    config = replace(config, ordered_share=1.0)
+    config, rates = replace(config, ordered_share=1.0), [max(rate, 1e-9) for rate in rates]
     fitted = model.own_clicks.clone()
     for place in range(len(model.config.objectives)):
         pi = np.zeros(len(model.config.objectives), dtype=np.float32)

@@ -31,9 +31,9 @@ def a_model() -> MultiTRON:
 CONFIG = TrainingConfig(uniform_negatives=30, in_batch_negatives=4, kept_negatives=20, order_loss="ordered_softmax")
 
 
-def fitted(model: MultiTRON, data: EncodedSessions) -> list[float]:
+def fitted(model: MultiTRON, data: EncodedSessions, *, order_rate: float = 0.3) -> list[float]:
     with settled(model):
-        fit_own_clicks(model, data, np.arange(len(data)), CONFIG, (1.0, 0.3), torch.float32)
+        fit_own_clicks(model, data, np.arange(len(data)), CONFIG, (1.0, order_rate), torch.float32)
     assert model.own_clicks is not None
     return model.own_clicks.tolist()
 
@@ -47,7 +47,7 @@ def test_orders_of_what_was_seen_want_more_of_it_than_clicks() -> None:
 def test_an_event_that_nothing_has_keeps_its_number() -> None:
     model = a_model()
     model.own_clicks.data.copy_(torch.tensor([0.3, 0.6]))  # type: ignore[union-attr]
-    of_click, of_order = fitted(model, returning_sessions(ordered=False))
+    of_click, of_order = fitted(model, returning_sessions(ordered=False), order_rate=0.0)
     assert of_order == pytest.approx(0.6)
     assert of_click != pytest.approx(0.3)
 
