@@ -125,7 +125,10 @@ class MultiTRON(nn.Module):
         x = self._embed(embedded, lengths, pi)
         for layer in self.layers:
             x = layer(x)
-        return self.with_own_clicks(self.norm(x), embedded.cumsum(1), pi if pi.dim() == 1 else pi[:, None, :])
+        states: Tensor = self.norm(x)
+        if self.own_clicks is None:
+            return states
+        return self.with_own_clicks(states, embedded.cumsum(1), pi if pi.dim() == 1 else pi[:, None, :])
 
     def last_states(self, items: Tensor, lengths: Tensor, pi: Tensor) -> Tensor:
         """The state after each session's last click, float [sessions, d]; arguments as in `forward`.
@@ -138,7 +141,9 @@ class MultiTRON(nn.Module):
             x = layer(x)
         last_layer = self.layers[-1]
         assert isinstance(last_layer, EncoderLayer)  # ModuleList forgets the type
-        states = self.norm(last_layer.at(x, lengths - 1)).squeeze(1)
+        states: Tensor = self.norm(last_layer.at(x, lengths - 1)).squeeze(1)
+        if self.own_clicks is None:
+            return states
         return self.with_own_clicks(states, embedded.sum(1), pi)  # the embedding of padding is zero
 
     def with_own_clicks(self, states: Tensor, clicks: Tensor, pi: Tensor) -> Tensor:
@@ -154,10 +159,9 @@ class MultiTRON(nn.Module):
             pi: float, [objectives] or [..., objectives].
 
         Returns:
-            float [..., d]; the states themselves where `config.own_clicks` is "attended".
+            float [..., d].
         """
-        if self.own_clicks is None:
-            return states
+        assert self.own_clicks is not None, "a model of config.own_clicks 'added'"
         often = (self.own_clicks * pi).sum(-1, keepdim=True)  # ([...,] 1)
         return states + often * clicks
 

@@ -62,19 +62,21 @@ def _so_far(embeddings: Tensor, rows: list[AttentionRows]) -> Tensor:
     """The sum of each session's embeddings up to each step, float [n, d]."""
     sums = []
     for row in rows:
-        padded = embeddings.new_zeros(row.sessions * row.width, embeddings.shape[1])
-        padded = padded.index_copy(0, row.cells, embeddings[row.first : row.last])
-        sums.append(padded.view(row.sessions, row.width, -1).cumsum(1).flatten(0, 1)[row.cells])
+        sums.append(_padded(embeddings, row).cumsum(1).flatten(0, 1)[row.cells])
     return torch.cat(sums)
+
+
+def _padded(x: Tensor, row: AttentionRows) -> Tensor:  # (n, c) -> (sessions, width, c), zeros behind a session's end
+    padded = x.new_zeros(row.sessions * row.width, x.shape[1])
+    return padded.index_copy(0, row.cells, x[row.first : row.last]).view(row.sessions, row.width, -1)
 
 
 def _attend(layer: EncoderLayer, x: Tensor, rows: list[AttentionRows]) -> Tensor:  # (n, d) -> (n, d)
     projected = layer.attention_in(layer.norm1(x))  # (n, 3d)
     attended = []
     for row in rows:
-        padded = projected.new_zeros(row.sessions * row.width, projected.shape[1])
-        padded = padded.index_copy(0, row.cells, projected[row.first : row.last])
-        query, key, value = padded.view(row.sessions, row.width, 3, layer.heads, -1).permute(2, 0, 3, 1, 4)
+        padded = _padded(projected, row).view(row.sessions, row.width, 3, layer.heads, -1)
+        query, key, value = padded.permute(2, 0, 3, 1, 4)
         found = F.scaled_dot_product_attention(
             query, key, value, dropout_p=layer.dropout if layer.training else 0.0, is_causal=True
         )  # (sessions, heads, width, d / heads)

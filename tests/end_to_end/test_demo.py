@@ -113,9 +113,11 @@ def test_a_machine_without_the_server_says_so_and_scores_in_process_when_told(
     for word in ("nowhere", "MULTITRON_TRITON_URL", "MULTITRON_SCORER=in_process"):
         assert word in refused.stderr, refused.stderr
     monkeypatch.setenv("MULTITRON_SCORER", "in_process")
+    before = Lake(home / "lake").version("recommendations")
     made = run_demo(home, *SIZE)
     assert made.returncode == 0, made.stdout + made.stderr
     assert "without a Triton server" in made.stdout
+    assert Lake(home / "lake").version("recommendations") >= before + len(GRID), "every preference was scored again"
     with_server = tables(demo[0])
     assert all(rows.drop("score").equals(with_server[pi].drop("score")) for pi, rows in tables(home).items())
 

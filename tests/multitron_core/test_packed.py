@@ -10,12 +10,13 @@ from multitron_core.packed import AttentionRows, packed_states
 LENGTHS = np.array([1, 1, 2, 5, 5, 8])
 
 
-@pytest.mark.parametrize(
-    "shape", [{"heads": 2}, {"positions": "end"}, {"own_clicks": "added"}], ids=["heads", "positions", "own clicks"]
-)
+@pytest.mark.parametrize("own_clicks", ["attended", "added"])
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("positions", ["start", "end"])
 @pytest.mark.parametrize("overhead", [0, 8, 1 << 30])
-def test_packed_states_are_those_of_the_padded_model(shape, overhead):
+def test_packed_states_are_those_of_the_padded_model(own_clicks, heads, positions, overhead):
     torch.manual_seed(1)
+    shape = {"heads": heads, "positions": positions, "own_clicks": own_clicks}
     config = ModelConfig(items=30, dimension=8, layers=3, max_length=8, **shape)
     model = MultiTRON(config).eval()
     if model.own_clicks is not None:
@@ -37,7 +38,7 @@ def test_packed_states_are_those_of_the_padded_model(shape, overhead):
         model,
         model.item_embedding(torch.from_numpy(inputs)),
         pi[batch.session_of_step],
-        torch.from_numpy(step + (np.repeat(8 - LENGTHS, LENGTHS) if config.positions == "end" else 0)),
+        torch.from_numpy(step + (np.repeat(8 - LENGTHS, LENGTHS) if positions == "end" else 0)),
         rows,
     )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -12,7 +12,7 @@ from chaos.__main__ import inject, undisturbed
 from chaos.faults import FAULTS, Fault, NotPossibleError
 
 pytestmark = pytest.mark.slow
-QUICK = ("kill -9 of the scoring run",)
+QUICK = ("kill -9 of the scoring run", "two nights started at once")
 
 
 @pytest.fixture(scope="module")
