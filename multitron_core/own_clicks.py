@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from multitron_core.config import TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import MultitronError
 from multitron_core.model import MultiTRON
 from multitron_core.sessions import PreparedSessions
-from multitron_core.validation import held_out_losses
+from multitron_core.validation import HeldOut
 
 TRIED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 AT_MOST = 16_384
@@ -26,14 +24,7 @@ AT_MOST = 16_384
 
 
 @torch.no_grad()
-def fit_own_clicks(
-    model: MultiTRON,
-    data: EncodedSessions,
-    rows: np.ndarray,
-    config: TrainingConfig,
-    rates: Sequence[float],
-    search: torch.dtype,
-) -> None:
+def fit_own_clicks(model: MultiTRON, held_out: HeldOut) -> None:
     """Set `model.own_clicks`, each objective's number by the loss of its own steps where it has all the weight: the
     smallest one that `smallest_within_error` finds as good as the best.
 
@@ -44,24 +35,28 @@ def fit_own_clicks(
 
     Args:
         model: on its device, with item embeddings of the norm that its config asks for.
-        data, rows, rates, search: as in `validation.validate`.
-        config: losses, negatives, seed.
+        held_out: the sessions.
     """
     assert model.own_clicks is not None, "a model of config.own_clicks 'added'"
     model.eval()
-    config, rates = replace(config, ordered_share=1.0), [max(rate, 1e-9) for rate in rates]
+    asked = replace(
+        held_out,
+        rows=held_out.rows[-AT_MOST:],
+        config=replace(held_out.config, ordered_share=1.0),
+        rates=[max(rate, 1e-9) for rate in held_out.rates],
+    )
     fitted = model.own_clicks.clone()
-    for place in range(len(model.config.objectives)):
-        pi = np.zeros(len(model.config.objectives), dtype=np.float32)
-        pi[place] = 1.0
-        losses, events = [], 0
-        for tried in TRIED:
-            model.own_clicks[place] = tried
-            batches = list(held_out_losses(model, data, rows[-AT_MOST:], pi, config, rates, search))
-            losses.append(torch.cat([of_batch[:, place] for of_batch, _ in batches]).double().cpu().numpy())
-            events = sum(int(work.labels[:, place].sum()) for _, work in batches)
+    for place, pi in enumerate(np.eye(len(fitted), dtype=np.float32)):
+        losses: list[list[torch.Tensor]] = [[] for _ in TRIED]
+        events = 0
+        for work in asked.works(model, pi):
+            events += int(work.labels[:, place].sum())
+            for tried, of_tried in zip(TRIED, losses, strict=True):
+                model.own_clicks[place] = tried
+                of_tried.append(asked.losses(model, work)[:, place])
         if events:
-            fitted[place] = TRIED[smallest_within_error(np.stack(losses))]
+            table = torch.stack([torch.cat(of_tried) for of_tried in losses])  # (settings, steps)
+            fitted[place] = TRIED[smallest_within_error(table.double().cpu().numpy())]
     model.own_clicks.copy_(fitted)
 
 

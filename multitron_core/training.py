@@ -57,7 +57,7 @@ from multitron_core.own_clicks import fit_own_clicks
 from multitron_core.preset import PRESETS, Preset, named
 from multitron_core.sessions import PreparedSessions
 from multitron_core.step import Work, losses_of, prepare, rectangle_overhead, to_device
-from multitron_core.validation import validate
+from multitron_core.validation import HeldOut, validate
 
 
 @dataclass
@@ -191,7 +191,7 @@ class _Run:
             )
         # Summed over the steps of an epoch; the means are columns `train_...` of the metrics.
         self.sums = ("loss", *(f"{objective.name}_loss" for objective in self.objectives), "regulariser")
-        self.rows, self.held_out = split_rows(self.data, self.config.validation_share)
+        self.rows, held_out = split_rows(self.data, self.config.validation_share)
         self.rates = event_rates(self.data, self.rows, self.model_config)
         for objective, rate in zip(self.objectives, self.rates, strict=True):
             if OBJECTIVE_LOSSES[objective.loss].ranks and objective.share == 1.0 and rate == 0.0:
@@ -205,6 +205,7 @@ class _Run:
         self.batches = math.ceil(len(self.rows) / self.config.batch_sessions)
         self.autocast = torch.bfloat16 if uses_bfloat16(self.config.precision, device) else None
         self.search = search_dtype(self.config.negative_search, device)
+        self.held_out = HeldOut(self.data, held_out, self.config, self.rates, self.search)
         self.progress = Progress()
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
@@ -228,8 +229,8 @@ class _Run:
         if self.keeps_best:
             self.model.load_state_dict(self.best)
         with settled(self.model):
-            if self.model.own_clicks is not None and len(self.held_out):
-                fit_own_clicks(self.model, self.data, self.held_out, self.config, self.rates, self.search)
+            if self.model.own_clicks is not None and len(self.held_out.rows):
+                fit_own_clicks(self.model, self.held_out)
             return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
 
     @property
@@ -272,9 +273,9 @@ class _Run:
         row: dict[str, float] = {"epoch": p.epoch + 1}
         row |= {f"train_{name}": total / p.steps for name, total in zip(self.sums, p.sums, strict=True)}
         row |= {"seconds": p.seconds, "sessions_per_second": len(self.rows) / p.seconds}
-        if len(self.held_out):
+        if len(self.held_out.rows):
             with settled(self.model):
-                row |= validate(self.model, self.data, self.held_out, self.config, self.rates, self.search)
+                row |= validate(self.model, self.held_out)
                 if row["validation_loss"] < p.best_loss:
                     p.best_epoch, p.best_loss = p.epoch, row["validation_loss"]
                     state = self.model.state_dict()

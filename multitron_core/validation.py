@@ -6,6 +6,7 @@ Fixed, so that two epochs differ by their weights alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,70 +26,77 @@ RECALL_SESSIONS = 1024
 """Recall is exact, over the full catalogue, which costs: at most so many held-out sessions, the most recent, count."""
 
 
-@torch.no_grad()
-def validate(
-    model: MultiTRON,
-    data: EncodedSessions,
-    rows: np.ndarray,
-    config: TrainingConfig,
-    rates: Sequence[float],
-    search: torch.dtype,
-) -> dict[str, float]:
-    """Losses and click recall@20 at `config.validation_pi`.
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Sessions that training does not see, and how their losses are taken.
 
     Args:
-        model: on its device; it is put into evaluation mode.
         data: the sessions.
         rows: int64, the held-out ones, each of two clicks or more.
         config: losses, negatives, seed.
         rates: share of the training data's targets that have each objective's event.
         search: dtype of the search of the hardest negatives.
+    """
+
+    data: EncodedSessions
+    rows: np.ndarray
+    config: TrainingConfig
+    rates: Sequence[float]
+    search: torch.dtype
+
+    def works(self, model: MultiTRON, pi: np.ndarray) -> Iterator[Work]:
+        """Its batches at one preference, float32 [objectives], on the model's device; the same negatives each time."""
+        config, device = self.config, model.item_embedding.weight.device
+        for number, first in enumerate(range(0, len(self.rows), config.batch_sessions)):
+            rows = self.rows[first : first + config.batch_sessions]
+            batch = make_batch(self.data, rows, model.config.max_length)
+            negatives = draw_negatives(
+                batch,
+                model.config.items,
+                config.uniform_negatives,
+                config.in_batch_negatives,
+                random_of(config.seed, -1, number),
+            )
+            yield to_device(prepare(batch, negatives, pi, model.config, overhead=rectangle_overhead(device)), device)
+
+    def losses(self, model: MultiTRON, work: Work) -> Tensor:
+        """The losses of a batch, float32 [steps, objectives]."""
+        weight = model.item_embedding.weight
+        batch_rows, uniform_rows = weight[work.batch_items], weight[work.uniform_items]
+        return losses_of(model, batch_rows, uniform_rows, work, self.config, self.rates, self.search)
+
+
+@torch.no_grad()
+def validate(model: MultiTRON, held_out: HeldOut) -> dict[str, float]:
+    """Losses and click recall@20 at `config.validation_pi`.
+
+    Args:
+        model: on its device; it is put into evaluation mode.
+        held_out: the sessions.
 
     Returns:
         For each pi `validation_{objective}_loss_{pi}` and `validation_click_recall_20_{pi}`, and
         `validation_loss`, the mean over the preferences of the scalarised loss: what decides which epoch is the best.
     """
     model.eval()
+    config, objectives = held_out.config, model.config.objectives
     measured: dict[str, float] = {}
     objective = 0.0
-    objectives = model.config.objectives
     for key in config.validation_pi:
         pi = np.asarray(preference(key, len(objectives)), dtype=np.float32)
         sums, steps = np.zeros(len(objectives) + 1), 0
-        for losses, work in held_out_losses(model, data, rows, pi, config, rates, search):
+        for work in held_out.works(model, pi):
+            losses = held_out.losses(model, work)
             total = scalarisation(config)(losses, work.pi[work.negatives.session_of_step])
             sums += torch.cat([losses.sum(dim=0), total.sum()[None]]).cpu().numpy()
             steps += len(losses)
         for name, total_loss in zip(objectives, sums, strict=False):
             measured[f"validation_{name}_loss_{key}"] = float(total_loss / steps)
-        measured[f"validation_click_recall_20_{key}"] = _recall(model, data, rows[-RECALL_SESSIONS:], pi)
+        measured[f"validation_click_recall_20_{key}"] = _recall(
+            model, held_out.data, held_out.rows[-RECALL_SESSIONS:], pi
+        )
         objective += float(sums[-1] / steps) / len(config.validation_pi)
     return {"validation_loss": objective, **measured}
-
-
-def held_out_losses(
-    model: MultiTRON,
-    data: EncodedSessions,
-    rows: np.ndarray,
-    pi: np.ndarray,
-    config: TrainingConfig,
-    rates: Sequence[float],
-    search: torch.dtype,
-) -> Iterator[tuple[Tensor, Work]]:
-    """The losses of held-out sessions at one preference, float32 [steps, objectives] a batch, and what they are of.
-
-    The negatives are the same in each call. Arguments as in `validate`, pi float32 [objectives].
-    """
-    device = model.item_embedding.weight.device
-    for number, first in enumerate(range(0, len(rows), config.batch_sessions)):
-        batch = make_batch(data, rows[first : first + config.batch_sessions], model.config.max_length)
-        random = random_of(config.seed, -1, number)
-        negatives = draw_negatives(
-            batch, model.config.items, config.uniform_negatives, config.in_batch_negatives, random
-        )
-        work = to_device(prepare(batch, negatives, pi, model.config, overhead=rectangle_overhead(device)), device)
-        weight = model.item_embedding.weight
-        yield losses_of(model, weight[work.batch_items], weight[work.uniform_items], work, config, rates, search), work
 
 
 def _recall(model: MultiTRON, data: EncodedSessions, rows: np.ndarray, pi: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from multitron_core.config import ModelConfig, TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.model import MultiTRON, settled
 from multitron_core.own_clicks import fit_own_clicks, returning_shares, smallest_within_error
+from multitron_core.validation import HeldOut
 
 ITEMS = 40
 
@@ -33,7 +34,7 @@ CONFIG = TrainingConfig(uniform_negatives=30, in_batch_negatives=4, kept_negativ
 
 def fitted(model: MultiTRON, data: EncodedSessions, *, order_rate: float = 0.3) -> list[float]:
     with settled(model):
-        fit_own_clicks(model, data, np.arange(len(data)), CONFIG, (1.0, order_rate), torch.float32)
+        fit_own_clicks(model, HeldOut(data, np.arange(len(data)), CONFIG, (1.0, order_rate), torch.float32))
     assert model.own_clicks is not None
     return model.own_clicks.tolist()
 

@@ -23,6 +23,7 @@ from multitron_core.own_clicks import fit_own_clicks
 from multitron_core.preset import Preset
 from multitron_core.sessions import PreparedSessions
 from multitron_core.training import event_rates, fingerprint, split_rows, train
+from multitron_core.validation import HeldOut
 from multitron_core.vocabulary import Vocabulary
 
 ITEMS = 60
@@ -310,7 +311,7 @@ def test_own_clicks_are_fitted_on_the_held_out_sessions(tmp_path, keep):
     rows, held_out = split_rows(data.train, recipe.training.validation_share)
     rates = event_rates(data.train, rows, model.config)
     model.own_clicks.data.zero_()
-    fit_own_clicks(model, data.train, held_out, recipe.training, rates, torch.float32)
+    fit_own_clicks(model, HeldOut(data.train, held_out, recipe.training, rates, torch.float32))
     torch.testing.assert_close(written, model.own_clicks.detach())
 
     trained = weights(train(data, recipe.changed(training={"validation_share": 0.0}), tmp_path / "all", progress=False))

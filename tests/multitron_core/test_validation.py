@@ -7,7 +7,7 @@ from multitron_core.config import ModelConfig, TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.model import MultiTRON
 from multitron_core.preference import pi_vector
-from multitron_core.validation import validate
+from multitron_core.validation import HeldOut, validate
 
 ITEMS = 40
 
@@ -32,13 +32,13 @@ CONFIG = TrainingConfig(batch_sessions=7, uniform_negatives=20, in_batch_negativ
 
 def test_validation_has_no_randomness_of_its_own(data):
     rows = np.arange(10, 30)
-    first = validate(model(), data, rows, CONFIG, (1.0, 0.3), torch.float32)
+    first = validate(model(), HeldOut(data, rows, CONFIG, (1.0, 0.3), torch.float32))
     torch.manual_seed(99)
-    assert validate(model().train(), data, rows, CONFIG, (1.0, 0.3), torch.float32) == first
+    assert validate(model().train(), HeldOut(data, rows, CONFIG, (1.0, 0.3), torch.float32)) == first
 
 
 def test_the_objective_is_the_mean_of_the_weighted_losses(data):
-    found = validate(model(), data, np.arange(10, 30), CONFIG, (1.0, 0.3), torch.float32)
+    found = validate(model(), HeldOut(data, np.arange(10, 30), CONFIG, (1.0, 0.3), torch.float32))
     at_zero = found["validation_click_loss_0.00"]
     at_three_quarters = 0.25 * found["validation_click_loss_0.75"] + 0.75 * found["validation_order_loss_0.75"]
     assert found["validation_loss"] == pytest.approx((at_zero + at_three_quarters) / 2, rel=1e-5)
@@ -54,6 +54,6 @@ def test_recall_counts_exact_ranks_over_the_whole_catalogue(data):
         best = trained.scores(states).topk(20, dim=1).indices + 1
         hits += int((best == clicks[1:, None]).any(dim=1).sum())
         steps += len(clicks) - 1
-    found = validate(trained, data, rows, CONFIG, (1.0, 0.3), torch.float32)
+    found = validate(trained, HeldOut(data, rows, CONFIG, (1.0, 0.3), torch.float32))
     assert found["validation_click_recall_20_0.75"] == pytest.approx(hits / steps)
     assert 0 < hits < steps
