@@ -2,6 +2,7 @@
 
     python benchmarks/exactness.py                                   # 20,000 sessions x 5 pi, 43 thousand items
     python benchmarks/exactness.py --model MODEL --sessions FOLDER   # a trained model, encoded sessions
+    python benchmarks/exactness.py --device cuda                     # the program for GPUs, on one
 
 The search computes every score in fp32 (`states @ table.T`) from the model folder and sorts them by (score falling,
 index rising). The lists are those of `score_sessions` on a deployed version, with the program that is faster here (its
@@ -29,7 +30,7 @@ from multitron_core.preference import pi_vector
 from multitron_core.vocabulary import Vocabulary
 from serving.deployment import deploy
 from serving.in_process import InProcessServer
-from serving.repository import ModelRepository
+from serving.repository import InstanceSettings, ModelRepository
 from serving.scorer import score_sessions
 from serving.version_program import VersionProgram
 
@@ -44,26 +45,31 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=43_000, help="items of the random model")
     parser.add_argument("--pi", nargs="+", default=["0.00", "0.25", "0.50", "0.75", "1.00"])
     parser.add_argument("--k", type=int, default=20)
+    parser.add_argument("--device", default="cpu", help="where the deployed program and the search run")
     parser.add_argument("--tolerance", type=float, default=2e-6)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--small", action="store_true", help="seconds: 2,000 items, 500 sessions")
     options = parser.parse_args()
     if options.small:
         options.items, options.count = 2_000, 500
-    with tempfile.TemporaryDirectory() as folder, InProcessServer(Path(folder) / "repository") as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        InProcessServer(Path(folder) / "repository", device=options.device) as server,
+    ):
         if options.model is None:
             write_random_shop(Path(folder), items=options.items, sessions=options.count)
         model_dir = options.model or Path(folder) / "model"
         sessions = EncodedSessions.load(options.sessions or Path(folder) / "sessions")
         sessions = sessions.select(np.arange(min(options.count, len(sessions))))
-        version = deploy(model_dir, server, golden_pi=["0.50"]).version
+        settings = InstanceSettings(on_gpu=options.device != "cpu")
+        version = deploy(model_dir, server, golden_pi=["0.50"], settings=settings).version
         folder_of_it = ModelRepository(Path(folder) / "repository").version_folder(version)
-        print(f"the program {VersionProgram(str(folder_of_it)).chosen}")
+        print(f"the program {VersionProgram(str(folder_of_it), device=options.device).chosen}")
         vocabulary = Vocabulary.load(model_dir / "vocabulary.parquet")
         found = {"lists": 0, "identical": 0, "ties": 0, "wrong": 0}
         begun = time.perf_counter()
         for pi in options.pi:
-            compared = _compare(load_model(model_dir), server, vocabulary, sessions, pi, options)
+            compared = _compare(load_model(model_dir, options.device), server, vocabulary, sessions, pi, options)
             found = {name: found[name] + compared[name] for name in found}
     print(
         f"{found['lists']} lists of {options.k}: {found['identical']} identical, {found['ties']} differ in ties alone, "
@@ -92,10 +98,10 @@ def _compare(
     for start in range(0, len(order), BATCH):
         scores = _all_scores(model, sessions.select(order[start : start + BATCH]), pi)  # (sessions, items)
         mine = torch.from_numpy(index[start : start + BATCH].astype(np.int64)) - 1
-        own = scores.gather(1, mine)
-        best, place = _search(scores, options.k)
+        own = scores.gather(1, mine.to(scores.device)).cpu()
+        best, place = (found.cpu() for found in _search(scores, options.k))
         same = (place == mine).all(dim=1)
-        allowance = options.tolerance * scores.abs().amax(dim=1, keepdim=True)
+        allowance = options.tolerance * scores.abs().amax(dim=1, keepdim=True).cpu()
         distinct = torch.tensor([len(set(row)) == options.k for row in mine.tolist()])
         tied = ((best - own).abs() <= allowance).all(dim=1) & distinct & ~same
         counted["identical"] += int(same.sum())
@@ -113,7 +119,8 @@ def _all_scores(model: MultiTRON, part: EncodedSessions, pi: str) -> torch.Tenso
     items = torch.zeros(len(part), int(used.max()), dtype=torch.int64)
     for row, (end, length) in enumerate(zip(part.offsets[1:], used, strict=True)):
         items[row, :length] = torch.from_numpy(np.asarray(part.items[end - length : end], np.int64))
-    states = model.last_states(items, torch.from_numpy(used.astype(np.int64)), torch.tensor(pi_vector(pi)))
+    inputs = (items, torch.from_numpy(used.astype(np.int64)), torch.tensor(pi_vector(pi)))
+    states = model.last_states(*(tensor.to(model.item_embedding.weight.device) for tensor in inputs))
     return model.scores(states)
 
 

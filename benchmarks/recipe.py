@@ -2,6 +2,7 @@
 
     python benchmarks/recipe.py [--seeds 3] [--only NAME ...]
     python benchmarks/recipe.py --data <folder of diginetica files> --epochs 3
+    python benchmarks/recipe.py --data <folder of diginetica files> --device cuda --jobs 12
 
 Without --data the shop of `make demo` is simulated. With it the files are Diginetica's. Variants are judged on sessions
 that a choice may look at: the last part of TRAIN, never the test days. Figures are means over seeds, with the spread
@@ -12,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +78,13 @@ def held_out(data: PreparedSessions, share: float) -> Held:
     return Held(data.train.select(rows[:cut]), data.train.select(rows[cut:]), data.vocabulary)
 
 
-def figures(data: Held, recipe: preset.Preset, folder: Path) -> dict[str, float]:
+def figures(data: Held, recipe: preset.Preset, folder: Path, device: str) -> dict[str, float]:
     """Train one variant with one seed: its metrics at the shown preferences, hypervolume, processor seconds."""
+    torch.set_num_threads(1)
     began = time.process_time()
-    train(data, recipe, folder, device="cpu", progress=False)
+    train(data, recipe, folder, device=device, progress=False)
     seconds = time.process_time() - began
-    measured = measure_front(load_model(folder), data, MEASURED_PI, config=recipe.training)
+    measured = measure_front(load_model(folder, device), data, MEASURED_PI, config=recipe.training)
     table = front_table(measured)
     found = {"hypervolume": front_volume(measured, resamples=1).normalised.value, "processor s": seconds}
     for row in table.iter_rows(named=True):
@@ -96,6 +100,8 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--held-out", type=float, default=0.1, help="share of the training sessions to judge on")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), metavar="NAME", help="these variants alone")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, a process each")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--small", action="store_true", help="a minute: 4,000 sessions, one epoch, two variants")
     options = parser.parse_args()
@@ -106,7 +112,6 @@ def main() -> int:
     base = preset.named(options.preset or ("diginetica" if options.data else "demo"))
     changes: dict[str, Any] = {"validation_share": 0.0, "threads": 1}
     base = base.changed(training=changes | ({"epochs": options.epochs} if options.epochs else {}))
-    torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         if options.data:
@@ -118,19 +123,29 @@ def main() -> int:
         print(f"train {len(data.train):,} sessions, judged on {len(data.test):,}; {base.training.epochs} epochs")
         for row in evaluate_baselines(data.train, data.test).iter_rows(named=True):
             print(f"  {row['baseline']:<36} click {row['click_recall_20']:.4f}  order {row['order_recall_20']:.4f}")
-        for name in names:
-            recipe = base.changed(**VARIANTS[name])
-            found = [
-                figures(data, recipe.changed(training={"seed": seed}), Path(temporary) / f"{len(rows)}-{seed}")
+        processes = ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn"))
+        jobs = {
+            name: [
+                processes.submit(
+                    figures,
+                    data,
+                    base.changed(**VARIANTS[name]).changed(training={"seed": seed}),
+                    Path(temporary) / f"{number}-{seed}",
+                    options.device,
+                )
                 for seed in range(1, options.seeds + 1)
             ]
+            for number, name in enumerate(names)
+        }
+        for name in names:
+            found = [job.result() for job in jobs[name]]
             means = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
             spreads = {f"{key}, spread": float(np.ptp([one[key] for one in found])) for key in found[0]}
             rows.append({"variant": name, **means, **spreads})
             print(f"  {name}: {means['processor s']:.0f} processor s a seed", flush=True)
+            if options.json:
+                options.json.write_text(json.dumps(rows, indent=2))
     print(_markdown(rows))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2))
     return 0
 
 

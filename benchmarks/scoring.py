@@ -6,6 +6,7 @@
 (a) the obvious loop: sessions padded to 50, states of all steps in fp32, `torch.topk` over the whole catalogue;
 (b) our scoring program in this process; (c) the same through a Triton server of our own; (d) through Triton and into a
 Delta table. (b) to (d) are `score_sessions`: they decode item ids and make the rows of the table, (a) does not.
+With `--device cuda` (a), (b), (e) and (f) run on a GPU, in one process, with the program that is exported for GPUs.
 (e) and (f) are (b) with an assortment of half the catalogue, and with the clicked items excluded.
 
 The weights are random, the sessions as long as Diginetica's (geometric, mean 4.8 clicks) and every one different, so
@@ -53,6 +54,7 @@ def main() -> None:
         "--repeats", type=int, default=1, help="rounds over all ways; medians are printed, and the peak"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--ways", default="abcdef")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--child", nargs=2, metavar=("WAY", "FOLDER"), help=argparse.SUPPRESS)
@@ -61,6 +63,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.small:
         options.items, options.sessions, options.loop_sessions = 2_000, 1_000, 300
+    if options.device != "cpu":
+        options.ways = "".join(way for way in options.ways if way not in "cd")
     if options.child:
         print(json.dumps(_measure(options.child[0], Path(options.child[1]), options)))
         return
@@ -77,9 +81,10 @@ def main() -> None:
         }
         for way in options.ways
     }
-    rates = _matrix_rates(options.threads)
+    rates = _matrix_rates(options.threads, options.device)
     reached = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
-    print(f"{options.items} items, {options.threads} threads; products, 10^9 operations a second: {reached}")
+    where = f"{options.threads} threads" if options.device == "cpu" else options.device
+    print(f"{options.items} items, {where}; products, 10^9 operations a second: {reached}")
     print(f"{'':34}{'sessions/s':>12}{'of (a)':>8}{'per CPU s':>12}{'of (a)':>8}{'peak MB':>10}{'of fp32 rate':>14}")
     for way, found in medians.items():
         wall, cpu = found["sessions_per_second"], found["sessions_per_cpu_second"]
@@ -135,7 +140,7 @@ def _measure(way: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     chosen = sessions.select(np.arange(count))
     first = sessions.select(np.arange(min(512, count)))
     if way == "a":
-        seconds, cpu, peak = _loop(folder, first, chosen)
+        seconds, cpu, peak = _loop(folder, first, chosen, options.device)
     else:
         seconds, cpu, peak = _ours(way, folder, first, chosen, vocabulary, options)
     d, steps = 200, float(np.minimum(chosen.lengths, 50).mean())
@@ -148,14 +153,14 @@ def _measure(way: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     }
 
 
-def _loop(folder: Path, first: Any, chosen: Any) -> tuple[float, float, float]:
+def _loop(folder: Path, first: Any, chosen: Any, device: str) -> tuple[float, float, float]:
     import torch
 
     from multitron_core.model import load_model
     from multitron_core.preference import pi_vector
 
-    model = load_model(folder / "model")
-    pi = torch.tensor(pi_vector(PI))
+    model = load_model(folder / "model", device)
+    pi = torch.tensor(pi_vector(PI), device=device)
 
     @torch.inference_mode()
     def score(part: Any) -> None:
@@ -165,9 +170,10 @@ def _loop(folder: Path, first: Any, chosen: Any) -> tuple[float, float, float]:
             for row in range(start, stop):
                 clicks = part.items[part.offsets[row] : part.offsets[row + 1]][-50:]
                 items[row - start, : len(clicks)] = torch.from_numpy(np.asarray(clicks, np.int64))
+            items = items.to(device)
             lengths = (items > 0).sum(dim=1)
             states = model(items, lengths, pi)
-            model.scores(states[torch.arange(len(items)), lengths - 1]).topk(K)
+            model.scores(states[torch.arange(len(items)), lengths - 1]).topk(K).indices.cpu()
 
     score(first)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -190,10 +196,11 @@ def _ours(
     if way == "f":
         extra["exclude_clicked"] = True
     through_triton = way in "cd"
-    server: Any = (TritonServer if through_triton else InProcessServer)(folder / "repository")
+    repository = folder / "repository"
+    server: Any = TritonServer(repository) if through_triton else InProcessServer(repository, device=options.device)
     with server:
         if ModelRepository(server.repository).read_config() is None:
-            settings = InstanceSettings(threads_per_instance=options.threads)
+            settings = InstanceSettings(threads_per_instance=options.threads, on_gpu=options.device != "cpu")
             deploy(folder / "model", server, golden_pi=[PI], settings=settings)
 
         def score(part: Any) -> None:
@@ -285,21 +292,22 @@ def _peak(pid: int) -> float:
     return float(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def _matrix_rates(threads: int) -> dict[str, float]:
-    """10^9 operations a second of products of 1024 x 1024 matrices."""
+def _matrix_rates(threads: int, device: str) -> dict[str, float]:
+    """10^9 operations a second of products of square matrices, 1024 wide on a CPU and 8192 on a GPU."""
     import torch
 
     torch.set_num_threads(threads)
     rates = {}
     for name, dtype in (("fp32", torch.float32), ("bfloat16", torch.bfloat16), ("int8", torch.int8)):
-        matrix = torch.randn(1024, 1024).to(dtype)
+        size = 1024 if device == "cpu" else 8192
+        matrix = torch.randn(size, size).to(device, dtype)
         multiply = torch._int_mm if dtype == torch.int8 else torch.mm
         seconds = []
         for _ in range(12):
             begun = time.perf_counter()
-            multiply(matrix, matrix)
+            multiply(matrix, matrix)[0, 0].item()  # waits for a GPU
             seconds.append(time.perf_counter() - begun)
-        rates[name] = 2 * 1024**3 / min(seconds) / 1e9
+        rates[name] = 2 * size**3 / min(seconds) / 1e9
     return rates
 
 

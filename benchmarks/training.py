@@ -9,10 +9,10 @@ thousand items and the same length of sessions.
 
 256 sessions a batch, 16,384 uniform and 32 in-batch negatives, the 100 hardest kept, 200 dimensions, 3 layers. Each
 measurement is a process of its own. Printed for each: seconds and processor seconds a step (the median; making the
-batch is included), sessions/s by the wall clock, the time of an epoch at that rate, peak memory; for ours the phases of
-a step, and what share of it the multiplications would take at the matrix-multiply rate that this machine reaches in
-their dtype. Losses of ours are float32 in the row float32; the hardest negatives are searched as the presets do it
-(`negative_search = "auto"`), which finds the same.
+batch is included, and what is left without it stands behind), sessions/s by the wall clock, the time of an epoch at
+that rate, peak memory (on a GPU the GPU's); for ours the phases of a step, and what share of it the multiplications
+would take at the matrix-multiply rate that this machine reaches in their dtype. Losses of ours are float32 in the row
+float32; the hardest negatives are searched as the presets do it (`negative_search = "auto"`), which finds the same.
 Processor seconds are what to compare on a machine that others use too.
 
     python benchmarks/training.py --catalogue 42000 500000 1800000
@@ -48,6 +48,7 @@ from multitron_core.sessions import PreparedSessions, prepare_sessions
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 256
 WARMUP = 3
+TIMES = ("seconds", "processor_seconds", "seconds_behind_the_batch")
 
 
 def main() -> None:
@@ -126,11 +127,15 @@ def _timed(run: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - began, time.process_time() - processor
 
 
-def _summary(times: list[tuple[float, float]]) -> dict[str, float]:
+def _summary(making: list[tuple[float, float]], stepping: list[tuple[float, float]]) -> dict[str, float]:
+    """Medians of making the batch and of what follows, and the peak of memory, on a GPU the GPU's."""
+    both = [(made[0] + took[0], made[1] + took[1]) for made, took in zip(making, stepping, strict=True)]
+    gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     return {
-        "seconds": statistics.median(wall for wall, _ in times),
-        "processor_seconds": statistics.median(processor for _, processor in times),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "seconds": statistics.median(wall for wall, _ in both),
+        "processor_seconds": statistics.median(processor for _, processor in both),
+        "seconds_behind_the_batch": statistics.median(wall for wall, _ in stepping),
+        "peak_memory_mib": gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
@@ -143,14 +148,33 @@ def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str
     for layer in run.model.layers if options.compile else ():
         layer.rest = torch.compile(layer.rest, dynamic=True)
 
+    made: list[step.Work] = []
+
+    def make() -> None:
+        made[:] = [next(works)]
+
+    def take() -> None:
+        run._step(step.to_device(made[0], run.device))
+
     def one() -> None:
-        run._step(step.to_device(next(works), run.device))
+        make()
+        take()
 
     for _ in range(WARMUP):
         one()
-    times = [_timed(one) for _ in range(options.steps)]
-    summary = _summary(times)  # before the profile, which takes memory
-    return {**summary, "products": _products(run, one, precision), "phases": _phases(run, works, options.steps)}
+    times = [(_timed(make), _timed(take)) for _ in range(options.steps)]
+    summary = _summary(*map(list, zip(*times, strict=True)))  # before the profile, which takes memory
+    found = {**summary, "products": _products(run, one, precision), "phases": _phases(run, works, options.steps)}
+    return found | (_kernels(one) if options.device == "cuda" else {})
+
+
+def _kernels(one: Callable[[], None]) -> dict[str, float]:
+    """What one step launches on a GPU, and the seconds that the GPU works on it."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        one()
+        torch.cuda.synchronize()
+    events = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return {"kernels": len(events), "kernel_seconds": sum(event.device_time for event in events) / 1e6}
 
 
 def _products(run: training._Run, one: Callable[[], None], precision: str) -> list[dict[str, Any]]:
@@ -173,14 +197,15 @@ def _products(run: training._Run, one: Callable[[], None], precision: str) -> li
 
 
 def _phases(run: training._Run, works: Iterator[step.Work], steps: int) -> dict[str, float]:
-    """Processor seconds a step in each phase."""
+    """Seconds a step in each phase: of the processors, on a GPU by the wall clock."""
+    clock = 1 if run.device.type == "cpu" else 0
     spent: dict[str, float] = {}
 
     def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             found = []
-            _, processor = _timed(lambda: found.append(function(*arguments, **options)))
-            spent[name] = spent.get(name, 0.0) + processor
+            seconds = _timed(lambda: found.append(function(*arguments, **options)))[clock]
+            spent[name] = spent.get(name, 0.0) + seconds
             return found[0]
 
         return call
@@ -239,11 +264,14 @@ def _official(folder: Path, precision: str, options: argparse.Namespace) -> dict
     model.to(options.device)
     optimiser = model.configure_optimizers()
     numbers = iter(range(steps))
+    made: dict[str, Any] = {}
 
-    def one() -> None:
+    def make() -> None:
         first = next(numbers) * BATCH
-        batch = source.dynamic_collate([source[first + i] for i in range(BATCH)])
-        batch = {name: tensor.to(options.device) for name, tensor in batch.items()}
+        made.update(source.dynamic_collate([source[first + i] for i in range(BATCH)]))
+
+    def take() -> None:
+        batch = {name: tensor.to(options.device) for name, tensor in made.items()}
         with torch.autocast(options.device, torch.bfloat16, enabled=precision == "bfloat16"):
             loss = model.training_step(batch, 0)
         optimiser.zero_grad()
@@ -251,8 +279,10 @@ def _official(folder: Path, precision: str, options: argparse.Namespace) -> dict
         optimiser.step()
 
     for _ in range(WARMUP):
-        one()
-    return _summary([_timed(one) for _ in range(steps - WARMUP)])
+        make()
+        take()
+    times = [(_timed(make), _timed(take)) for _ in range(steps - WARMUP)]
+    return _summary(*map(list, zip(*times, strict=True)))
 
 
 def _write_official(data: PreparedSessions, path: Path, sessions: int) -> None:
@@ -305,7 +335,8 @@ def _device_name(device: str) -> str:
 def _line(row: dict[str, Any], sessions: int) -> str:
     rate = BATCH / row["seconds"]
     return (
-        f"{row['side']:8} {row['precision']:8} threads {row['threads']}: {row['seconds']:7.3f} s a step, "
+        f"{row['side']:8} {row['precision']:8} threads {row['threads']}: {row['seconds']:7.4f} s a step, "
+        f"{row['seconds_behind_the_batch']:7.4f} behind the batch, "
         f"{row['processor_seconds']:7.3f} processor s, {rate:7.0f} sessions/s, "
         f"{sessions / rate / 60:6.1f} min an epoch, "
         f"{row['peak_memory_mib']:6.0f} MiB"
@@ -314,17 +345,21 @@ def _line(row: dict[str, Any], sessions: int) -> str:
 
 def _print_phases(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        print(f"\nours, {row['precision']}, {row['threads']} threads: processor milliseconds a step")
+        on_gpu = "kernels" in row
+        clock, a_second = ("", "a second") if on_gpu else ("processor ", "a processor s")
+        print(f"\nours, {row['precision']}, {row['threads']} threads: {clock}milliseconds a step")
         for name, seconds in row["phases"].items():
             print(f"  {name:26} {1000 * seconds:7.1f}")
         search, others = row["products"]
         least = [each["gigaflop"] / each["rate"] for each in (search, others)]
         print(
             f"  products: {search['gigaflop']:.1f} GFLOP of the search in {search['dtype']} (measured "
-            f"{search['rate']:.0f} GFLOP a processor s) and {others['gigaflop']:.1f} in {others['dtype']} "
+            f"{search['rate']:.0f} GFLOP {a_second}) and {others['gigaflop']:.1f} in {others['dtype']} "
             f"({others['rate']:.0f}): at those rates {1000 * sum(least):.0f} ms, "
-            f"{sum(least) / row['processor_seconds']:.0%} of the step's processor time"
+            f"{sum(least) / row['seconds' if on_gpu else 'processor_seconds']:.0%} of the step's {clock}time"
         )
+        if on_gpu:
+            print(f"  on the GPU {row['kernels']} kernels, {1000 * row['kernel_seconds']:.2f} ms of work")
 
 
 def _print_ratios(rows: list[dict[str, Any]]) -> None:
@@ -332,12 +367,16 @@ def _print_ratios(rows: list[dict[str, Any]]) -> None:
     print()
     for side, precision, threads in by_kind:
         if side == "official":
-            theirs, ours = by_kind[side, precision, threads], by_kind["ours", "float32", threads]
-            print(
-                f"ours in float32 against the authors' {precision}, {threads} threads: "
-                f"{theirs['seconds'] / ours['seconds']:.1f} times by the wall clock, "
-                f"{theirs['processor_seconds'] / ours['processor_seconds']:.1f} times by processor seconds"
-            )
+            theirs = by_kind[side, precision, threads]
+            for own in ("float32", "bfloat16"):
+                ours = by_kind["ours", own, threads]
+                times = {name: theirs[name] / ours[name] for name in TIMES}
+                print(
+                    f"ours in {own} against the authors' {precision}, {threads} threads: "
+                    f"{times['seconds']:.1f} times by the wall clock, "
+                    f"{times['processor_seconds']:.1f} times by processor seconds, "
+                    f"{times['seconds_behind_the_batch']:.1f} times by the wall clock without making the batch"
+                )
 
 
 if __name__ == "__main__":

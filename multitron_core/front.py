@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 
 from multitron_core.config import TrainingConfig, from_dict
+from multitron_core.devices import pick_device
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
 from multitron_core.front_measurement import FrontMeasurement, HasTest, Measuring, measure_front
@@ -296,9 +297,9 @@ def kept_volume(model_dir: Path | str) -> FrontVolume:
         ) from error
 
 
-def _load(model_dir: Path, sessions: Path) -> tuple[MultiTRON, TrainingConfig, EncodedSessions]:
+def _load(model_dir: Path, sessions: Path, device: str) -> tuple[MultiTRON, TrainingConfig, EncodedSessions]:
     """A model, how it was trained, and test sessions that were encoded with its vocabulary."""
-    model = load_model(model_dir)
+    model = load_model(model_dir, device)
     described = json.loads((model_dir / "config.json").read_text())
     test = EncodedSessions.load(sessions / "test")
     if test.vocabulary_hash != described.get("vocabulary_hash"):
@@ -325,13 +326,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--reference", type=float, nargs="+", help="reference point of the raw hypervolume, a loss an objective"
     )
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--objective", default="order_density", help="what the operating point is chosen for")
     parser.add_argument("--max-click-recall-loss", type=float, default=0.02, help="click recall that it may cost")
     parser.add_argument("--record", metavar="NAME", help="record the operating point in the model folder as NAME")
     parser.add_argument("--save", action="store_true", help="keep the table and its pictures in the model folder")
     given = parser.parse_args(arguments)
     try:
-        model, config, test = _load(given.model, given.sessions)
+        model, config, test = _load(given.model, given.sessions, pick_device(given.device))
         measurement = measure_front(
             model,
             test,

@@ -84,13 +84,14 @@ class InProcessServer:
 
     Args:
         repository: the Triton model repository, a folder; made when it is missing.
+        device: where the programs of torch run.
         score_memory_mib: bound of the scores that are held at a time.
     """
 
-    def __init__(self, repository: Path | str, *, score_memory_mib: int = 256) -> None:
+    def __init__(self, repository: Path | str, *, device: str = "cpu", score_memory_mib: int = 256) -> None:
         self.repository: Path | None = Path(repository).absolute()
         self.urls: tuple[str, ...] = ("in-process",)
-        self._memory = score_memory_mib
+        self._device, self._memory = device, score_memory_mib
         self._configs: dict[str, pb.ModelConfig] = {}
         self._programs: dict[tuple[str, int], _Answer] = {}
 
@@ -122,7 +123,7 @@ class InProcessServer:
         held = list(config.version_policy.specific.versions)
         programs = {
             (model_name, version): self._programs.get((model_name, version))
-            or _load_version(repository.version_folder(version), config.backend, self._memory)
+            or _load_version(repository.version_folder(version), config.backend, self._device, self._memory)
             for version in held
         }
         self.unload(model_name)
@@ -179,23 +180,23 @@ class _VersionScorer:
 _Answer = Callable[[ScoringRequest, LiveModel], tuple[np.ndarray, np.ndarray]]
 
 
-def _load_version(folder: Path, backend: str, score_memory_mib: int) -> _Answer:
+def _load_version(folder: Path, backend: str, device: str, score_memory_mib: int) -> _Answer:
     try:
         if backend == ONNX_BACKEND:
             return _with_onnxruntime(folder)
-        return _with_torch(folder, score_memory_mib)
+        return _with_torch(folder, device, score_memory_mib)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             "the version cannot be loaded", where=folder, found=str(error), mend="deploy the model again"
         ) from error
 
 
-def _with_torch(folder: Path, score_memory_mib: int) -> _Answer:
-    program = VersionProgram(str(folder), score_memory_mib=score_memory_mib)
+def _with_torch(folder: Path, device: str, score_memory_mib: int) -> _Answer:
+    program = VersionProgram(str(folder), device=device, score_memory_mib=score_memory_mib)
 
     def answer(request: ScoringRequest, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
         clicks, lengths, pi, excluded = _tensors(request)
-        allowed = _allowed(request, program.items)
+        allowed = _allowed(request, program.items).to(program.device)
         index, scores = program.top_k(clicks, lengths, pi, request.k, excluded, allowed)
         return index.numpy(), scores.numpy()
 

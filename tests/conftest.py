@@ -17,6 +17,20 @@ settings.load_profile("multitron")
 torch.set_num_threads(1)
 
 
+@pytest.fixture
+def cuda() -> torch.device:
+    """A GPU, for what only one can show."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return torch.device("cuda")
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each kind of device in turn."""
+    return request.getfixturevalue("cuda") if request.param == "cuda" else torch.device("cpu")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of the real data (MULTITRON_DATA, by default ../shared/data beside the checkout)."""

@@ -54,6 +54,15 @@ def model() -> MultiTRON:
     return MultiTRON(ModelConfig(items=ITEMS, dimension=8, max_length=5, item_scale=1.0)).eval()
 
 
+@pytest.mark.parametrize("mode", ["sampled", "exact"])
+def test_a_gpu_measures_what_a_cpu_does(model: MultiTRON, mode: str, cuda: torch.device) -> None:
+    sessions = random_sessions(40)
+    expected = measure_front(model, sessions, [0.0, 0.5, 1.0], config=SMALL, click_loss_mode=mode)
+    found = measure_front(model.to(cuda), sessions, [0.0, 0.5, 1.0], config=SMALL, click_loss_mode=mode)
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5, atol=1e-5)
+    assert (found.ranks == expected.ranks).mean() > 0.99
+
+
 class TestSpacing:
     def test_the_arcsine_law(self) -> None:
         points = spaced_preferences()

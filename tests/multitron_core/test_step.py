@@ -10,7 +10,7 @@ from multitron_core.config import ModelConfig, TrainingConfig
 from multitron_core.losses import click_loss, order_loss, ordered_softmax_loss
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import Negatives, draw_negatives
-from multitron_core.step import losses_of, prepare, unit_rows
+from multitron_core.step import losses_of, prepare, rectangle_overhead, to_device, unit_rows
 
 ITEMS = 300
 
@@ -115,7 +115,7 @@ def test_a_step_is_the_plain_formula(overhead, collisions, positions, own_clicks
 
 
 @pytest.mark.parametrize("search", [torch.float32, torch.bfloat16])
-def test_a_step_with_all_negatives_of_the_paper_is_the_plain_formula(search):
+def test_a_step_with_all_negatives_of_the_paper_is_the_plain_formula(search, device):
     items = 42_000
     torch.manual_seed(1)
     model = MultiTRON(ModelConfig(items=items, dropout=0.0, item_scale=0.01))
@@ -129,7 +129,8 @@ def test_a_step_with_all_negatives_of_the_paper_is_the_plain_formula(search):
     plain = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
 
-    work = prepare(batch, negatives, pi, model.config, overhead=64)
+    model.to(device)
+    work = to_device(prepare(batch, negatives, pi, model.config, overhead=rectangle_overhead(device)), device)
     embedding = model.item_embedding.weight
     rows = [embedding.detach()[index].requires_grad_() for index in (work.batch_items, work.uniform_items)]
     found = losses_of(model, rows[0], rows[1], work, config, (1.0, 0.3), search)
@@ -137,10 +138,11 @@ def test_a_step_with_all_negatives_of_the_paper_is_the_plain_formula(search):
     gradient = torch.zeros_like(embedding)
     gradient[torch.cat([work.batch_items, work.uniform_items])] = torch.cat([rows[0].grad, rows[1].grad])
 
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(gradient, plain.pop("item_embedding.weight"), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradient.cpu(), plain.pop("item_embedding.weight"), atol=1e-4, rtol=0)
     for name, plain_gradient in plain.items():
-        torch.testing.assert_close(model.get_parameter(name).grad, plain_gradient, atol=1e-4, rtol=0, msg=name)
+        found_gradient = model.get_parameter(name).grad
+        torch.testing.assert_close(found_gradient.cpu(), plain_gradient, atol=1e-4, rtol=0, msg=name)
 
 
 def test_the_shares_of_several_processes_are_the_whole_step():

@@ -287,6 +287,42 @@ def test_out_of_memory_names_the_setting_to_lower_and_leaves_the_checkpoint(tmp_
     assert same(tmp_path / "whole", tmp_path / "model")
 
 
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+@pytest.mark.parametrize("optimiser", ["adam", "lazy_adam"])
+def test_a_gpu_trains_what_a_cpu_does_and_resumes(tmp_path, cuda, precision, optimiser):
+    data = shop(sessions=600)
+    # Without dropout: its draws differ between devices.
+    config = small(epochs=4, optimiser=optimiser, precision=precision).changed(model={"dropout": 0.0})
+    rows: list[dict[str, float]] = []
+    train(data, config, tmp_path / "cpu", device="cpu", progress=False)
+
+    def stop(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(data, config, tmp_path / "gpu", device="cuda", on_epoch=stop, progress=False)
+    train(data, config, tmp_path / "gpu", device="cuda", on_epoch=rows.append, progress=False)
+    expected = pl.read_parquet(tmp_path / "cpu" / "metrics.parquet")
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    for name in ("train_click_loss", "validation_click_loss_0.50"):
+        near = 1e-3 if precision == "float32" else 3e-2  # auto is bfloat16 on a GPU
+        assert [row[name] for row in rows] == pytest.approx(expected[name].to_list(), rel=near)
+    assert load_model(tmp_path / "gpu").config.items == ITEMS
+
+
+def test_out_of_memory_on_a_gpu_names_the_setting_to_lower(tmp_path, cuda):
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(cuda).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (64 << 20)) / total)
+    try:
+        big = small(epochs=1, batch_sessions=4000, validation_share=0.0).changed(model={"dimension": 256})
+        with pytest.raises(InputError, match=r"out of memory; where: epoch 0, batch 0 on cuda.*lower batch_sessions"):
+            train(shop(sessions=4000), big, tmp_path / "model", device="cuda", progress=False)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
 def test_early_stopping_keeps_the_best_epoch(tmp_path):
     rows: list[dict[str, float]] = []
     config = small(epochs=60, learning_rate=0.03, patience=2)

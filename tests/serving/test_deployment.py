@@ -161,7 +161,7 @@ def test_an_exported_program_with_a_screen_gives_the_lists(
     assert asked == [rounding]
     assert program.chosen == f"screened in {rounding}".replace("torch.", "")
     monkeypatch.undo()
-    assert not version_program.rounding_pays(torch.device("cuda"), torch.int8)
+    assert not version_program.rounding_pays(torch.device("cuda"), torch.int8)  # known without one
     expected = InProcessScorer(model_dir)
     for request in golden_requests(expected.live_model(), None, np.array([0.3, 0.7], np.float32), 20):
         clicks = (request.items, request.lengths, request.pi)

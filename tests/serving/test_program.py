@@ -88,6 +88,21 @@ def test_lists_equal_a_full_sort(
     assert all(len(set(row)) == k for row in index.tolist())
 
 
+@pytest.mark.parametrize("rounding", [None, torch.bfloat16])
+@torch.inference_mode()
+def test_lists_of_a_gpu_equal_a_full_sort(rounding: torch.dtype | None, cuda: torch.device) -> None:
+    model = a_model(5000)
+    program = a_program(model, rounding, block_items=2048).to(cuda)
+    clicks, lengths, pi, _, excluded, allowed = (tensor.to(cuda) for tensor in a_request(5000, 300, 20, 2, 1000))
+    index, scores = program(clicks, lengths, pi, 20, excluded, allowed)
+    every = model.scores(model.last_states(clicks, lengths, pi))
+    wanted_index, wanted = full_sort(every.clone(), 20, excluded, allowed)
+    torch.testing.assert_close(scores, wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close((every + allowed).gather(1, index.long() - 1), scores, rtol=1e-5, atol=1e-6)
+    assert (index == wanted_index).float().mean() > 0.99
+    assert not (index[:, :, None] == excluded[:, None, :]).any()
+
+
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @torch.inference_mode()
 def test_equal_scores_are_ordered_by_index(rounding: torch.dtype | None) -> None:
