@@ -44,6 +44,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "binary order loss, free norm": {"training": {"order_loss": "bce"}, "model": {"item_norm": "free"}},
     "ordered steps alone (share 1.0)": {"training": {"ordered_share": 1.0}},
     "ordered share 0.8": {"training": {"ordered_share": 0.8}},
+    "ordered share 0.5": {"training": {"ordered_share": 0.5}},
     "ordered share 0.15": {"training": {"ordered_share": 0.15}},
     "own clicks attended": {"model": {"own_clicks": "attended"}},
     "own clicks added": {"model": {"own_clicks": "added"}},

@@ -145,7 +145,7 @@ def _nights_in_a_row(home: Path, nights: int) -> int:
     early, late = told[nights // 3], told[-1]
     grown = {name: late[name] / max(early[name], 1e-9) for name in early}
     flat = grown["rss_mb"] < 1.25 and late["open_files"] <= early["open_files"] + 5 and grown["lists_mb"] < 1.6
-    figures = ", ".join(f"{name} {early[name]:.1f} -> {late[name]:.1f}" for name in early)
+    figures = ", ".join(f"{name} {early[name]:.4g} -> {late[name]:.4g}" for name in early)
     seconds = time.monotonic() - began
     print(f"{nights} nights in a row | {nights} | {seconds:.0f} | {'nothing' if flat else 'NOT FLAT'} | {figures}")
     return not flat

@@ -23,7 +23,7 @@ class NegativeTable(NamedTuple):
     """`negatives.Negatives` as tensors on the device of the step; fields as there, `absent` = `batch_copies` == 0.
 
     batch_copies float [sessions, b], uniform_copies float [u], absent bool [sessions, b], session_of_step int64 [n],
-    targets int64 [n].
+    targets int64 [n]; `filling` bool [u] are columns that nobody drew and that only fill up, None where there are none.
     """
 
     batch_copies: Tensor
@@ -31,6 +31,7 @@ class NegativeTable(NamedTuple):
     absent: Tensor
     session_of_step: Tensor
     targets: Tensor
+    filling: Tensor | None = None
 
 
 def hardest_logits(
@@ -85,8 +86,10 @@ def leave_out(logits: Tensor, negatives: NegativeTable, block: slice, mask_targe
     """
     b = negatives.absent.shape[1]
     logits[:, :b].masked_fill_(negatives.absent[negatives.session_of_step[block]], -torch.inf)
+    if negatives.filling is not None:
+        logits[:, b:].masked_fill_(negatives.filling, -torch.inf)
     if mask_targets:
-        logits[torch.arange(len(logits), device=logits.device), negatives.targets[block]] = -torch.inf
+        logits.scatter_(1, negatives.targets[block, None], -torch.inf)
 
 
 class _Kept(torch.autograd.Function):
@@ -105,11 +108,10 @@ class _Kept(torch.autograd.Function):
         of_states = F.embedding_bag(columns, table.to(states.dtype), per_sample_weights=gradient, mode="sum")
         # The other side is the same sum over the transposed list: the steps that kept a column, column after column.
         column, order = columns.flatten().sort(stable=True)
-        counts = torch.bincount(column, minlength=len(table))
         of_table = F.embedding_bag(
             order // k,
             states,
-            counts.cumsum(0) - counts,
+            torch.searchsorted(column, torch.arange(len(table), device=column.device)),
             per_sample_weights=gradient.flatten()[order],
             mode="sum",
         )

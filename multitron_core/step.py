@@ -7,8 +7,8 @@ that grows with the catalogue.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,9 @@ class Work:
 
     Args:
         batch: the sessions that this process computes, to name them when something goes wrong.
-        whole_steps: real steps of the whole batch, over all processes: what means are taken over.
+        whole_steps: real steps of the whole batch, over all processes.
+        weights: float32 [n], the share of each step in the mean over the whole batch: 1 / `whole_steps`, and 0 for a
+            step that only fills up (see `filled`).
         batch_items: int64 [b], the first rows of the step's table.
         uniform_items: int64 [u], the others.
         inputs: int64 [n], the row of each step's click, in [0, b).
@@ -50,6 +52,7 @@ class Work:
 
     batch: Batch
     whole_steps: int
+    weights: Tensor
     batch_items: Tensor
     uniform_items: Tensor
     inputs: Tensor
@@ -94,6 +97,7 @@ def prepare(
     return Work(
         batch=part,
         whole_steps=len(batch.inputs),
+        weights=torch.full((len(steps),), 1.0 / len(batch.inputs)),
         batch_items=torch.from_numpy(negatives.batch_items),
         uniform_items=torch.from_numpy(negatives.uniform_items),
         inputs=torch.from_numpy(negatives.inputs[steps]),
@@ -113,26 +117,29 @@ def prepare(
     )
 
 
-def to_device(work: Work, device: torch.device) -> Work:
-    """The same work with its tensors on the device."""
-    if device.type == "cpu":
-        return work
-
-    def move(x: Tensor) -> Tensor:
-        return x.pin_memory().to(device, non_blocking=True)
-
-    return Work(
-        batch=work.batch,
-        whole_steps=work.whole_steps,
+def moved(work: Work, move: Callable[[Tensor], Tensor]) -> Work:
+    """The same work with `move` of each of its tensors."""
+    return replace(
+        work,
+        weights=move(work.weights),
         batch_items=move(work.batch_items),
         uniform_items=move(work.uniform_items),
         inputs=move(work.inputs),
         positions=move(work.positions),
         rows=[row._replace(cells=move(row.cells)) for row in work.rows],
-        negatives=NegativeTable(*map(move, work.negatives)),
+        negatives=work.negatives._replace(
+            **{name: move(tensor) for name, tensor in work.negatives._asdict().items() if tensor is not None}
+        ),
         labels=move(work.labels),
         pi=move(work.pi),
     )
+
+
+def to_device(work: Work, device: torch.device) -> Work:
+    """The same work with its tensors on the device; a copy to a GPU does not wait for it."""
+    if device.type == "cpu":
+        return work
+    return moved(work, lambda x: (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True))
 
 
 def losses_of(

@@ -48,6 +48,7 @@ from multitron_core.devices import (
 )
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
+from multitron_core.graphed_step import GradientGraphs, Gradients, filled
 from multitron_core.losses import OBJECTIVE_LOSSES, regulariser, scalarisation
 from multitron_core.model import MultiTRON, settled
 from multitron_core.model_folder import TrainingData, fingerprint, refuse_another, write_model_folder
@@ -56,7 +57,7 @@ from multitron_core.objectives import labels_of, objectives_of
 from multitron_core.own_clicks import fit_own_clicks
 from multitron_core.preset import PRESETS, Preset, named
 from multitron_core.sessions import PreparedSessions
-from multitron_core.step import Work, losses_of, prepare, rectangle_overhead, to_device
+from multitron_core.step import Work, losses_of, moved, prepare, rectangle_overhead, to_device
 from multitron_core.validation import HeldOut, validate
 
 
@@ -210,8 +211,13 @@ class _Run:
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
             self.model = MultiTRON(self.model_config).to(device)
-        self.adam = Adam(self.model, self.model.item_embedding.weight, lazy=self.config.optimiser == "lazy_adam")
+        embedding = self.model.item_embedding.weight
+        self.others = [parameter for parameter in self.model.parameters() if parameter is not embedding]
+        self.adam = Adam(self.model, embedding, lazy=self.config.optimiser == "lazy_adam")
         self.best: dict[str, Tensor] = {}
+        self.gradients: Callable[[Work], Gradients] = (
+            GradientGraphs(self._gradients) if device.type == "cuda" else self._gradients
+        )
 
     def weights(self, on_epoch: Callable[[dict[str, float]], None] | None, *, progress: bool) -> dict[str, Tensor]:
         """Train from where the run stands to its end; the weights of the epoch to keep."""
@@ -296,7 +302,7 @@ class _Run:
                 batch, self.model_config.items, config.uniform_negatives, config.in_batch_negatives, random
             )
             pi = random.dirichlet(config.beta, size=len(batch.lengths) if config.pi_per == "session" else None)
-            yield prepare(
+            work = prepare(
                 batch,
                 negatives,
                 pi,
@@ -305,34 +311,26 @@ class _Run:
                 rank=rank(),
                 world=world(),
             )
+            if self.device.type == "cuda":  # what its copy there needs is done here, ahead of the step
+                work = moved(filled(work, self.model_config.max_length), Tensor.pin_memory)
+            yield work
 
     def _step(self, work: Work) -> list[float]:
         """One step of the optimiser; sums over the batch's steps of what `sums` names."""
-        p, embedding = self.progress, self.model.item_embedding.weight
+        p = self.progress
         self.model.train()
         seed = np.random.SeedSequence([self.config.seed, p.epoch + 1, p.batch + 1, rank() + 1])
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
-        batch_rows = embedding.detach().index_select(0, work.batch_items).requires_grad_()
-        uniform_rows = embedding.detach().index_select(0, work.uniform_items).requires_grad_()
         if len(work.batch.lengths):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast is not None):
-                losses = losses_of(self.model, batch_rows, uniform_rows, work, self.config, self.rates, self.search)
-            pi = work.pi[work.negatives.session_of_step]
-            penalty = regulariser(self.config)(losses, pi)
-            total = scalarisation(self.config)(losses, pi) + self.config.regularisation * penalty
-            (total.sum() / work.whole_steps).backward()
-            sums = torch.stack([total.sum(), *losses.sum(dim=0), penalty.sum()]).detach().double()
+            means, gradients = self.gradients(work)
         else:  # the last batch of an epoch may have fewer sessions than there are processes
-            sums = torch.zeros(len(self.sums), dtype=torch.float64, device=self.device)
-        others = [parameter for parameter in self.model.parameters() if parameter is not embedding]
-        tensors: list[Tensor] = [*others, batch_rows, uniform_rows]
-        gradients = [tensor.grad if tensor.grad is not None else torch.zeros_like(tensor) for tensor in tensors]
+            means, gradients = self._nothing(work)
         if world() > 1:
-            for tensor in [*gradients, sums]:
+            for tensor in [*gradients, means]:
                 dist.all_reduce(tensor)
-        values: list[float] = sums.tolist()
-        self._check_loss(values[0] / work.whole_steps, work)
-        for parameter, gradient in zip(others, gradients, strict=False):
+        values: list[float] = means.tolist()
+        self._check_loss(values[0], work)
+        for parameter, gradient in zip(self.others, gradients, strict=False):
             parameter.grad = gradient
         if self.config.gradient_clip:
             norm = torch.nn.utils.get_total_norm(gradients)
@@ -340,7 +338,30 @@ class _Run:
         self.adam.step(
             torch.cat([work.batch_items, work.uniform_items]), torch.cat(gradients[-2:]), self._learning_rate()
         )
-        return values
+        return [value * work.whole_steps for value in values]
+
+    def _gradients(self, work: Work) -> Gradients:
+        """Means of what `sums` names, float64, and the gradients: of `others`, of batch and of uniform rows."""
+        embedding = self.model.item_embedding.weight.detach()
+        batch_rows = embedding.index_select(0, work.batch_items).requires_grad_()
+        uniform_rows = embedding.index_select(0, work.uniform_items).requires_grad_()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast is not None):
+            losses = losses_of(self.model, batch_rows, uniform_rows, work, self.config, self.rates, self.search)
+        pi = work.pi[work.negatives.session_of_step]
+        penalty = regulariser(self.config)(losses, pi)
+        total = scalarisation(self.config)(losses, pi) + self.config.regularisation * penalty
+        elementwise = torch.cat([total[:, None], losses, penalty[:, None]], dim=1)
+        means = work.weights.double() @ elementwise.detach().double()
+        gradients = torch.autograd.grad(
+            total @ work.weights, [*self.others, batch_rows, uniform_rows], allow_unused=True, materialize_grads=True
+        )
+        return means, list(gradients)
+
+    def _nothing(self, work: Work) -> Gradients:
+        """The gradients of no session."""
+        rows = [self.model.item_embedding.weight[items] for items in (work.batch_items, work.uniform_items)]
+        means = torch.zeros(len(self.sums), dtype=torch.float64, device=self.device)
+        return means, [torch.zeros_like(tensor) for tensor in [*self.others, *rows]]
 
     def _learning_rate(self) -> float:
         config, step = self.config, self.adam.steps

@@ -7,10 +7,12 @@ mapped into memory, so that the instances of a server share one copy, as do a ve
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -50,7 +52,8 @@ class VersionProgram:
             weights |= screen
         # Sorted by name, as the program was exported.
         self._weights = {name: weight.to(self.device) for name, weight in sorted(weights.items())}
-        self._program = torch.export.load(os.path.join(folder, "screened.pt2" if screened else "exact.pt2")).module()
+        name = "screened.pt2" if screened else "exact.pt2"
+        self._program = _program(os.path.join(folder, name), self.manifest["files"][name])
         # The first call is slow, and a program that cannot run must fail here, not in front of a client.
         first = torch.ones(1, 1, dtype=torch.int64)
         pi = torch.full((1, self.objectives), 1.0 / self.objectives)
@@ -77,6 +80,15 @@ class VersionProgram:
             index, scores = self._program(clicks, ends, preferences, k, barred, allowed, self._weights)
             parts.append((index.cpu(), scores.cpu()))
         return torch.cat([index for index, _ in parts]), torch.cat([scores for _, scores in parts])
+
+
+@functools.lru_cache(maxsize=4)
+def _program(path: str, sha256: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The program of a file that has this checksum; it holds no weights and no state.
+
+    Kept, for a process that opens a version again and again: torch does not forget any program that it ever loaded.
+    """
+    return torch.export.load(path).module()
 
 
 def rounding_pays(device: torch.device, dtype: torch.dtype) -> bool:

@@ -1,0 +1,123 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from multitron_core.config import ModelConfig, TrainingConfig
+from multitron_core.graphed_step import GradientGraphs, Gradients, filled
+from multitron_core.model import MultiTRON
+from multitron_core.negatives import draw_negatives
+from multitron_core.step import Work, losses_of, prepare, rectangle_overhead, to_device
+from tests.multitron_core.test_step import random_batch
+
+ITEMS = 300
+CONFIG = TrainingConfig(
+    uniform_negatives=130, in_batch_negatives=8, kept_negatives=100, order_loss="ranked_bce", negative_search="float32"
+)
+
+
+def a_model(**settings: object) -> MultiTRON:
+    torch.manual_seed(1)
+    model = MultiTRON(
+        ModelConfig(
+            items=ITEMS,
+            dimension=12,
+            layers=2,
+            dropout=0.0,
+            max_length=16,
+            item_scale=0.5,
+            own_clicks="added",
+            **settings,
+        )
+    )
+    assert model.own_clicks is not None
+    model.own_clicks.data.copy_(torch.tensor([0.3, -0.7]))
+    return model
+
+
+def a_work(model: MultiTRON, seed: int, sessions: int = 9) -> Work:
+    batch, rng = random_batch(seed, sessions=sessions), np.random.default_rng(seed)
+    negatives = draw_negatives(batch, ITEMS, CONFIG.uniform_negatives, CONFIG.in_batch_negatives, rng)
+    pi = rng.dirichlet([0.5, 0.5], size=len(batch.lengths))
+    return prepare(batch, negatives, pi, model.config, overhead=rectangle_overhead(torch.device("cuda")))
+
+
+def gradients(model: MultiTRON, work: Work) -> Gradients:
+    """Means of the losses, and the gradients of a weighted sum of them."""
+    embedding = model.item_embedding.weight.detach()
+    rows = [embedding[items].requires_grad_() for items in (work.batch_items, work.uniform_items)]
+    losses = losses_of(model, *rows, work, CONFIG, (1.0, 0.3), torch.float32)
+    means = work.weights @ losses
+    others = [parameter for name, parameter in model.named_parameters() if name != "item_embedding.weight"]
+    return means.detach(), list(torch.autograd.grad(means @ means.new_tensor([1.0, 2.0]), [*others, *rows]))
+
+
+@pytest.mark.parametrize("positions", ["start", "end"])
+@pytest.mark.parametrize("norm", ["unit", "free"])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_fills_a_batch_up_changes_nothing(positions, norm, seed):
+    model = a_model(positions=positions, item_norm=norm)
+    work = a_work(model, seed)
+    full = filled(work, model.config.max_length)
+    expected, expected_gradients = gradients(model, work)
+    found, found_gradients = gradients(model, full)
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(found_gradients[:-2], expected_gradients[:-2], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    for one, other in zip(found_gradients[-2:], expected_gradients[-2:], strict=True):
+        torch.testing.assert_close(one[: len(other)], other, atol=1e-6, rtol=1e-5)
+        assert not one[len(other) :].any()
+
+
+def test_few_sizes_and_no_step_lost():
+    model = a_model()
+    works = [a_work(model, seed, sessions=40) for seed in range(30)]
+    full = [filled(work, 16) for work in works]
+    assert len({(len(work.inputs), len(work.batch_items), len(work.uniform_items)) for work in works}) > 20
+    assert len({(len(work.inputs), len(work.batch_items), len(work.uniform_items)) for work in full}) < 10
+    assert {work.rows[0].width for work in full} == {16}
+    for work, more in zip(works, full, strict=True):
+        assert more.weights.sum().item() == pytest.approx(1.0, abs=1e-6)
+        assert len(work.inputs) <= len(more.inputs) <= len(work.inputs) * 1.25 + 16
+
+
+def test_a_share_without_a_session_has_the_columns_of_the_others():
+    model = a_model()
+    batch, rng = random_batch(1, sessions=1), np.random.default_rng(1)
+    negatives = draw_negatives(batch, ITEMS, 130, 8, rng)
+    shares = [
+        filled(prepare(batch, negatives, np.ones(2) / 2, model.config, overhead=1 << 30, rank=rank, world=2), 16)
+        for rank in range(2)
+    ]
+    assert not shares[1].rows
+    assert [len(share.batch_items) for share in shares] == [len(shares[0].batch_items)] * 2
+    assert [len(share.uniform_items) for share in shares] == [len(shares[0].uniform_items)] * 2
+
+
+def test_a_graph_gives_what_its_kernels_give_one_by_one(cuda):
+    model = a_model().to(cuda)
+    graphs = GradientGraphs(lambda work: gradients(model, work))
+    for seed in [*range(6), *range(6)]:  # the second round finds every graph recorded
+        work = to_device(filled(a_work(model, seed), 16), cuda)
+        expected, expected_gradients = gradients(model, work)
+        found, found_gradients = graphs(work)
+        torch.testing.assert_close(found, expected)
+        for one, other in zip(found_gradients, expected_gradients, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_each_launch_of_a_graph_drops_other_cells(cuda):
+    torch.manual_seed(1)
+    model = MultiTRON(dataclasses.replace(a_model().config, dropout=0.5)).to(cuda)
+    graphs = GradientGraphs(lambda work: gradients(model, work))
+    work = to_device(filled(a_work(model, 1), 16), cuda)
+
+    def means(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return graphs(work)[0].clone()
+
+    means(0)
+    assert torch.equal(means(1), means(1))
+    assert not torch.equal(means(1), means(2))
