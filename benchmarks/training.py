@@ -150,7 +150,9 @@ def _summary(making: list[tuple[float, float]], stepping: list[tuple[float, floa
 def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str, Any]:
     data = PreparedSessions.load(folder / "prepared")
     same_work = {"uniform_negatives": 16_384, "in_batch_negatives": 32, "kept_negatives": 100}  # the official numbers
-    config = preset.named("diginetica", training={"precision": precision, **same_work})
+    config = preset.named(
+        "diginetica", training={"precision": precision, "cuda_graphs": options.device == "cuda", **same_work}
+    )
     run = training._Run(data, config, "benchmark", folder / "none", torch.device(options.device))
     works = run._works(0, 0)
     for layer in run.model.layers if options.compile else ():

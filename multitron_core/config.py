@@ -107,6 +107,8 @@ class TrainingConfig:
     # model is faster with one, and many times so where other processes keep the cores busy.
     threads: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on CUDA that has it
+    # On CUDA: the kernels of a step are recorded, once for each size of batch, and from then on launched at once
+    cuda_graphs: bool = False
     # Of finding the kept negatives, not of their loss. auto: bfloat16 where the device multiplies it faster
     negative_search: Literal["auto", "float32", "bfloat16"] = "auto"
 

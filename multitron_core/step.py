@@ -136,10 +136,10 @@ def moved(work: Work, move: Callable[[Tensor], Tensor]) -> Work:
 
 
 def to_device(work: Work, device: torch.device) -> Work:
-    """The same work with its tensors on the device; a copy to a GPU does not wait for it."""
+    """The same work with its tensors on the device; what is pinned is copied while the device works."""
     if device.type == "cpu":
         return work
-    return moved(work, lambda x: (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True))
+    return moved(work, lambda x: x.to(device, non_blocking=True))
 
 
 def losses_of(

@@ -215,8 +215,9 @@ class _Run:
         self.others = [parameter for parameter in self.model.parameters() if parameter is not embedding]
         self.adam = Adam(self.model, embedding, lazy=self.config.optimiser == "lazy_adam")
         self.best: dict[str, Tensor] = {}
+        self.graphed = self.config.cuda_graphs and device.type == "cuda"
         self.gradients: Callable[[Work], Gradients] = (
-            GradientGraphs(self._gradients) if device.type == "cuda" else self._gradients
+            GradientGraphs(self._gradients) if self.graphed else self._gradients
         )
 
     def weights(self, on_epoch: Callable[[dict[str, float]], None] | None, *, progress: bool) -> dict[str, Tensor]:
@@ -311,9 +312,10 @@ class _Run:
                 rank=rank(),
                 world=world(),
             )
-            if self.device.type == "cuda":  # what its copy there needs is done here, ahead of the step
-                work = moved(filled(work, self.model_config.max_length), Tensor.pin_memory)
-            yield work
+            if self.graphed:
+                work = filled(work, self.model_config.max_length)
+            # What the copy to a GPU needs is done here, ahead of the step.
+            yield moved(work, Tensor.pin_memory) if self.device.type == "cuda" else work
 
     def _step(self, work: Work) -> list[float]:
         """One step of the optimiser; sums over the batch's steps of what `sums` names."""

@@ -287,12 +287,15 @@ def test_out_of_memory_names_the_setting_to_lower_and_leaves_the_checkpoint(tmp_
     assert same(tmp_path / "whole", tmp_path / "model")
 
 
+@pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "auto"])
 @pytest.mark.parametrize("optimiser", ["adam", "lazy_adam"])
-def test_a_gpu_trains_what_a_cpu_does_and_resumes(tmp_path, cuda, precision, optimiser):
+def test_a_gpu_trains_what_a_cpu_does_and_resumes(tmp_path, cuda, precision, optimiser, graphs):
     data = shop(sessions=600)
     # Without dropout: its draws differ between devices.
-    config = small(epochs=4, optimiser=optimiser, precision=precision).changed(model={"dropout": 0.0})
+    config = small(epochs=4, optimiser=optimiser, precision=precision, cuda_graphs=graphs).changed(
+        model={"dropout": 0.0}
+    )
     rows: list[dict[str, float]] = []
     train(data, config, tmp_path / "cpu", device="cpu", progress=False)
 
