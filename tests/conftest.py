@@ -17,6 +17,14 @@ settings.load_profile("multitron")
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that no process is left alone with one at the end."""
+    slow: dict[Path, int] = {}
+    for item in items:
+        slow[item.path] = slow.get(item.path, 0) + (item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: slow[item.path] == 0)
+
+
 @pytest.fixture
 def cuda() -> torch.device:
     """A GPU, for what only one can show."""
