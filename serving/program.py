@@ -31,9 +31,11 @@ SCREEN_TOPK = 2048
 """Scores that are few enough for topk alone, without groups."""
 COARSE = 0.02
 """Loss of rounding, relative to the norm of an item, from which int8 would leave many lists unproven."""
-SCREEN_SLACK = 52
-"""Candidates beyond three times the list and the exclusions: enough that almost every list is proven, few enough to
-score again. The scores at the end of a list lie the closer, the longer it is."""
+SCREEN_SLACK, LARGE_SLACK = 52, 120
+"""Candidates beyond three times the list and the exclusions, for a catalogue of one block and for a larger one: enough
+that almost every list is proven, few enough to score again. The scores at the end of a list lie the closer, the longer
+it is and the more items there are; and to score a large catalogue in fp32 for a few lists costs as much as the screen
+does for a whole request."""
 
 _LOW = 0xFFFFFFFF  # the lower half of a key
 _INFINITY = float("inf")
@@ -157,7 +159,8 @@ class ScoringProgram(nn.Module):
         """The same keys, from fp32 scores of the candidates that the rounded scores leave."""
         table = self.model.item_embedding.weight
         count = table.shape[0] - 1
-        candidates = torch.sym_min(3 * k + excluded.shape[1] + SCREEN_SLACK, count)
+        slack = SCREEN_SLACK if count <= BLOCK_ITEMS else LARGE_SLACK
+        candidates = torch.sym_min(3 * k + excluded.shape[1] + slack, count)
         rounded, scale = _round(states, states.abs().amax(dim=1, keepdim=True), self.screen_table.dtype)
         found = []
         for start in range(0, count, self.block_items):
