@@ -1,8 +1,8 @@
 """A step's losses and gradients as a CUDA graph: recorded once for each of a few sizes, then launched at once.
 
 A step is some five hundred small kernels. On a fast GPU starting them one by one takes longer than what they compute; a
-graph starts all of them together. It needs tensors of the same shapes and places each time, so a batch
-is filled up to the next of a few sizes; what fills up has weight 0 and is nobody's negative.
+graph starts all of them together. It needs tensors of the same shapes and places each time, so a batch is filled up to
+the next of a few sizes; what fills up has weight 0 and is nobody's negative.
 """
 
 from __future__ import annotations
