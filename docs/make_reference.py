@@ -85,8 +85,10 @@ def reference() -> str:
 
 
 def _commands() -> Iterable[str]:
+    # As a person meets it: a command keeps the names of its help option from its first context.
+    whole = click.Context(cli, info_name="multitron", terminal_width=100, **cli.context_settings)
     for name, command in sorted(cli.commands.items()):
-        context = click.Context(command, info_name=f"multitron {name}", terminal_width=100, max_content_width=100)
+        context = click.Context(command, info_name=name, parent=whole)
         yield f"### multitron {name}\n\n```text\n{command.get_help(context)}\n```"
 
 
