@@ -7,7 +7,6 @@ mapped into memory, so that the instances of a server share one copy, as do a ve
 from __future__ import annotations
 
 import ctypes
-import functools
 import hashlib
 import json
 import os
@@ -20,6 +19,8 @@ from torch import Tensor
 
 _TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_KEPT_PROGRAMS = 4
+_loaded: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {}
 
 
 class VersionProgram:
@@ -82,13 +83,16 @@ class VersionProgram:
         return torch.cat([index for index, _ in parts]), torch.cat([scores for _, scores in parts])
 
 
-@functools.lru_cache(maxsize=4)
 def _program(path: str, sha256: str) -> Callable[..., tuple[Tensor, Tensor]]:
     """The program of a file that has this checksum; it holds no weights and no state.
 
-    Kept, for a process that opens a version again and again: torch does not forget any program that it ever loaded.
+    The last few are kept: to load one takes seconds, and torch does not forget any program that it ever loaded.
     """
-    return torch.export.load(path).module()
+    if sha256 not in _loaded:
+        while len(_loaded) >= _KEPT_PROGRAMS:
+            del _loaded[next(iter(_loaded))]
+        _loaded[sha256] = torch.export.load(path).module()
+    return _loaded[sha256]
 
 
 def rounding_pays(device: torch.device, dtype: torch.dtype) -> bool:
