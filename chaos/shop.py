@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {
     "source": {"path": "raw", "format": "table", "files": "events-{date}.csv.gz"},
     "calendar": {"first_day": LAST_DAY - dt.timedelta(days=3), "last_day": LAST_DAY},
     "sessions": {"split_days": 1, "state_days": 1},
-    "model": {"training": {"epochs": 4}},
+    "model": {"training": {"epochs": 4}, "front_points": 5},
     "scoring": {"pi": GRID, "k": 10},
     "night": {"catch_up_days": 1},
     "triton": {"scorer": "in_process"},

@@ -166,7 +166,7 @@ def train(home: Path, preset: str | None, settings: tuple[str, ...], keep_sessio
     """
 )
 @MODEL
-@click.option("--points", default=26, show_default=True, help="Preferences to measure.")
+@click.option("--points", type=int, show_default="front_points of [model]", help="Preferences to measure.")
 @OBJECTIVE
 @ALLOWED
 def front(home: Path, **options: Any) -> tuple[str, Any]:

@@ -79,7 +79,7 @@ def train(home: Path, *, preset: str | None, settings: Sequence[str], keep_sessi
     return text, {"model_version": version, "folder": str(folder), "epochs": _rows(epochs)}
 
 
-def front(home: Path, *, model: str | None, points: int, objective: str, max_click_recall_loss: float) -> Answer:
+def front(home: Path, *, model: str | None, points: int | None, objective: str, max_click_recall_loss: float) -> Answer:
     """`multitron front`."""
     shop = load_shop(home)
     folder = model_folder(shop, model)

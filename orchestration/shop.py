@@ -78,6 +78,7 @@ class Model(_Section):
     gate_baseline: Literal["co-visitation", "popularity"] = "co-visitation"  # what a model must beat in click recall
     processes: Annotated[int, Field(ge=1)] = 1  # torchrun starts so many: one for each GPU, or for some cores each
     gate_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.05  # how much worse than the live front a new one may be
+    front_points: Annotated[int, Field(ge=2, le=1000)] = 26  # preferences at which a front is measured; the paper's 26
     max_decay: Annotated[float, Field(gt=0, le=1)] = 0.2  # so much below its own front on a new day, it is trained anew
     training: dict[str, Any] = Field(default_factory=dict)  # settings of TrainingConfig that differ from the preset's
 

@@ -37,9 +37,6 @@ from serving.quality import better_than, no_worse_than_live
 from serving.repository import MODEL_NAME
 from serving.request import LiveModel, Server
 
-FRONT_POINTS = 26
-"""Points of a front, as in the paper."""
-
 
 def lake_of(shop: Shop) -> Lake:
     """The Delta tables of a shop."""
@@ -111,21 +108,25 @@ class MeasuredFront:
 
 
 def measure_model(
-    shop: Shop, folder: Path, *, points: int = FRONT_POINTS, progress: Callable[[int, int], None] | None = None
+    shop: Shop, folder: Path, *, points: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> MeasuredFront:
     """Measure a model's front on the test sessions; keep it with the model and in the table `fronts`.
 
     Args:
         shop: whose.
         folder: the model's.
-        points: preferences of the front.
+        points: preferences of the front; by default the shop's `front_points`.
         progress: called with the batches done and their number.
     """
     version = models.model_version(folder)
     trained, prepared = load_model(folder), PreparedSessions.load(shop.training_sessions)
     config = from_dict(TrainingConfig, json.loads((folder / "config.json").read_text())["training"])
     measured = measure_front(
-        trained, prepared, spaced_preferences(points, beta=config.beta), config=config, progress=progress
+        trained,
+        prepared,
+        spaced_preferences(points or shop.settings.model.front_points, beta=config.beta),
+        config=config,
+        progress=progress,
     )
     table = front_table(measured)
     volume = front_volume(measured)

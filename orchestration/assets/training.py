@@ -10,7 +10,7 @@ from orchestration.metadata import as_markdown, column_schema, counts, picture
 from orchestration.placement import on_queue
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
-from orchestration.work import FRONT_POINTS, measure_model, prepare_training, preset_of, report_on, train_model
+from orchestration.work import measure_model, prepare_training, preset_of, report_on, train_model
 
 GROUP = "training"
 BEATS_BASELINE = "beats_baseline"
@@ -102,7 +102,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
         pool="gpu",
         op_tags=on_queue("gpu"),
         description=(
-            f"The trade-off that the model learned: {FRONT_POINTS} preferences with losses and exact full-catalogue "
+            "The trade-off that the model learned: preferences with losses and exact full-catalogue "
             "metrics on the test sessions, dominated points marked. A row each in the Delta table `fronts`."
         ),
         check_specs=[

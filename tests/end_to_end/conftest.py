@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZE = ("--sessions", "6000", "--items", "1000")
 """Items enough that a list of 20 popular ones is no answer: the deployment gate asks for more than that."""
 EPOCHS = 12
+FRONT_POINTS = 9
 
 
 def run_demo(home: Path, *arguments: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
@@ -46,7 +47,8 @@ def environment(home: Path) -> dict[str, str]:
 def small_shop(home: Path) -> Path:
     """A home whose few sessions are seen often enough that the model passes the deployment gate with room."""
     settings = demo_settings()
-    model = settings.model.model_copy(update={"training": {"epochs": EPOCHS}, "gate_baseline": "popularity"})
+    short = {"training": {"epochs": EPOCHS}, "gate_baseline": "popularity", "front_points": FRONT_POINTS}
+    model = settings.model.model_copy(update=short)
     write_shop(home, settings.model_copy(update={"model": model}))
     return home
 

@@ -22,7 +22,7 @@ from multitron_core.sessions import PreparedSessions
 from orchestration import models
 from orchestration.shop import load_shop
 from tests.documentation import blocks
-from tests.end_to_end.conftest import ROOT, SIZE, environment, run_demo, small_shop
+from tests.end_to_end.conftest import FRONT_POINTS, ROOT, SIZE, environment, run_demo, small_shop
 
 GRID = ("0.00", "0.25", "0.50", "0.75", "1.00")
 pytestmark = pytest.mark.slow
@@ -86,7 +86,7 @@ def test_the_model_is_worth_its_training(demo: tuple[Path, str]) -> None:
         "click_recall_20"
     ].item()
     assert front["click_recall_20"][0] > 1.5 * floor
-    assert front.height == 26
+    assert front.height == FRONT_POINTS
     assert front["order_loss"][-1] < front["order_loss"][0]
     assert front["click_loss"][-1] > front["click_loss"][0]
     lists = tables(home)

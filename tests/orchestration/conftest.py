@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "source": {"path": "raw", "format": "table", "files": "events-{date}.csv"},
     "calendar": {"first_day": DAYS[0], "last_day": DAYS[-1]},
     "sessions": {"state_days": 1},
+    "model": {"front_points": 5},
     "scoring": {"pi": GRID, "k": K},
     "triton": {"scorer": "in_process"},
     "channels": {"newsletter": {"owner": "crm@example.com", "pi": "0.50", "k": 3}},
