@@ -223,8 +223,11 @@ def _fixed_item_type(source: RawSource, lake: Tables) -> ColumnMapping | None:
 
 
 def _judge(source: RawSource, rejects: pl.DataFrame, accepted: dict[date | None, int]) -> None:
-    """Refuse a delivery of which one day has too many rejects: in a month a bad day would not be seen."""
-    for (day,), bad in rejects.partition_by("day", as_dict=True).items():
+    """Refuse a delivery of which one day has too many rejects: in a month a bad day would not be seen.
+
+    The earliest such day is named, in whatever order the engine gave the rejects.
+    """
+    for (day,), bad in rejects.sort("day").partition_by("day", as_dict=True).items():
         check_reject_share(
             accepted.get(day, 0),
             dict(bad["reason"].value_counts().iter_rows()),

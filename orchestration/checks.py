@@ -40,6 +40,8 @@ COMPARISON = "like_the_night_before"
 DELTA_VERSION = "delta version"
 WHAT_CHANGED = "what changed"
 REASON = "reason"
+RUNS_AT_ONCE = 10
+"""As many runs of one night may be under way at once: so far back the evaluations of a version are looked for."""
 
 
 def check_specs(partitions: Partitions, table: str) -> list[dg.AssetCheckSpec]:
@@ -140,13 +142,24 @@ def checked_version(instance: dg.DagsterInstance, table: str, partition: str) ->
     Raises:
         InputError: a check has not run for this partition or did not pass, or they looked at different versions.
     """
-    found: dict[str, int] = {}
-    for name in (*CHECKS, COMPARISON):
-        evaluation = _last_evaluation(instance, table, name, partition)
+    names = (*CHECKS, COMPARISON)
+    latest = {name: _last_evaluation(instance, table, name, partition) for name in names}
+    version = max((_version_of(evaluation) for evaluation in latest.values() if evaluation), default=None)
+    for name in names:
+        evaluation = latest[name]
         where = f"{table}, partition {partition}, check {name}"
         if evaluation is None:
             raise InputError(
                 "what has not been checked is not published", where=where, mend=f"materialize `{table}` of {partition}"
+            )
+        if _version_of(evaluation) != version:  # two runs' checks came in mixed: each has looked at its own version
+            evaluation = _last_evaluation(instance, table, name, partition, version=version)
+        if evaluation is None:
+            raise InputError(
+                "the checks looked at different versions of the table",
+                where=f"{table}, partition {partition}",
+                found={name: _version_of(evaluation) for name, evaluation in latest.items() if evaluation},
+                mend="run the checks of this partition again, all of them",
             )
         if not evaluation.passed:
             raise InputError(
@@ -156,15 +169,8 @@ def checked_version(instance: dg.DagsterInstance, table: str, partition: str) ->
                 mend=f"mend the cause and materialize `{table}` of {partition}; where the night is right and the "
                 "thresholds are not, change [quality] of shop.toml and run the checks again",
             )
-        found[name] = int(str(evaluation.metadata[DELTA_VERSION].value))
-    if len(set(found.values())) > 1:
-        raise InputError(
-            "the checks looked at different versions of the table",
-            where=f"{table}, partition {partition}",
-            found=found,
-            mend="run the checks of this partition again, all of them",
-        )
-    return found[COMPARISON]
+    assert version is not None
+    return version
 
 
 def what_changed(instance: dg.DagsterInstance, table: str, partition: str) -> str:
@@ -175,15 +181,21 @@ def what_changed(instance: dg.DagsterInstance, table: str, partition: str) -> st
 
 
 def _last_evaluation(
-    instance: dg.DagsterInstance, table: str, name: str, partition: str
+    instance: dg.DagsterInstance, table: str, name: str, partition: str, *, version: int | None = None
 ) -> AssetCheckEvaluation | None:
+    """What a check found the last time that it ran, or of a Delta version the last time that it looked at it."""
     records = instance.event_log_storage.get_asset_check_execution_history(
         dg.AssetCheckKey(dg.AssetKey(table), name),
-        limit=1,
+        limit=1 if version is None else RUNS_AT_ONCE,
         status=COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
         partition_filter=PartitionKeyFilter(key=partition),
     )
-    return records[0].evaluation if records else None
+    evaluations = (record.evaluation for record in records)
+    return next((e for e in evaluations if e and version in (None, _version_of(e))), None)
+
+
+def _version_of(evaluation: AssetCheckEvaluation) -> int:
+    return int(str(evaluation.metadata[DELTA_VERSION].value))
 
 
 def _for_lists_of(comparison: NightComparison, thresholds: Thresholds) -> Thresholds:

@@ -27,7 +27,7 @@ def build_definitions(shop: Shop) -> dg.Definitions:
     Loading them opens no table, no model and no connection.
     """
     partitions = partitions_of(shop.settings)
-    released, jobs_by_name = publication(partitions), jobs(partitions)
+    released, jobs_by_name = publication(partitions), jobs()
     assets = [
         *ingestion_assets(partitions),
         *training_assets(),

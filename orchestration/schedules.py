@@ -12,7 +12,6 @@ import dagster as dg
 
 from orchestration.assets.serving import rollback_job
 from orchestration.checks import LIST_TABLES
-from orchestration.partitions import Partitions
 
 TIME_ZONE = "UTC"
 """Days are UTC days, so the night runs in UTC: there no hour is removed or repeated, and midnight is midnight."""
@@ -41,21 +40,10 @@ _DESCRIPTIONS = {
 }
 
 
-def jobs(partitions: Partitions) -> dict[str, Any]:  # Dagster does not export the type of an asset job
-    """The jobs by name."""
-    partitioned = {
-        "ingestion": partitions.days,
-        "session_preparation": partitions.days,
-        "scoring": partitions.nights,
-        "night_completion": partitions.days,
-    }
+def jobs() -> dict[str, Any]:  # Dagster does not export the type of an asset job
+    """The jobs by name; Dagster infers their partitions from their assets."""
     asset_jobs = {
-        name: dg.define_asset_job(
-            name,
-            dg.AssetSelection.assets(*assets),
-            partitions_def=partitioned.get(name),
-            description=_DESCRIPTIONS[name],
-        )
+        name: dg.define_asset_job(name, dg.AssetSelection.assets(*assets), description=_DESCRIPTIONS[name])
         for name, assets in JOB_ASSETS.items()
     }
     rollback = rollback_job()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import uuid
 from typing import Any
 
+import dagster as dg
 import polars as pl
 import pytest
+from dagster import AssetCheckEvaluation
 
 from multitron_core.errors import InputError
-from orchestration.checks import CHECKS, COMPARISON, LIST_TABLES
+from orchestration.checks import CHECKS, COMPARISON, DELTA_VERSION, LIST_TABLES, checked_version
 from orchestration.partitions import night_key
 from tests.orchestration.conftest import DAYS, GRID, ITEMS, SESSIONS, K, ShopInTest
 
@@ -133,6 +136,33 @@ def test_the_version_that_was_checked_is_published_whatever_came_after(shop: Sho
     row = shop.lake.publications("recommendations").row(0, named=True)
     assert (row["delta_version"], row["model_version"]) == (checked, "random")
     assert shop.lake.read_recommendations("0.50").equals(rows)
+
+
+def look(shop: ShopInTest, name: str, version: int, *, passed: bool = True) -> None:
+    """A check of another run comes in: it has looked at this version."""
+    partition = night_key(FIRST, "0.50")
+    metadata = {DELTA_VERSION: dg.IntMetadataValue(version)}
+    found = AssetCheckEvaluation(dg.AssetKey("recommendations"), name, passed, metadata, partition=partition)
+    event = dg.DagsterEvent(dg.DagsterEventType.ASSET_CHECK_EVALUATION.value, "another", event_specific_data=found)
+    shop.instance.report_dagster_event(event, run_id=str(uuid.uuid4()))
+
+
+def test_the_checks_of_two_runs_that_come_in_mixed_are_told_apart_by_their_version(shop: ShopInTest) -> None:
+    assert shop.score(FIRST, "0.50").success
+    partition = night_key(FIRST, "0.50")
+    version = checked_version(shop.instance, "recommendations", partition)
+    for name in ("ranks_dense", COMPARISON):
+        look(shop, name, version - 1, passed=False)  # of a run whose partition this one has replaced
+    assert checked_version(shop.instance, "recommendations", partition) == version
+    look(shop, "rows_present", version + 1)  # of a run that has replaced this one's and goes on with its checks
+    with pytest.raises(InputError, match=r"different versions.*'rows_present': .*run the checks of this"):
+        checked_version(shop.instance, "recommendations", partition)
+    for name in (*CHECKS, COMPARISON):
+        look(shop, name, version + 1)
+    assert checked_version(shop.instance, "recommendations", partition) == version + 1
+    look(shop, COMPARISON, version + 1, passed=False)
+    with pytest.raises(InputError, match="failed its check"):
+        checked_version(shop.instance, "recommendations", partition)
 
 
 def completed(shop: ShopInTest) -> Any:
