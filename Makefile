@@ -53,10 +53,10 @@ ui: install
 	@$(RUN) -m orchestration.ui --home "$(SHOP)" $(if $(PORT),--port "$(PORT)")
 
 test: install
-	$(RUN) -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-fast: install
-	$(RUN) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow" $(TESTS)
+	$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" $(TESTS)
 
 # Faults into nights of a small shop; bounded to about a quarter of an hour.
 chaos: install

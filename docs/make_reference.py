@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -234,5 +235,6 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(reference())
-    print(FILE)
+    file = Path(sys.argv[1]) if len(sys.argv) > 1 else FILE
+    file.write_text(reference())
+    print(file)
