@@ -121,12 +121,9 @@ def measure_model(
     version = models.model_version(folder)
     trained, prepared = load_model(folder), PreparedSessions.load(shop.training_sessions)
     config = from_dict(TrainingConfig, json.loads((folder / "config.json").read_text())["training"])
+    points = shop.settings.model.front_points if points is None else points
     measured = measure_front(
-        trained,
-        prepared,
-        spaced_preferences(points or shop.settings.model.front_points, beta=config.beta),
-        config=config,
-        progress=progress,
+        trained, prepared, spaced_preferences(points, beta=config.beta), config=config, progress=progress
     )
     table = front_table(measured)
     volume = front_volume(measured)

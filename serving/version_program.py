@@ -88,11 +88,12 @@ def _program(path: str, sha256: str) -> Callable[..., tuple[Tensor, Tensor]]:
 
     The last few are kept: to load one takes seconds, and torch does not forget any program that it ever loaded.
     """
-    if sha256 not in _loaded:
-        while len(_loaded) >= _KEPT_PROGRAMS:
-            del _loaded[next(iter(_loaded))]
-        _loaded[sha256] = torch.export.load(path).module()
-    return _loaded[sha256]
+    program = _loaded.get(sha256)
+    if program is None:
+        program = _loaded[sha256] = torch.export.load(path).module()
+        while len(_loaded) > _KEPT_PROGRAMS:
+            _loaded.pop(next(iter(_loaded)), None)  # another thread may have been quicker
+    return program
 
 
 def rounding_pays(device: torch.device, dtype: torch.dtype) -> bool:
