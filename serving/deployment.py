@@ -21,9 +21,10 @@ from tritonclient.grpc import model_config_pb2 as pb
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
 from multitron_core.preference import DEFAULT_GRID, preference
-from serving.export import export_version, read_manifest, verify_checksums
+from serving.export import export_version, verify_checksums
 from serving.golden import compare_lists, golden_requests
 from serving.in_process import InProcessScorer
+from serving.manifest import read_manifest
 from serving.quality import Gate
 from serving.repository import (
     DEFAULT_SETTINGS,

@@ -24,7 +24,6 @@ import os
 import shutil
 import uuid
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,27 +34,13 @@ from torch.export import Dim
 from multitron_core.errors import InputError
 from multitron_core.model import load_model
 from multitron_core.vocabulary import Vocabulary
+from serving.manifest import MANIFEST_FILE, ONNX_FILE, Manifest, read_manifest
 from serving.program import BLOCK_ITEMS, ScoringProgram, screen_for
 from serving.request import ONNX_BACKEND, PYTHON_BACKEND
 from serving.version_program import check_files, file_sha256
 
-ONNX_FILE = "model.onnx"  # the name that Triton looks for
 SERVER_FILES = {"model.py": "triton_model.py", "version_program.py": "version_program.py"}
 CARRIED_FILES = ("front.parquet", "metrics.parquet")  # kept with the version, so that a later one can be compared
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a version is; `manifest.json` in its folder."""
-
-    model_version: str
-    vocabulary_hash: str
-    items: int
-    max_length: int
-    objectives: int
-    block_items: int
-    files: dict[str, str]  # name -> SHA-256, hexadecimal
-    backend: str = PYTHON_BACKEND  # Triton's backend that runs it
 
 
 class _WithWeights(nn.Module):
@@ -189,7 +174,7 @@ def export_version(
             files={path.name: file_sha256(str(path)) for path in sorted(staging.iterdir())},
             backend=backend,
         )
-        (staging / "manifest.json").write_text(json.dumps(manifest.__dict__, indent=2))
+        (staging / MANIFEST_FILE).write_text(json.dumps(manifest.__dict__, indent=2))
         os.rename(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -206,20 +191,6 @@ def _write_programs(exact: ScoringProgram, folder: Path, *, on_gpu: bool) -> Non
     save_file(tensors, folder / "screen.safetensors")
     for name, source in SERVER_FILES.items():
         shutil.copyfile(Path(__file__).with_name(source), folder / name)
-
-
-def read_manifest(version_folder: Path) -> Manifest:
-    """What a version folder says of itself.
-
-    Raises:
-        InputError: no such version, or a damaged manifest.
-    """
-    try:
-        return Manifest(**json.loads((version_folder / "manifest.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            "the version cannot be read", where=version_folder, found=str(error), mend="deploy the model again"
-        ) from error
 
 
 def verify_checksums(version_folder: Path) -> Manifest:

@@ -18,7 +18,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from multitron_core.errors import InputError, UnavailableError
 from multitron_core.model import load_model
-from serving.export import ONNX_FILE, model_identity
+from serving.export import model_identity
+from serving.manifest import ONNX_FILE
 from serving.program import ScoringProgram
 from serving.repository import MODEL_NAME, ModelRepository, live_model_of
 from serving.request import ONNX_BACKEND, LiveModel, ScoringRequest, check_k

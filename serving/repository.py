@@ -21,7 +21,7 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2 as pb
 
 from multitron_core.errors import InputError
-from serving.export import ONNX_FILE, Manifest, read_manifest
+from serving.manifest import ONNX_FILE, Manifest, read_manifest
 from serving.request import ONNX_BACKEND, LiveModel
 
 MODEL_NAME = "multitron"

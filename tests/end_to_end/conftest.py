@@ -14,8 +14,8 @@ from orchestration.shop import demo_settings, write_shop
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = ("--sessions", "6000", "--items", "1000")
 """Items enough that a list of 20 popular ones is no answer: the deployment gate asks for more than that."""
-EPOCHS = 12
-FRONT_POINTS = 9
+EPOCHS = 6
+FRONT_POINTS = 5
 
 
 def run_demo(home: Path, *arguments: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:

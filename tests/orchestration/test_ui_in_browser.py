@@ -35,7 +35,7 @@ UI_HOME = os.environ.get("MULTITRON_UI_HOME")
 SHORT_TRAINING = {
     "preset": "demo",
     "gate_baseline": "popularity",
-    "front_points": 9,
+    "front_points": 5,
     "training": {"epochs": 6, "uniform_negatives": 32, "in_batch_negatives": 4},
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from dataclasses import replace
 from functools import partial
@@ -20,9 +21,10 @@ from multitron_core.errors import InputError
 from multitron_core.vocabulary import Vocabulary
 from serving import deployment, version_program
 from serving.deployment import deploy, rollback
-from serving.export import Manifest, export_version
+from serving.export import export_version
 from serving.golden import compare_lists, golden_requests
 from serving.in_process import InProcessScorer, InProcessServer
+from serving.manifest import Manifest, read_manifest
 from serving.quality import better_than
 from serving.repository import ModelRepository
 from serving.scorer import score_sessions
@@ -42,10 +44,10 @@ def same_lists(one: pl.DataFrame, other: pl.DataFrame) -> bool:
     )
 
 
-def export_altered(model_dir: Path, folder: Path, *, with_checksums: bool = False, **options: Any) -> Manifest:
-    """Export weights that are not the model folder's, if asked with checksums that fit them."""
-    manifest = export_version(model_dir, folder, **options)
-    path = folder / "weights.safetensors"
+def copy_altered(exported: Path, _: Path, folder: Path, *, with_checksums: bool = False, **options: Any) -> Manifest:
+    """Instead of an export: one whose weights are not the model folder's, if asked with checksums that fit them."""
+    shutil.copytree(exported, folder)
+    manifest, path = read_manifest(folder), folder / "weights.safetensors"
     weights = load_file(path)
     weights["model.norm.bias"] += 0.5
     save_file(weights, path)
@@ -73,7 +75,7 @@ def test_a_whole_life_on_one_server(
     stop, failures, rounds = threading.Event(), [], []
 
     def score_all_the_time() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.1):
             try:
                 rounds.append(same_lists(lists(server, sessions, vocabulary), expected))
             except Exception as error:  # noqa: BLE001 - whatever it is, the test must show it
@@ -83,11 +85,12 @@ def test_a_whole_life_on_one_server(
     client.start()
 
     second_dir = write_model(tmp_path / "second", seed=1, version="second")
+    export_version(second_dir, tmp_path / "exported")
     with monkeypatch.context() as patch:
-        patch.setattr(deployment, "export_version", partial(export_altered, with_checksums=True))
+        patch.setattr(deployment, "export_version", partial(copy_altered, tmp_path / "exported", with_checksums=True))
         with pytest.raises(InputError, match="does not give the lists"):
             deploy(second_dir, server, golden_sessions=sessions, golden_pi=["0.50"])
-        patch.setattr(deployment, "export_version", export_altered)
+        patch.setattr(deployment, "export_version", partial(copy_altered, tmp_path / "exported"))
         with pytest.raises(InputError, match="checksum"):
             deploy(second_dir, server, golden_sessions=sessions)
         patch.setattr(deployment, "verify_checksums", lambda folder: None)
@@ -119,13 +122,19 @@ def test_a_whole_life_on_one_server(
         assert same_lists(lists(again, sessions, vocabulary), expected)
 
 
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
+    """A repository with one deployed version, to be copied."""
+    repository = tmp_path_factory.mktemp("deployed") / "repository"
+    with InProcessServer(repository) as server:
+        deploy(model_dir, server, golden_pi=["0.50"])
+    return repository
+
+
 @pytest.fixture
-def here(tmp_path: Path, model_dir: Path) -> InProcessServer:
+def here(tmp_path: Path, deployed: Path) -> InProcessServer:
     """A server in this process with one deployed version: what follows does not depend on who serves."""
-    running = InProcessServer(tmp_path / "repository")
-    with running:
-        deploy(model_dir, running, golden_pi=["0.50"])
-    return running
+    return InProcessServer(Path(shutil.copytree(deployed, tmp_path / "repository")))
 
 
 def test_a_version_that_answers_otherwise_is_refused(
