@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,11 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says more about the machine's other work than about the code.
 settings.register_profile("multitron", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("multitron")
+
+# Dagster's SQLite waits for the disk at every event; what a test writes need not outlive the machine.
+_MEMORY, _ROOM = Path("/dev/shm"), 4 << 30
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 # Two test processes share two cores; more threads than cores make both slower.
 torch.set_num_threads(1)
