@@ -211,7 +211,7 @@ def _passing(logits: Tensor, k: int, margin: Tensor) -> tuple[Tensor, Tensor] | 
 
     The bound is the k-th largest of the maxima of 16 columns each: it is at most the k-th largest value, and few other
     values reach it. One pass takes the maxima and one compares. Positive floats rank as their bits do, and integers are
-    compared several times faster.
+    compared several times faster; where a bound is negative, a pass before them makes bits that rank as all floats do.
 
     Args:
         logits: float [n, c].
@@ -220,24 +220,37 @@ def _passing(logits: Tensor, k: int, margin: Tensor) -> tuple[Tensor, Tensor] | 
 
     Returns:
         int64 [n], how many columns of each row, at least k; int64, the columns, row after row. None where another way
-        is better: on a GPU, with few columns, with many equal values, and with a bound that is not positive.
+        is better: on a GPU, with few columns, and with many equal values.
     """
     n, c = logits.shape
     chunks = c // _CHUNK
     if logits.device.type != "cpu" or logits.dtype not in _BITS or chunks < 2 * k or k == 0 or n == 0:
         return None
     bits = logits.view(_BITS[logits.dtype])
-    maxima = bits[:, : chunks * _CHUNK].view(n, _CHUNK, chunks).amax(dim=1).numpy()
-    bound = torch.from_numpy(np.partition(maxima, chunks - k, axis=1)[:, chunks - k]).view(logits.dtype)
-    bound = (bound - margin - torch.finfo(logits.dtype).eps * bound).to(logits.dtype)
+    bound = _bound(bits, k, margin, logits.dtype)
     if not bool((bound > 0.0).all()):
-        return None
-    passed = np.flatnonzero(bits.numpy() >= bound.view(bits.dtype).numpy()[:, None])
+        bits = _ranking(bits)
+        bound = _bound(bits, k, margin, logits.dtype)
+    passed = np.flatnonzero(bits.numpy() >= _ranking(bound.view(bits.dtype)).numpy()[:, None])
     row, column = np.divmod(passed, c)
     counts = np.bincount(row, minlength=n)
-    if counts.max() > 8 * k:
+    if counts.min() < k or counts.max() > 8 * k:  # fewer where a logit is not a number
         return None
     return torch.from_numpy(counts), torch.from_numpy(column)
+
+
+def _bound(bits: Tensor, k: int, margin: Tensor, dtype: torch.dtype) -> Tensor:
+    """The k-th largest of the maxima of the chunks of each row, less the margin and a rounding: [n] of the dtype."""
+    chunks = bits.shape[1] // _CHUNK
+    maxima = bits[:, : chunks * _CHUNK].view(len(bits), _CHUNK, chunks).amax(dim=1).numpy()
+    bound = _ranking(torch.from_numpy(np.partition(maxima, chunks - k, axis=1)[:, chunks - k])).view(dtype)
+    return (bound - margin - torch.finfo(dtype).eps * bound.abs()).to(dtype)
+
+
+def _ranking(bits: Tensor) -> Tensor:
+    """Integers that rank as the floats of these bits do; done twice, the bits again."""
+    width = 8 * bits.element_size()
+    return (bits >> (width - 1)).bitwise_and_(torch.iinfo(bits.dtype).max).bitwise_xor_(bits)
 
 
 def _highest(values: Tensor, counts: Tensor, columns: Tensor, k: int) -> tuple[Tensor, Tensor]:

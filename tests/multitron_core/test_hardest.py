@@ -13,14 +13,18 @@ from multitron_core.losses import click_loss
     st.integers(1, 9),
     st.integers(1, 700),
     st.integers(1, 30),
-    st.sampled_from(["normal", "few values", "many -inf", "all equal"]),
+    st.sampled_from(["normal", "negative", "around 0", "few values", "many -inf", "all equal"]),
     st.sampled_from([torch.float32, torch.bfloat16]),
     st.integers(0, 99),
 )
 def test_largest_is_topk(n, columns, k, kind, dtype, seed):
     k = min(k, columns)
     logits = torch.randn(n, columns, generator=torch.Generator().manual_seed(seed)).to(dtype)
-    if kind == "few values":
+    if kind == "negative":
+        logits -= 9.0
+    elif kind == "around 0":
+        logits -= logits.topk(k, dim=1).values[:, -1:]  # the last of the largest is 0
+    elif kind == "few values":
         logits = logits.round()
     elif kind == "many -inf":
         logits[logits < 1.5] = -torch.inf
