@@ -52,6 +52,10 @@ demo: install
 ui: install
 	@$(RUN) -m orchestration.ui --home "$(SHOP)" $(if $(PORT),--port "$(PORT)")
 
+# As many processes as cores and one more: threads of their own would only wait for each other.
+test test-fast: export OMP_NUM_THREADS ?= 1
+test test-fast: export OPENBLAS_NUM_THREADS ?= 1
+
 test: install
 	$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 

@@ -12,7 +12,7 @@ import pytest
 from orchestration.shop import demo_settings, write_shop
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZE = ("--sessions", "6000", "--items", "1000")
+SIZE = ("--sessions", "4000", "--items", "700")
 """Items enough that a list of 20 popular ones is no answer: the deployment gate asks for more than that."""
 EPOCHS = 6
 FRONT_POINTS = 5
