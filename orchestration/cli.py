@@ -1,6 +1,7 @@
 """The command `multitron`: a shop from the shell. Every subcommand is thin over what the assets call.
 
-The commands' work stands in `orchestration.commands`, which is imported when one of them runs: help appears at once.
+The commands' work stands in `orchestration.commands` and `reading`, imported when one of them runs: help appears at
+once.
 """
 
 from __future__ import annotations
@@ -301,9 +302,9 @@ def read(home: Path, **options: Any) -> tuple[str, Any]:
     Rows of a list: rank 1 is the best item, scores compare within one list only. Without --date it is the latest night
     that passed its checks, whole. docs/tables.md has every column, and the same in Python and SQL.
     """
-    from orchestration import commands
+    from orchestration import reading
 
-    return commands.read(home, **options)
+    return reading.read(home, **options)
 
 
 @command(

@@ -1,4 +1,4 @@
-"""What the subcommands of `multitron` do: each returns the text for a person and the value that --json prints."""
+"""What the subcommands of `multitron` do, but for `read`: each returns an `Answer`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import polars as pl
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from multitron_core.baselines import evaluate_baselines
-from multitron_core.channels import read_channel
 from multitron_core.errors import InputError, MultitronError
 from multitron_core.operating_point import choose_operating_point
 from multitron_core.preference import pi_grid
@@ -28,18 +27,14 @@ from orchestration.code_location import build_definitions
 from orchestration.demo import run_date, run_demo
 from orchestration.instance import prepare_instance
 from orchestration.partitions import night_key
+from orchestration.reading import Answer, as_rows, as_table
 from orchestration.resources import ShopResource
 from orchestration.runs import run_job, scoring_listener, shared_server
-from orchestration.shop import Shop, load_shop
+from orchestration.shop import Shop, lake_of, load_shop
 from orchestration.status import as_json, as_text, instance_of
 from orchestration.status import status as status_of
 from serving.deployment import rollback as make_live_again
 from serving.scorer import Progress
-
-if TYPE_CHECKING:
-    from multitron_core.lake import Lake
-
-Answer = tuple[str, Any]
 
 
 def demo(home: Path, *, size: tuple[int, int], **options: Any) -> Answer:
@@ -47,13 +42,13 @@ def demo(home: Path, *, size: tuple[int, int], **options: Any) -> Answer:
     run_demo(home, size=size, **options)
     shop = load_shop(home)
     folder = models.newest(shop)
-    published = work.lake_of(shop).publications()
+    published = lake_of(shop).publications()
     return "", {
         "home": str(shop.home),
-        "tables": {name: work.lake_of(shop).uri(name) for name in published["table_name"].unique().sort()},
-        "published": _rows(published),
+        "tables": {name: lake_of(shop).uri(name) for name in published["table_name"].unique().sort()},
+        "published": as_rows(published),
         "model": str(folder),
-        "grid": _rows(pl.read_parquet(folder / "grid.parquet")),
+        "grid": as_rows(pl.read_parquet(folder / "grid.parquet")),
     }
 
 
@@ -75,8 +70,8 @@ def train(home: Path, *, preset: str | None, settings: Sequence[str], keep_sessi
     folder = work.train_model(shop)
     epochs = pl.read_parquet(folder / "metrics.parquet")
     version = models.model_version(folder)
-    text = f"{_shown(epochs)}\nmodel {version}: {folder}\nNext: multitron front, multitron report, multitron deploy"
-    return text, {"model_version": version, "folder": str(folder), "epochs": _rows(epochs)}
+    text = f"{as_table(epochs)}\nmodel {version}: {folder}\nNext: multitron front, multitron report, multitron deploy"
+    return text, {"model_version": version, "folder": str(folder), "epochs": as_rows(epochs)}
 
 
 def front(home: Path, *, model: str | None, points: int | None, objective: str, max_click_recall_loss: float) -> Answer:
@@ -92,7 +87,7 @@ def front(home: Path, *, model: str | None, points: int | None, objective: str, 
     kept = measured.table.height - int(measured.table["dominated"].sum())
     text = "\n".join(
         [
-            _shown(measured.table.drop("steps", "ordered_steps", "pi_click")),
+            as_table(measured.table.drop("steps", "ordered_steps", "pi_click")),
             f"points that no other dominates: {kept} of {measured.table.height}",
             f"hypervolume, normalised by the front's own smallest and largest losses: {volume.normalised}",
             f"hypervolume, raw, reference point {volume.reference}: {volume.raw}",
@@ -103,7 +98,7 @@ def front(home: Path, *, model: str | None, points: int | None, objective: str, 
     )
     return text, {
         "model_version": measured.model_version,
-        "rows": _rows(measured.table),
+        "rows": as_rows(measured.table),
         "hypervolume": dataclasses.asdict(volume),
         "operating_point": dataclasses.asdict(point),
         "picture": str(folder / "front.png"),
@@ -129,7 +124,7 @@ def baselines(home: Path) -> Answer:
     prepared = PreparedSessions.load(load_shop(home).training_sessions)
     _say("measuring the baselines")
     table = evaluate_baselines(prepared.train, prepared.test)
-    return _shown(table), _rows(table)
+    return as_table(table), as_rows(table)
 
 
 def deploy(home: Path, *, model: str | None) -> Answer:
@@ -189,44 +184,11 @@ def score(home: Path, *, date: str | None, until: str | None, preferences: Seque
                 run_job(definitions, instance, "scoring", started_by="shell", partition_key=night_key(night, pi))
             except MultitronError as error:
                 failed[f"{night} pi {pi}"] = str(error)
-    there = work.lake_of(shop).publications("recommendations")
+    there = lake_of(shop).publications("recommendations")
     released = there.filter(pl.col("run_date").is_in(nights), pl.col("pi").is_in(list(wanted))).sort("run_date", "pi")
     shown = released.select("run_date", "pi", "lists", "rows", "model_version", "delta_version", "published_at")
-    lines = [_shown(shown), *[f"failed: {night}: {error}" for night, error in failed.items()]]
-    return "\n".join(lines), {"released": _rows(shown), "failed": failed}
-
-
-def read(
-    home: Path,
-    *,
-    channel: str | None,
-    pi: str | None,
-    date: str,
-    table: str,
-    keys: Sequence[str],
-    limit: int,
-    out: Path | None,
-) -> Answer:
-    """`multitron read`."""
-    lake = work.lake_of(load_shop(home))
-    keyed = table if channel is None else read_channel(lake, channel)["table_name"]
-    lists = lake.read_recommendations(
-        pi, date, channel=channel, session_ids=_typed(lake, keyed, keys) if keys else None, table=table
-    )
-    if out is not None:
-        writers: dict[str, Callable[[Path], Any]] = {
-            ".parquet": lists.write_parquet,
-            ".csv": lists.write_csv,
-            ".ndjson": lists.write_ndjson,
-        }
-        if out.suffix not in writers:
-            raise InputError("unknown kind of file", found=out.name, mend=f"end it in one of {', '.join(writers)}")
-        writers[out.suffix](out)
-        return f"{lists.height} rows: {out}", {"rows": lists.height, "out": str(out)}
-    text = _shown(lists.head(limit))
-    if lists.height > limit:
-        text += f"\n{lists.height - limit} more rows; --limit shows more, --out writes all"
-    return text, _rows(lists.head(limit))
+    lines = [as_table(shown), *[f"failed: {night}: {error}" for night, error in failed.items()]]
+    return "\n".join(lines), {"released": as_rows(shown), "failed": failed}
 
 
 def status(home: Path, *, nights: int, check: bool) -> Answer:
@@ -242,19 +204,6 @@ def model_folder(shop: Shop, model: str | None) -> Path:
     if model is None:
         return models.newest(shop)
     return Path(model) if (Path(model) / "config.json").exists() else models.folder_of(shop, model)
-
-
-def _typed(lake: Lake, table: str, keys: Sequence[str]) -> list[str] | list[int]:
-    """Keys as the table has them: sessions are texts, items may be integers."""
-    contract = lake.contract(table, lake.open(table))
-    if contract.polars_schema()[contract.list_key or ""] != pl.Int64:
-        return list(keys)
-    try:
-        return [int(key) for key in keys]
-    except ValueError as error:
-        raise InputError(
-            "the keys of this table are integers", where=table, found=list(keys), mend="name items as the shop does"
-        ) from error
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -315,20 +264,3 @@ def _scoring_bar(runs: int) -> Iterator[Callable[[str], None]]:
             yield begin
         finally:
             scoring_listener.reset(token)
-
-
-def _rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    return frame.to_dicts()
-
-
-def _shown(frame: pl.DataFrame) -> str:
-    with pl.Config(
-        tbl_rows=-1,
-        tbl_cols=-1,
-        tbl_width_chars=240,
-        float_precision=4,
-        fmt_str_lengths=60,
-        tbl_hide_dataframe_shape=True,
-        tbl_hide_column_data_types=True,
-    ):
-        return str(frame)

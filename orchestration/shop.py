@@ -484,3 +484,8 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(item) for item in value) + "]"
     return json.dumps(value)  # TOML's strings, numbers and booleans are JSON's
+
+
+def lake_of(shop: Shop) -> Lake:
+    """The Delta tables of a shop."""
+    return Lake(shop.lake, shop.storage_options)

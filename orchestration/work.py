@@ -21,7 +21,6 @@ from multitron_core.event_log import read_event_log
 from multitron_core.front import front_table, front_volume, save_front, spaced_preferences
 from multitron_core.front_measurement import measure_front
 from multitron_core.hypervolume import FrontVolume
-from multitron_core.lake import Lake
 from multitron_core.model import load_model
 from multitron_core.model_folder import fingerprint
 from multitron_core.preset import Preset
@@ -30,17 +29,12 @@ from multitron_core.sessions import PreparedSessions, prepare_sessions
 from multitron_core.training import train
 from orchestration import models
 from orchestration.assets.ingestion import session_gap
-from orchestration.shop import Settings, Shop
+from orchestration.shop import Settings, Shop, lake_of
 from orchestration.torchrun import train_in_processes
 from serving.deployment import Deployment, deploy
 from serving.quality import better_than, no_worse_than_live
 from serving.repository import MODEL_NAME
 from serving.request import LiveModel, Server
-
-
-def lake_of(shop: Shop) -> Lake:
-    """The Delta tables of a shop."""
-    return Lake(shop.lake, shop.storage_options)
 
 
 def preset_of(settings: Settings) -> Preset:

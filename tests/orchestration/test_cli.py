@@ -17,8 +17,7 @@ from multitron_core.simulator import simulate
 from orchestration import models
 from orchestration.assets.ingestion import raw_source
 from orchestration.cli import main
-from orchestration.shop import demo_settings, load_shop, write_shop
-from orchestration.work import lake_of
+from orchestration.shop import demo_settings, lake_of, load_shop, write_shop
 from tests.orchestration.conftest import DAYS, GRID, K, ShopInTest
 
 COMMANDS = sorted(main.commands)
