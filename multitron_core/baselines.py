@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 
 from multitron_core.batches import Batch
+from multitron_core.display import as_table
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import MultitronError
 from multitron_core.metrics import evaluation_batches, ranking_metrics, step_table
@@ -271,15 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
     except MultitronError as error:
         print(error, file=sys.stderr)
         return 1
-    with pl.Config(
-        tbl_rows=-1,
-        tbl_cols=-1,
-        tbl_width_chars=240,
-        float_precision=4,
-        fmt_str_lengths=40,
-        tbl_hide_dataframe_shape=True,
-    ):
-        print(table)
+    print(as_table(table))
     return 0
 
 

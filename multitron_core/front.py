@@ -24,6 +24,7 @@ import polars as pl
 
 from multitron_core.config import TrainingConfig, from_dict
 from multitron_core.devices import pick_device
+from multitron_core.display import as_table
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
 from multitron_core.front_measurement import FrontMeasurement, HasTest, Measuring, measure_front
@@ -355,9 +356,8 @@ def main(arguments: list[str] | None = None) -> int:
     except MultitronError as error:
         print(error, file=sys.stderr)
         return 1
-    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=240, float_precision=4, tbl_hide_dataframe_shape=True):
-        print(front.select(pl.exclude("^.*steps$")))
-        print(monotony(front) if len(model.config.objectives) == 2 else extremes(front))
+    print(as_table(front.select(pl.exclude("^.*steps$"))))
+    print(as_table(monotony(front) if len(model.config.objectives) == 2 else extremes(front)))
     labelled = [name.removesuffix("_steps") for name in front.columns if name.endswith("ed_steps")]
     print(f"{front['steps'][0]} steps; " + ", ".join(f"{front[f'{name}_steps'][0]} {name}" for name in labelled))
     print(f"hypervolume, normalised by the front's own smallest and largest losses: {volume.normalised}")

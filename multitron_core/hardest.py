@@ -211,7 +211,7 @@ def _passing(logits: Tensor, k: int, margin: Tensor) -> tuple[Tensor, Tensor] | 
 
     The bound is the k-th largest of the maxima of 16 columns each: it is at most the k-th largest value, and few other
     values reach it. One pass takes the maxima and one compares. Positive floats rank as their bits do, and integers are
-    compared several times faster; where a bound is negative, a pass before them makes bits that rank as all floats do.
+    compared several times faster; where a bound is not above 0, a pass first makes bits that rank as all floats do.
 
     Args:
         logits: float [n, c].

@@ -17,6 +17,7 @@ import polars as pl
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from multitron_core.baselines import evaluate_baselines
+from multitron_core.display import as_table
 from multitron_core.errors import InputError, MultitronError
 from multitron_core.operating_point import choose_operating_point
 from multitron_core.preference import pi_grid
@@ -27,7 +28,7 @@ from orchestration.code_location import build_definitions
 from orchestration.demo import run_date, run_demo
 from orchestration.instance import prepare_instance
 from orchestration.partitions import night_key
-from orchestration.reading import Answer, as_rows, as_table
+from orchestration.reading import Answer
 from orchestration.resources import ShopResource
 from orchestration.runs import run_job, scoring_listener, shared_server
 from orchestration.shop import Shop, lake_of, load_shop
@@ -46,9 +47,9 @@ def demo(home: Path, *, size: tuple[int, int], **options: Any) -> Answer:
     return "", {
         "home": str(shop.home),
         "tables": {name: lake_of(shop).uri(name) for name in published["table_name"].unique().sort()},
-        "published": as_rows(published),
+        "published": published.to_dicts(),
         "model": str(folder),
-        "grid": as_rows(pl.read_parquet(folder / "grid.parquet")),
+        "grid": pl.read_parquet(folder / "grid.parquet").to_dicts(),
     }
 
 
@@ -71,7 +72,7 @@ def train(home: Path, *, preset: str | None, settings: Sequence[str], keep_sessi
     epochs = pl.read_parquet(folder / "metrics.parquet")
     version = models.model_version(folder)
     text = f"{as_table(epochs)}\nmodel {version}: {folder}\nNext: multitron front, multitron report, multitron deploy"
-    return text, {"model_version": version, "folder": str(folder), "epochs": as_rows(epochs)}
+    return text, {"model_version": version, "folder": str(folder), "epochs": epochs.to_dicts()}
 
 
 def front(home: Path, *, model: str | None, points: int | None, objective: str, max_click_recall_loss: float) -> Answer:
@@ -98,7 +99,7 @@ def front(home: Path, *, model: str | None, points: int | None, objective: str, 
     )
     return text, {
         "model_version": measured.model_version,
-        "rows": as_rows(measured.table),
+        "rows": measured.table.to_dicts(),
         "hypervolume": dataclasses.asdict(volume),
         "operating_point": dataclasses.asdict(point),
         "picture": str(folder / "front.png"),
@@ -124,7 +125,7 @@ def baselines(home: Path) -> Answer:
     prepared = PreparedSessions.load(load_shop(home).training_sessions)
     _say("measuring the baselines")
     table = evaluate_baselines(prepared.train, prepared.test)
-    return as_table(table), as_rows(table)
+    return as_table(table), table.to_dicts()
 
 
 def deploy(home: Path, *, model: str | None) -> Answer:
@@ -188,7 +189,7 @@ def score(home: Path, *, date: str | None, until: str | None, preferences: Seque
     released = there.filter(pl.col("run_date").is_in(nights), pl.col("pi").is_in(list(wanted))).sort("run_date", "pi")
     shown = released.select("run_date", "pi", "lists", "rows", "model_version", "delta_version", "published_at")
     lines = [as_table(shown), *[f"failed: {night}: {error}" for night, error in failed.items()]]
-    return "\n".join(lines), {"released": as_rows(shown), "failed": failed}
+    return "\n".join(lines), {"released": shown.to_dicts(), "failed": failed}
 
 
 def status(home: Path, *, nights: int, check: bool) -> Answer:

@@ -1,4 +1,4 @@
-"""What `multitron read` does, without torch: who reads lists does not wait for it. And how commands show tables."""
+"""What `multitron read` does, without torch: who reads lists does not wait for it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from multitron_core.channels import read_channel
+from multitron_core.display import as_table
 from multitron_core.errors import InputError
 from multitron_core.lake import Lake
 from orchestration.shop import lake_of, load_shop
@@ -47,7 +48,7 @@ def read(
     text = as_table(lists.head(limit))
     if lists.height > limit:
         text += f"\n{lists.height - limit} more rows; --limit shows more, --out writes all"
-    return text, as_rows(lists.head(limit))
+    return text, lists.head(limit).to_dicts()
 
 
 def _typed(lake: Lake, table: str, keys: Sequence[str]) -> list[str] | list[int]:
@@ -61,22 +62,3 @@ def _typed(lake: Lake, table: str, keys: Sequence[str]) -> list[str] | list[int]
         raise InputError(
             "the keys of this table are integers", where=table, found=list(keys), mend="name items as the shop does"
         ) from error
-
-
-def as_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """A dict a row, for JSON."""
-    return frame.to_dicts()
-
-
-def as_table(frame: pl.DataFrame) -> str:
-    """A table for the screen, whole."""
-    with pl.Config(
-        tbl_rows=-1,
-        tbl_cols=-1,
-        tbl_width_chars=240,
-        float_precision=4,
-        fmt_str_lengths=60,
-        tbl_hide_dataframe_shape=True,
-        tbl_hide_column_data_types=True,
-    ):
-        return str(frame)

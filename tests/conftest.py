@@ -19,7 +19,7 @@ _MEMORY, _ROOM = Path("/dev/shm"), 4 << 30
 if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
-# Two test processes share two cores; more threads than cores make both slower.
+# The test processes share the cores; more threads than cores make both slower.
 torch.set_num_threads(1)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,12 @@ def test_a_package_imports_nothing_above_it(package: str) -> None:
     assert files, f"{package} has no files: this test would guard nothing"
     for path in files:
         assert not imported(path) & FORBIDDEN[package], path
+
+
+def test_who_reads_lists_waits_neither_for_torch_nor_for_pictures() -> None:
+    loaded = "import sys, orchestration.reading; print(*{'torch', 'matplotlib', 'polars'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["polars"]
 
 
 def test_the_guard_sees_an_import(tmp_path: Path) -> None:
