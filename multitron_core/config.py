@@ -108,7 +108,7 @@ class TrainingConfig:
     threads: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on CUDA that has it
     # On CUDA: the kernels of a step are recorded, once for each size of batch, and from then on launched at once
-    cuda_graphs: bool = False
+    cuda_graphs: bool = True
     # Of finding the kept negatives, not of their loss. auto: bfloat16 where the device multiplies it faster
     negative_search: Literal["auto", "float32", "bfloat16"] = "auto"
 

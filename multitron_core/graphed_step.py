@@ -65,6 +65,12 @@ def _size(count: int) -> int:
     return -(-count // grid) * grid
 
 
+def shape_of(work: Work) -> tuple[object, ...]:
+    """What a graph has recorded of a work beside the numbers in its tensors: their shapes, and those of rectangles."""
+    rectangles = [(row.first, row.last, row.sessions, row.width) for row in work.rows]
+    return (*rectangles, *(tensor.shape for tensor in _tensors(work)))
+
+
 class GradientGraphs:
     """Computes what `compute` does, by a graph for each shape of work.
 
@@ -82,10 +88,10 @@ class GradientGraphs:
     def __call__(self, work: Work) -> Gradients:
         """The gradients of a work that `filled` gave, on the GPU."""
         tensors = _tensors(work)
-        shapes = tuple(tensor.shape for tensor in tensors)
-        if shapes not in self._recorded:
-            self._recorded[shapes] = self._record(work)
-        graph, inputs, found = self._recorded[shapes]
+        shape = shape_of(work)
+        if shape not in self._recorded:
+            self._recorded[shape] = self._record(work)
+        graph, inputs, found = self._recorded[shape]
         torch._foreach_copy_(inputs, tensors)
         graph.replay()
         return found

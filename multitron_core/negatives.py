@@ -24,7 +24,7 @@ class Negatives:
     Args:
         batch_items: int64 [b], inputs and targets of the batch, distinct and rising.
         uniform_items: int64 [u], drawn items that are not of the batch, distinct and rising.
-        batch_copies: int32 [sessions, b], how often each session drew each item of the batch.
+        batch_copies: float32 [sessions, b], how often each session drew each item of the batch.
         uniform_copies: int64 [u], how often each was drawn, the same for all sessions.
         inputs: int64 [steps], the column of each step's input, in [0, b).
         targets: int64 [steps], the column of each step's target, in [0, b).
@@ -63,7 +63,7 @@ def draw_in_batch(lengths: np.ndarray, draws: int, rng: np.random.Generator) -> 
     """For each session, steps of other sessions, drawn without replacement.
 
     Floyd's algorithm (Bentley and Floyd, "A Sample of Brilliance", CACM 1987) for all sessions at once: every subset is
-    equally likely and the cost does not depend on the size of the batch.
+    equally likely and a draw costs the same in a batch of any size.
 
     Args:
         lengths: int64 [sessions], steps a session.
@@ -75,12 +75,14 @@ def draw_in_batch(lengths: np.ndarray, draws: int, rng: np.random.Generator) -> 
     """
     starts = np.cumsum(lengths) - lengths
     others = lengths.sum() - lengths  # (sessions)
-    chosen = np.full((len(lengths), draws), -1, dtype=np.int64)
-    for i in range(draws):
-        top = others - draws + i  # the largest index that this draw may give
-        drawn = rng.integers(0, np.maximum(top, 0) + 1)
-        taken = (chosen[:, :i] == drawn[:, None]).any(axis=1)
-        chosen[:, i] = np.where(top >= 0, np.where(taken, top, drawn), -1)
+    tops = others - draws + np.arange(draws)[:, None]  # (draws, sessions), the largest index that a draw may give
+    drawn = rng.integers(0, np.maximum(tops, 0) + 1)
+    session, taken = np.arange(len(lengths)), np.zeros((len(lengths), lengths.sum() + 1), dtype=bool)
+    for draw, top in zip(drawn, tops, strict=True):
+        np.copyto(draw, top, where=taken[session, draw])
+        np.copyto(draw, -1, where=top < 0)
+        taken[session, draw] = True  # the last column is that of -1, which nothing else looks at
+    chosen = drawn.T  # (sessions, draws)
     skip_own = np.where(chosen >= starts[:, None], lengths[:, None], 0)
     return np.where(chosen >= 0, chosen + skip_own, -1)
 
@@ -101,16 +103,23 @@ def draw_negatives(batch: Batch, items: int, uniform: int, in_batch: int, rng: n
     batch_items, columns = np.unique(np.concatenate([batch.inputs, batch.targets]), return_inverse=True)
     inputs, targets = np.split(columns, 2)
     drawn = draw_uniform(np.unique(batch.inputs), items, uniform, rng)
-    uniform_items, uniform_copies = np.unique(drawn, return_counts=True)
+    uniform_items, uniform_copies = _runs(drawn)
 
     steps = draw_in_batch(batch.lengths, in_batch, rng)
     session, draw = np.nonzero(steps >= 0)
-    cells = session * len(batch_items) + inputs[steps[session, draw]]
-    copies = np.bincount(cells, minlength=len(batch.lengths) * len(batch_items)).astype(np.int32)
-    copies = copies.reshape(len(batch.lengths), len(batch_items))
+    copies = np.zeros((len(batch.lengths), len(batch_items)), dtype=np.float32)
+    # Twenty times as fast as with two indices, or with a number that must be cast.
+    np.add.at(copies.reshape(-1), session * len(batch_items) + inputs[steps[session, draw]], np.float32(1))
 
     # Targets that are nobody's input may have been drawn uniformly: they keep the one column they have.
-    place = np.searchsorted(batch_items, uniform_items)
-    shared = batch_items[np.minimum(place, len(batch_items) - 1)] == uniform_items
-    copies[:, place[shared]] += uniform_copies[shared].astype(np.int32)
-    return Negatives(batch_items, uniform_items[~shared], copies, uniform_copies[~shared], inputs, targets)
+    place = np.searchsorted(uniform_items, batch_items)
+    column = np.flatnonzero(np.append(uniform_items, -1)[place] == batch_items)
+    copies[:, column] += uniform_copies[place[column]]
+    uniform_items, uniform_copies = np.delete(uniform_items, place[column]), np.delete(uniform_copies, place[column])
+    return Negatives(batch_items, uniform_items, copies, uniform_copies, inputs, targets)
+
+
+def _runs(rising: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct values, and how often each stands there, int64."""
+    starts = np.flatnonzero(np.diff(rising, prepend=-1))
+    return rising[starts], np.diff(starts, append=len(rising))

@@ -7,7 +7,7 @@ and there a cell costs little. The tests hold it equal to `MultiTRON.forward`.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -62,13 +62,33 @@ def _so_far(embeddings: Tensor, rows: list[AttentionRows]) -> Tensor:
     """The sum of each session's embeddings up to each step, float [n, d]."""
     sums = []
     for row in rows:
-        sums.append(_padded(embeddings, row).cumsum(1).flatten(0, 1)[row.cells])
+        sums.append(_steps(_padded(embeddings, row).cumsum(1).flatten(0, 1), row.cells))
     return torch.cat(sums)
 
 
 def _padded(x: Tensor, row: AttentionRows) -> Tensor:  # (n, c) -> (sessions, width, c), zeros behind a session's end
     padded = x.new_zeros(row.sessions * row.width, x.shape[1])
     return padded.index_copy(0, row.cells, x[row.first : row.last]).view(row.sessions, row.width, -1)
+
+
+def _steps(padded: Tensor, cells: Tensor) -> Tensor:  # (sessions * width, c) -> (n, c)
+    steps: Tensor = _Steps.apply(padded, cells)
+    return steps
+
+
+class _Steps(torch.autograd.Function):
+    """padded[cells], no cell twice but where nobody reads: its gradient is copied, where an index's own is sorted."""
+
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, cells: Tensor) -> Tensor:
+        ctx.save_for_backward(cells)
+        ctx.rows = len(padded)
+        return padded.index_select(0, cells)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (cells,) = ctx.saved_tensors
+        return gradients[0].new_zeros(ctx.rows, gradients[0].shape[1]).index_copy_(0, cells, gradients[0]), None
 
 
 def _attend(layer: EncoderLayer, x: Tensor, rows: list[AttentionRows]) -> Tensor:  # (n, d) -> (n, d)
@@ -80,5 +100,5 @@ def _attend(layer: EncoderLayer, x: Tensor, rows: list[AttentionRows]) -> Tensor
         found = F.scaled_dot_product_attention(
             query, key, value, dropout_p=layer.dropout if layer.training else 0.0, is_causal=True
         )  # (sessions, heads, width, d / heads)
-        attended.append(found.transpose(1, 2).flatten(2).flatten(0, 1)[row.cells])
+        attended.append(_steps(found.transpose(1, 2).flatten(2).flatten(0, 1), row.cells))
     return torch.cat(attended)

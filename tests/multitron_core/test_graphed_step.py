@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from multitron_core.config import ModelConfig, TrainingConfig
-from multitron_core.graphed_step import GradientGraphs, Gradients, filled
+from multitron_core.graphed_step import GradientGraphs, Gradients, filled, shape_of
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import draw_negatives
 from multitron_core.step import Work, losses_of, prepare, rectangle_overhead, to_device
@@ -37,8 +37,8 @@ def a_model(**settings: object) -> MultiTRON:
     return model
 
 
-def a_work(model: MultiTRON, seed: int, sessions: int = 9) -> Work:
-    batch, rng = random_batch(seed, sessions=sessions), np.random.default_rng(seed)
+def a_work(model: MultiTRON, seed: int, sessions: int = 9, longest: int = 12) -> Work:
+    batch, rng = random_batch(seed, sessions=sessions, longest=longest), np.random.default_rng(seed)
     negatives = draw_negatives(batch, ITEMS, CONFIG.uniform_negatives, CONFIG.in_batch_negatives, rng)
     pi = rng.dirichlet([0.5, 0.5], size=len(batch.lengths))
     return prepare(batch, negatives, pi, model.config, overhead=rectangle_overhead(torch.device("cuda")))
@@ -83,6 +83,18 @@ def test_few_sizes_and_no_step_lost():
         assert len(work.inputs) <= len(more.inputs) <= len(work.inputs) * 1.25 + 16
 
 
+def test_works_of_other_rectangles_are_of_another_shape():
+    """A graph holds a rectangle's width as a number: tensors of the same shapes do not tell it."""
+    model = a_model()
+    works = [filled(a_work(model, seed, sessions=5, longest=longest), 16) for seed in range(40) for longest in (8, 12)]
+    by_tensors: dict[tuple[object, ...], set[int]] = {}
+    for work in works:
+        sizes = (len(work.inputs), len(work.batch_items), len(work.uniform_items))
+        by_tensors.setdefault(sizes, set()).add(work.rows[0].width)
+    assert {8, 16} in by_tensors.values()
+    assert len({shape_of(work) for work in works}) == sum(map(len, by_tensors.values()))
+
+
 def test_a_share_without_a_session_has_the_columns_of_the_others():
     model = a_model()
     batch, rng = random_batch(1, sessions=1), np.random.default_rng(1)
@@ -99,13 +111,14 @@ def test_a_share_without_a_session_has_the_columns_of_the_others():
 def test_a_graph_gives_what_its_kernels_give_one_by_one(cuda):
     model = a_model().to(cuda)
     graphs = GradientGraphs(lambda work: gradients(model, work))
-    for seed in [*range(6), *range(6)]:  # the second round finds every graph recorded
-        work = to_device(filled(a_work(model, seed), 16), cuda)
+    works = [a_work(model, seed, sessions=5, longest=longest) for seed in range(20) for longest in (8, 12)]
+    for one in [*works, *works]:  # the second round finds every graph recorded
+        work = to_device(filled(one, 16), cuda)
         expected, expected_gradients = gradients(model, work)
         found, found_gradients = graphs(work)
         torch.testing.assert_close(found, expected)
-        for one, other in zip(found_gradients, expected_gradients, strict=True):
-            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+        for gradient, of_kernels in zip(found_gradients, expected_gradients, strict=True):
+            torch.testing.assert_close(gradient, of_kernels, atol=1e-6, rtol=1e-5)
 
 
 def test_each_launch_of_a_graph_drops_other_cells(cuda):

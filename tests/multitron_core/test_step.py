@@ -15,9 +15,9 @@ from multitron_core.step import losses_of, prepare, rectangle_overhead, to_devic
 ITEMS = 300
 
 
-def random_batch(seed: int, sessions: int = 9, items: int = ITEMS) -> Batch:
+def random_batch(seed: int, sessions: int = 9, items: int = ITEMS, longest: int = 12) -> Batch:
     rng = np.random.default_rng(seed)
-    lengths = np.sort(rng.integers(1, 13, sessions))
+    lengths = np.sort(rng.integers(1, longest + 1, sessions))
     clicks = [rng.integers(1, items + 1, n + 1) for n in lengths]
     return Batch(
         sessions=np.arange(sessions),
@@ -45,7 +45,7 @@ def plain_losses(
         arguments = (items, torch.tensor([length]), torch.tensor(pi[s], dtype=torch.float32))
         states = torch.func.functional_call(model, {"item_embedding.weight": weight}, arguments)[0, :length]
         drawn = torch.from_numpy(
-            np.repeat(every, np.concatenate([negatives.batch_copies[s], negatives.uniform_copies]))
+            np.repeat(every, np.concatenate([negatives.batch_copies[s].astype(int), negatives.uniform_copies]))
         )
         targets = torch.from_numpy(batch.targets[steps])
         logits = states @ weight[drawn].T
