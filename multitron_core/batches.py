@@ -138,6 +138,8 @@ def length_groups(lengths: np.ndarray, overhead: int) -> list[int]:
     Returns:
         The end (exclusive) of each rectangle, rising; the last is the number of sessions.
     """
+    if overhead >= len(lengths) * lengths[-1]:  # no cut saves as much
+        return [len(lengths)]
     distinct, counts = np.unique(lengths, return_counts=True)
     ends = np.concatenate([[0], np.cumsum(counts)])
     best = [0.0]
