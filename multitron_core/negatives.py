@@ -53,10 +53,12 @@ def draw_uniform(excluded: np.ndarray, items: int, draws: int, rng: np.random.Ge
     allowed = items - len(excluded)
     if allowed <= 0:
         return np.empty(0, dtype=np.int64)
-    rank = np.sort(rng.integers(0, allowed, draws))  # in order they are searched several times faster
-    # The r-th allowed item lies behind as many excluded ones as have at most r allowed items before them.
+    rank = np.sort(rng.integers(0, allowed, draws))
+    # The r-th allowed item lies behind as many excluded ones as have at most r allowed items before them; the few
+    # excluded ones are looked up among the ranks, in order.
     allowed_before = excluded - 1 - np.arange(len(excluded))
-    return rank + 1 + np.searchsorted(allowed_before, rank, side="right")
+    ranks = np.diff(np.searchsorted(rank, allowed_before), prepend=0, append=draws)
+    return rank + 1 + np.repeat(np.arange(len(excluded) + 1), ranks)
 
 
 def draw_in_batch(lengths: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -75,13 +77,15 @@ def draw_in_batch(lengths: np.ndarray, draws: int, rng: np.random.Generator) -> 
     """
     starts = np.cumsum(lengths) - lengths
     others = lengths.sum() - lengths  # (sessions)
-    tops = others - draws + np.arange(draws)[:, None]  # (draws, sessions), the largest index that a draw may give
+    # The largest index that a draw may give, (draws, sessions); -1 where there is none, which is nobody's index.
+    tops = np.maximum(others - draws + np.arange(draws)[:, None], -1)
     drawn = rng.integers(0, np.maximum(tops, 0) + 1)
-    session, taken = np.arange(len(lengths)), np.zeros((len(lengths), lengths.sum() + 1), dtype=bool)
+    drawn[tops < 0] = -1
+    width = lengths.sum() + 1  # a column more, where every -1 falls
+    taken, first = np.zeros(len(lengths) * width, dtype=bool), np.arange(len(lengths)) * width
     for draw, top in zip(drawn, tops, strict=True):
-        np.copyto(draw, top, where=taken[session, draw])
-        np.copyto(draw, -1, where=top < 0)
-        taken[session, draw] = True  # the last column is that of -1, which nothing else looks at
+        np.copyto(draw, top, where=taken[first + draw])
+        taken[first + draw] = True
     chosen = drawn.T  # (sessions, draws)
     skip_own = np.where(chosen >= starts[:, None], lengths[:, None], 0)
     return np.where(chosen >= 0, chosen + skip_own, -1)

@@ -330,8 +330,6 @@ class _Run:
         if world() > 1:
             for tensor in [*gradients, means]:
                 dist.all_reduce(tensor)
-        values: list[float] = means.tolist()
-        self._check_loss(values[0], work)
         for parameter, gradient in zip(self.others, gradients, strict=False):
             parameter.grad = gradient
         if self.config.gradient_clip:
@@ -340,6 +338,8 @@ class _Run:
         self.adam.step(
             torch.cat([work.batch_items, work.uniform_items]), torch.cat(gradients[-2:]), self._learning_rate()
         )
+        values: list[float] = means.tolist()  # waits for a GPU, which has the whole step by now
+        self._check_loss(values[0], work)
         return [value * work.whole_steps for value in values]
 
     def _gradients(self, work: Work) -> Gradients:
