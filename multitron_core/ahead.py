@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 Item = TypeVar("Item")
-
-_SWITCH_SECONDS = 0.0005
-"""How long the thread may keep the interpreter from the reader, whom a GPU waits for; Python's own is ten times it."""
 
 
 def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
@@ -43,8 +39,6 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
 
     thread = threading.Thread(target=prepare, name="ahead", daemon=True)
     thread.start()
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(min(interval, _SWITCH_SECONDS))
     try:
         while True:
             try:
@@ -60,6 +54,5 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
                 raise error
             yield item  # type: ignore[misc]
     finally:
-        sys.setswitchinterval(interval)
         stopped.set()
         thread.join()

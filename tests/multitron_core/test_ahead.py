@@ -1,5 +1,4 @@
 import queue
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -32,15 +31,6 @@ def test_a_reader_that_stops_ends_the_thread():
     assert started.is_alive()
     reader.close()
     assert not started.is_alive()
-
-
-def test_the_reader_is_not_kept_from_the_interpreter_while_it_reads():
-    before = sys.getswitchinterval()
-    reader = ahead([1, 2])
-    next(reader)
-    assert sys.getswitchinterval() <= 0.0005
-    assert list(reader) == [2]
-    assert sys.getswitchinterval() == before
 
 
 def test_a_thread_without_memory_for_its_last_word_is_not_waited_for(monkeypatch):
