@@ -104,7 +104,8 @@ class GradientGraphs:
             self._compute(own)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory):
+        # Meanwhile a thread pins the next batches (`ahead`), which would end a recording that minds all threads.
+        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
             found = self._compute(own)
         return graph, _tensors(own), found
 

@@ -1,4 +1,5 @@
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -119,6 +120,31 @@ def test_a_graph_gives_what_its_kernels_give_one_by_one(cuda):
         torch.testing.assert_close(found, expected)
         for gradient, of_kernels in zip(found_gradients, expected_gradients, strict=True):
             torch.testing.assert_close(gradient, of_kernels, atol=1e-6, rtol=1e-5)
+
+
+def test_a_thread_may_pin_memory_while_a_graph_is_recorded(cuda):
+    model = a_model().to(cuda)
+    graphs = GradientGraphs(lambda work: gradients(model, work))
+    works = [to_device(filled(a_work(model, seed), 16), cuda) for seed in range(6)]
+    stopped, pinned, errors = threading.Event(), [], []
+
+    def pin() -> None:
+        try:
+            while not stopped.is_set():
+                pinned.append(torch.empty(1 << 12, dtype=torch.uint8).pin_memory())  # kept, so that each is new
+        except RuntimeError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=pin)
+    thread.start()
+    try:
+        for work in works:
+            graphs(work)
+    finally:
+        stopped.set()
+        thread.join()
+    assert not errors
+    assert len(pinned) > 10
 
 
 def test_each_launch_of_a_graph_drops_other_cells(cuda):
