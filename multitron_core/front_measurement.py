@@ -179,7 +179,7 @@ def _draw(model: MultiTRON, batch: Batch, config: TrainingConfig, seed: list[int
     device = model.item_embedding.weight.device
     copies = torch.from_numpy(drawn.batch_copies).to(device)
     table = NegativeTable(
-        batch_copies=copies,
+        batch_copies=copies.float(),
         uniform_copies=torch.from_numpy(drawn.uniform_copies).float().to(device),
         absent=copies == 0,
         session_of_step=torch.from_numpy(batch.session_of_step).to(device),

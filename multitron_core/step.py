@@ -104,7 +104,7 @@ def prepare(
         positions=torch.from_numpy(positions),
         rows=rows,
         negatives=NegativeTable(
-            batch_copies=copies,
+            batch_copies=copies.float(),
             uniform_copies=torch.from_numpy(negatives.uniform_copies).float(),
             absent=copies == 0,
             session_of_step=torch.from_numpy(part.session_of_step),

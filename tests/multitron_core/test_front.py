@@ -121,7 +121,7 @@ class TestLosses:
         states = step_states(model, batch, torch.tensor([0.5, 0.5])).double()
         expected = []
         for step, state in enumerate(states):
-            copies = drawn.batch_copies[batch.session_of_step[step]].astype(int)
+            copies = drawn.batch_copies[batch.session_of_step[step]]
             items = [*np.repeat(drawn.batch_items, copies), *np.repeat(drawn.uniform_items, drawn.uniform_copies)]
             if collisions == "masked":
                 items = [item for item in items if item != batch.targets[step]]

@@ -45,7 +45,7 @@ def plain_losses(
         arguments = (items, torch.tensor([length]), torch.tensor(pi[s], dtype=torch.float32))
         states = torch.func.functional_call(model, {"item_embedding.weight": weight}, arguments)[0, :length]
         drawn = torch.from_numpy(
-            np.repeat(every, np.concatenate([negatives.batch_copies[s].astype(int), negatives.uniform_copies]))
+            np.repeat(every, np.concatenate([negatives.batch_copies[s], negatives.uniform_copies]))
         )
         targets = torch.from_numpy(batch.targets[steps])
         logits = states @ weight[drawn].T
