@@ -106,7 +106,7 @@ def launch(seen: Browser, pi: str | None = None) -> None:
 def ended(home: Path, day: str, runs: int) -> list[dg.DagsterRun]:
     """Wait until that many runs of a day have ended, in Dagster's own records."""
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
-        end = time.monotonic() + 3 * PATIENCE
+        end = time.monotonic() + 5 * PATIENCE
         while True:
             found = instance.get_runs(dg.RunsFilter(tags={"dagster/partition/date": day, FROM_UI: "true"}))
             if len(found) == runs and all(run.is_finished for run in found):
