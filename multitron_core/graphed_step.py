@@ -65,10 +65,10 @@ def _size(count: int) -> int:
     return -(-count // grid) * grid
 
 
-def shape_of(work: Work) -> tuple[object, ...]:
+def shape_of(work: Work, tensors: list[Tensor]) -> tuple[object, ...]:
     """What a graph has recorded of a work beside the numbers in its tensors: their shapes, and those of rectangles."""
-    rectangles = [(row.first, row.last, row.sessions, row.width) for row in work.rows]
-    return (*rectangles, *(tensor.shape for tensor in _tensors(work)))
+    rectangles = [(row.sessions, row.width) for row in work.rows]
+    return (*rectangles, *(tensor.shape for tensor in tensors))
 
 
 class GradientGraphs:
@@ -87,8 +87,8 @@ class GradientGraphs:
 
     def __call__(self, work: Work) -> Gradients:
         """The gradients of a work that `filled` gave, on the GPU."""
-        tensors = _tensors(work)
-        shape = shape_of(work)
+        tensors = tensors_of(work)
+        shape = shape_of(work, tensors)
         if shape not in self._recorded:
             self._recorded[shape] = self._record(work)
         graph, inputs, found = self._recorded[shape]
@@ -107,10 +107,11 @@ class GradientGraphs:
         # Meanwhile a thread pins the next batches (`ahead`), which would end a recording that minds all threads.
         with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
             found = self._compute(own)
-        return graph, _tensors(own), found
+        return graph, tensors_of(own), found
 
 
-def _tensors(work: Work) -> list[Tensor]:
+def tensors_of(work: Work) -> list[Tensor]:
+    """Its tensors, always in the same order."""
     found: list[Tensor] = []
 
     def take(tensor: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ def _out_of_memory(config: Preset, items: int, run: _Run | None) -> InputError:
         "out of memory",
         where=f"epoch {run.progress.epoch}, batch {run.progress.batch} on {run.device}",
         found={"batch_sessions": settings.batch_sessions, "uniform_negatives": settings.uniform_negatives} | sizes,
-        mend=("set cuda_graphs to false, which keep memory for each size of batch, or " if run.graphed else "")
+        mend=("set cuda_graphs to false, since graphs keep memory for each size of batch, or " if run.graphed else "")
         + "lower batch_sessions, then uniform_negatives; for a large catalogue dimension, or take "
         "optimiser='lazy_adam', which keeps a number less for each weight; the checkpoint before stays",
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from multitron_core.config import ModelConfig, TrainingConfig
-from multitron_core.graphed_step import GradientGraphs, Gradients, filled, shape_of
+from multitron_core.graphed_step import GradientGraphs, Gradients, filled, shape_of, tensors_of
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import draw_negatives
 from multitron_core.step import Work, losses_of, prepare, rectangle_overhead, to_device
@@ -93,7 +93,7 @@ def test_works_of_other_rectangles_are_of_another_shape():
         sizes = (len(work.inputs), len(work.batch_items), len(work.uniform_items))
         by_tensors.setdefault(sizes, set()).add(work.rows[0].width)
     assert {8, 16} in by_tensors.values()
-    assert len({shape_of(work) for work in works}) == sum(map(len, by_tensors.values()))
+    assert len({shape_of(work, tensors_of(work)) for work in works}) == sum(map(len, by_tensors.values()))
 
 
 def test_a_share_without_a_session_has_the_columns_of_the_others():
