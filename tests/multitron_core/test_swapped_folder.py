@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -61,17 +62,22 @@ def test_an_open_file_outlives_the_swap(tmp_path: Path) -> None:
 def test_a_reader_never_finds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "sessions"
     write(path, "0")
-    missing, stop = [], threading.Event()
+    missing, looked, stop = [], 0, threading.Event()
 
     def look() -> None:
+        nonlocal looked
         while not stop.is_set():
             if not os.path.isdir(path):
                 missing.append(True)
+            looked += 1
 
     reader = threading.Thread(target=look)
     reader.start()
-    for number in range(50):
+    for number in range(200):
         write(path, str(number))
+        before = looked  # a folder stays for one swap more: no look may be two swaps old
+        while looked == before:
+            time.sleep(0)
     stop.set()
     reader.join()
     assert not missing
