@@ -6,6 +6,7 @@ is written beside the old one, and one rename turns the link.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import uuid
@@ -19,7 +20,7 @@ def swapped_folder(path: Path | str) -> Iterator[Path]:
     """Give a new, empty folder to write into; when the block ends well, `path` is that folder, else it is as it was.
 
     The folder before stays until the next swap, for readers that have resolved the link; what is older, or was left
-    behind by a killed process, is removed.
+    behind by a killed process, is removed. A second writer waits until the first has ended.
 
     Args:
         path: the folder's name; its parent is made when it is missing.
@@ -29,19 +30,21 @@ def swapped_folder(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.resolve().name if path.is_symlink() else None
-    new = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}")
-    new.mkdir()
-    try:
-        yield new
-        link = new.with_name(new.name + ".link")
-        link.symlink_to(new.name)
-        if path.is_dir() and not path.is_symlink():  # a plain folder of that name gives way once
-            path.rename(path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}"))
-        os.replace(link, path)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-    for other in path.parent.glob(f"{path.name}.????????????*"):
-        if other.name not in (new.name, before):
-            other.unlink() if other.is_symlink() else shutil.rmtree(other, ignore_errors=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a killed writer's lock ends with it
+        before = path.resolve().name if path.is_symlink() else None
+        new = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}")
+        new.mkdir()
+        try:
+            yield new
+            link = new.with_name(new.name + ".link")
+            link.symlink_to(new.name)
+            if path.is_dir() and not path.is_symlink():  # a plain folder of that name gives way once
+                path.rename(path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}"))
+            os.replace(link, path)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        for other in path.parent.glob(f"{path.name}.????????????*"):
+            if other.name not in (new.name, before):
+                other.unlink() if other.is_symlink() else shutil.rmtree(other, ignore_errors=True)

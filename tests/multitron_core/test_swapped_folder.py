@@ -16,6 +16,11 @@ def write(path: Path, text: str) -> None:
         (folder / "b").write_text(text)
 
 
+def folders(parent: Path) -> list[Path]:
+    """The link, the folder it points to, and the one before."""
+    return [each for each in parent.iterdir() if each.is_dir()]
+
+
 def test_a_folder_appears_and_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "sessions"
     write(path, "old")
@@ -23,7 +28,7 @@ def test_a_folder_appears_and_is_replaced_whole(tmp_path: Path) -> None:
     write(path, "new")
     assert (path / "b").read_text() == "new"
     write(path, "newest")
-    assert len(list(path.parent.iterdir())) == 3, "the link, the folder it points to, and the one before"
+    assert len(folders(path.parent)) == 3
 
 
 def test_a_failure_leaves_the_old(tmp_path: Path) -> None:
@@ -38,7 +43,7 @@ def test_a_failure_leaves_the_old(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="full"):
         fail()
     assert (path / "a").read_text() == "old"
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(folders(tmp_path)) == 2
 
 
 def test_what_a_killed_process_left_is_removed_and_a_plain_folder_gives_way(tmp_path: Path) -> None:
@@ -48,7 +53,20 @@ def test_what_a_killed_process_left_is_removed_and_a_plain_folder_gives_way(tmp_
     (tmp_path / "sessions.0123456789ab").mkdir()
     write(path, "new")
     assert (path / "a").read_text() == "new"
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(folders(tmp_path)) == 2
+
+
+def test_a_second_writer_waits_for_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "sessions"
+    second = threading.Thread(target=write, args=(path, "second"))
+    with swapped_folder(path) as folder:
+        second.start()
+        second.join(0.2)
+        assert second.is_alive()
+        (folder / "a").write_text("first")
+    second.join()
+    assert [(path / name).read_text() for name in "ab"] == ["second", "second"]
+    assert sorted(each.is_symlink() for each in folders(tmp_path)) == [False, False, True], "nothing is left over"
 
 
 def test_an_open_file_outlives_the_swap(tmp_path: Path) -> None:
