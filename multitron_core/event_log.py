@@ -12,7 +12,6 @@ A `day` of null belongs to rejects of files that are not one day's each.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -37,6 +36,7 @@ from multitron_core.event_tables import (
 from multitron_core.events import check_orders, check_reject_share, read_files, reading
 from multitron_core.formats import ColumnMapping
 from multitron_core.raw_source import RawSource, days_between
+from multitron_core.temporary_folder import temporary_folder
 
 __all__ = [
     "EVENT_SCHEMA",
@@ -99,7 +99,7 @@ def ingest(
     """
     files, day_of_file = source.find(first, last)
     check_orders(files, source.format, orders_required=source.orders_required, where=source.path)
-    with tempfile.TemporaryDirectory(prefix="multitron-ingestion-") as folder:
+    with temporary_folder("ingestion") as folder:
         stage = _stage(source, lake, files, day_of_file, (first, last), Path(folder))
         create_event_log(lake, stage.item_type)
         return _replace(lake, stage, (first, last), rows_in_memory, files=sum(map(len, files.values())))

@@ -21,6 +21,7 @@ from multitron_core.errors import InputError
 from multitron_core.events import EVENT_TYPES, REJECT_SCHEMA, TIME, EventLog, check_events, reading
 from multitron_core.ragged import ranges, run_starts
 from multitron_core.session_cut import cut_sessions
+from multitron_core.temporary_folder import temporary_folder
 
 ROWS_IN_MEMORY = 1_500_000
 """Events that are held at once by default; a row takes about 50 bytes, and work on it about four times as much."""
@@ -187,7 +188,7 @@ class EventShards:
         if not self._buffer:
             return
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="multitron-shards-")
+            self._folder = temporary_folder("shards")
         if self._spills:
             self._spills[-1].result()  # memory stays bounded when the disk is slow
         path = Path(self._folder.name) / f"spill-{len(self._spills)}"

@@ -36,9 +36,14 @@ class ShopResource(dg.ConfigurableResource):
         shop = self.load()
         if shop.scores_in_process:
             return InProcessServer(shop.triton_repository)
-        return TritonServer(
-            repository=shop.triton_repository,
-            urls=shop.triton_urls,
-            request_timeout=shop.settings.triton.timeout_seconds,
-            start_timeout=shop.settings.triton.ready_seconds,
-        )
+        return triton_server(shop)
+
+
+def triton_server(shop: Shop) -> TritonServer:
+    """The servers of the shop's settings, or one of our own; with the times that the settings allow."""
+    return TritonServer(
+        repository=shop.triton_repository,
+        urls=shop.triton_urls,
+        request_timeout=shop.settings.triton.timeout_seconds,
+        start_timeout=shop.settings.triton.ready_seconds,
+    )

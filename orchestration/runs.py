@@ -12,9 +12,9 @@ from typing import Any
 import dagster as dg
 
 from multitron_core.errors import MultitronError
+from orchestration.resources import triton_server
 from orchestration.shop import URL_VARIABLE, Shop
 from serving.scorer import Progress
-from serving.server import TritonServer
 
 RUN_TAG = "multitron/started_by"
 OF_OUR_LOCATION = {".dagster/repository": "__repository__@multitron_batch"}
@@ -40,7 +40,7 @@ def shared_server(
         yield
         return
     with step("Triton server"):
-        server = TritonServer(repository=shop.triton_repository).__enter__()
+        server = triton_server(shop).__enter__()
     os.environ[URL_VARIABLE] = server.url
     try:
         yield

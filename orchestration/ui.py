@@ -11,9 +11,9 @@ import sys
 
 from multitron_core.errors import InputError, MultitronError
 from orchestration.instance import prepare_instance
+from orchestration.resources import triton_server
 from orchestration.shell_commands import WORKSPACE
 from orchestration.shop import HOME_VARIABLE, URL_VARIABLE, Shop, load_shop
-from serving.server import TritonServer
 
 LOOPBACK = "127.0.0.1"
 STOP_SECONDS = 20
@@ -39,7 +39,7 @@ def run_ui(shop: Shop, *, port: int) -> int:
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE), "-h", LOOPBACK, "-p", str(port)]
     if shop.triton_urls or shop.scores_in_process:
         return _until_it_ends(command, environment)
-    with TritonServer(repository=shop.triton_repository) as server:
+    with triton_server(shop) as server:
         environment[URL_VARIABLE] = server.url
         return _until_it_ends(command, environment)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +23,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
 from multitron_core.errors import InputError, UnavailableError
+from multitron_core.temporary_folder import is_running, temporary_folder
 from serving.repository import MODEL_NAME
 from serving.request import LiveModel
 from serving.triton_home import assemble_backend, find_triton_home
@@ -37,7 +37,8 @@ ADMIN_KEY_VARIABLE = "MULTITRON_TRITON_ADMIN_KEY"
 ADMIN_HEADER = "multitron-admin-key"
 _REGION_PREFIX = "multitron_batch"
 _LOAD_SECONDS = 600
-_ATTEMPTS = 3  # a port that the system gave us can be taken before the server binds it
+_ATTEMPTS = 3  # a port that the system gave us can be taken before the server binds it, and a process can be killed
+_END_SECONDS = 2.0  # from a connection that breaks until its process is seen to have ended
 
 
 class TritonServer:
@@ -49,7 +50,8 @@ class TritonServer:
         urls: gRPC address `host:port`, or several that serve the same repository. A name that stands for several
             machines (a headless service of Kubernetes) counts as all of them. None given: a server is started.
         grpc_port, http_port, metrics_port: of the embedded server; 0 lets the system choose a free one.
-        log_file: where the embedded server writes; default: beside the repository, `<repository>.log`.
+        log_file: where the embedded server writes; default: beside the repository, `<repository>.log`. The log before
+            is kept as `<log_file>.1`.
         triton_home: folder into which the wheel `nvidia-pytriton` was installed with `pip install --no-deps --target`;
             default: environment variable MULTITRON_TRITON_HOME, else `.triton` of the checkout or the current folder.
         start_timeout: seconds until the server must be ready.
@@ -89,7 +91,7 @@ class TritonServer:
         self._request_timeout = request_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
-        self._run_dir: Path | None = None
+        self._run_dir: tempfile.TemporaryDirectory[str] | None = None
         self._regions = ""
         self._clients: dict[str, triton.InferenceServerClient] = {}
 
@@ -137,13 +139,15 @@ class TritonServer:
 
         Raises:
             InputError: the server cannot load it; the message holds the server's.
-            UnavailableError: no answer.
+            UnavailableError: no answer, or the embedded server has ended.
         """
         given = None if config is None else json_format.MessageToJson(config, preserving_proto_field_name=True)
         for url in self.urls:
             try:
                 self.client(url).load_model(model_name, config=given, headers=_admin_headers())
             except InferenceServerException as error:
+                if is_unavailable(error):
+                    self._raise_if_ended(within=_END_SECONDS)
                 _raise_if_away(error, url)
                 raise InputError(
                     "the Triton server cannot load the model",
@@ -197,11 +201,9 @@ class TritonServer:
         if self._keeper is not None:
             self._keeper.join()
         self._process = self._keeper = None
-        if self._regions:
-            for region in _SHARED_MEMORY.glob(f"{self._regions}*"):
-                region.unlink(missing_ok=True)
+        self._remove_regions()
         if self._run_dir is not None:
-            shutil.rmtree(self._run_dir, ignore_errors=True)
+            self._run_dir.cleanup()
             self._run_dir = None
 
     def log_tail(self, lines: int = 20) -> str:
@@ -222,27 +224,29 @@ class TritonServer:
                 )
         self.repository.mkdir(parents=True, exist_ok=True)
         remove_dead_regions()
-        self._run_dir = Path(tempfile.mkdtemp(prefix="multitron-triton-"))
-        backends = assemble_backend(home, self._run_dir)
+        self._run_dir = temporary_folder("triton")
+        backends = assemble_backend(home, Path(self._run_dir.name))
         for attempt in range(1, _ATTEMPTS + 1):
-            ports = {name: port or _free_port() for name, port in self._ports.items()}
+            ports = _chosen(self._ports)
             self._regions = f"{_REGION_PREFIX}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
             self._spawn(home, backends, ports)
             self.urls = (f"{LOOPBACK}:{ports['grpc']}",)
             try:
                 self._wait_until_ready(self.url)
-            except UnavailableError:
-                if attempt < _ATTEMPTS and "already in use" in self.log_tail(50):
-                    logger.info("a port was taken while tritonserver started; trying others")
-                    continue
-                raise
-            break
-        self._load_deployed()
+                self._load_deployed()
+            except UnavailableError as error:
+                if attempt == _ATTEMPTS or self.process_id is not None:
+                    raise
+                logger.warning("tritonserver is started again: %s", error)
+                self._remove_regions()
+            else:
+                return
 
     def _spawn(self, home: Path, backends: Path, ports: dict[str, int]) -> None:
         assert self.log_file is not None
         command = [
             str(home / "bin" / "tritonserver"),
+            f"--id={self._regions}",
             f"--model-repository={self.repository}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self._regions}",
@@ -262,6 +266,8 @@ class TritonServer:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         tie = [sys.executable, "-I", "-S", str(Path(__file__).with_name("tied_process.py")), str(os.getpid())]
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        if self.log_file.exists():  # it may say why the server before has ended
+            os.replace(self.log_file, self.log_file.with_name(self.log_file.name + ".1"))
         started = threading.Event()
         failure: list[OSError] = []
 
@@ -298,15 +304,9 @@ class TritonServer:
         deadline = time.monotonic() + self._start_timeout
         problem = "no answer yet"
         while time.monotonic() < deadline:
-            if self._process is not None and self._process.poll() is not None:
-                raise UnavailableError(
-                    "tritonserver ended while it started",
-                    where=self.log_file,
-                    found=f"exit status {self._process.returncode}",
-                    mend=f"the end of its log says why:\n{self.log_tail()}",
-                )
+            self._raise_if_ended()
             try:
-                if self.client(url).is_server_live(client_timeout=ANSWER_SECONDS):
+                if self.client(url).is_server_live(client_timeout=ANSWER_SECONDS) and self._is_ours(url):
                     return
             except InferenceServerException as error:
                 problem = str(error)
@@ -317,6 +317,36 @@ class TritonServer:
             found=problem,
             mend=f"see its log:\n{self.log_tail()}" if self.embedded else "check the address and that the server runs",
         )
+
+    def _remove_regions(self) -> None:
+        """Remove the shared memory of the embedded server, which has ended."""
+        if self._regions:
+            for region in _SHARED_MEMORY.glob(f"{self._regions}*"):
+                region.unlink(missing_ok=True)
+
+    def _is_ours(self, url: str) -> bool:
+        """Whether our server answers there, and not another one that took the port first."""
+        if not self.embedded:
+            return True
+        name = self.client(url).get_server_metadata(client_timeout=ANSWER_SECONDS).name
+        return bool(name == self._regions)
+
+    def _raise_if_ended(self, *, within: float = 0.0) -> None:
+        """Raise when the embedded server's process has ended, or does so within some seconds.
+
+        Raises:
+            UnavailableError: with its exit status and the end of its log.
+        """
+        if self._process is None:
+            return
+        with suppress(subprocess.TimeoutExpired):
+            status = self._process.wait(within)
+            raise UnavailableError(
+                "tritonserver has ended",
+                where=self.log_file,
+                found=f"exit status {status}",
+                mend=f"the end of its log says why:\n{self.log_tail()}",
+            )
 
     def _load_deployed(self) -> None:
         """Load what the repository says is deployed. A model that cannot be loaded leaves the server up for repairs."""
@@ -329,11 +359,12 @@ class TritonServer:
 
 
 def remove_dead_regions() -> None:
-    """Remove shared-memory regions that servers of ended processes of ours left behind."""
+    """Remove shared-memory regions that servers of ended processes of ours left behind; another user's stay."""
     for region in _SHARED_MEMORY.glob(f"{_REGION_PREFIX}_*"):
         owner = region.name.removeprefix(f"{_REGION_PREFIX}_").split("_", 1)[0]
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
-            region.unlink(missing_ok=True)
+        if owner.isdecimal() and not is_running(int(owner)):
+            with suppress(PermissionError):
+                region.unlink(missing_ok=True)
 
 
 def _addresses(url: str) -> list[str]:
@@ -383,17 +414,27 @@ def _admin_headers() -> dict[str, str] | None:
     return {f"triton-grpc-protocol-{ADMIN_HEADER}": key} if key else None
 
 
+def _chosen(ports: dict[str, int]) -> dict[str, int]:
+    """The ports, with a free one for each 0; all are held until the last is found, so that no two are the same."""
+    with ExitStack() as held:
+        return {name: port or held.enter_context(_bound(0)).getsockname()[1] for name, port in ports.items()}
+
+
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
+    try:
+        _bound(port).close()
+    except OSError:
+        return False
     return True
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+def _bound(port: int) -> socket.socket:
+    probe = socket.socket()
+    try:
+        # Triton binds so too, where a closed connection still lingers; among free ports it would let two be the same.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(port != 0))
+        probe.bind((LOOPBACK, port))
+    except BaseException:
+        probe.close()
+        raise
+    return probe

@@ -21,7 +21,7 @@ from multitron_core.errors import InputError
 from multitron_core.vocabulary import Vocabulary
 from serving.deployment import deploy
 from serving.scorer import score_sessions
-from serving.server import ADMIN_KEY_VARIABLE, LOOPBACK, TritonServer, _free_port
+from serving.server import ADMIN_KEY_VARIABLE, LOOPBACK, TritonServer, _chosen
 from serving.triton_home import assemble_backend, find_triton_home
 from tests.serving.conftest import process_of_its_model, require_triton, some_sessions, wait_until
 
@@ -103,7 +103,7 @@ def test_the_manifest_has_what_a_cluster_needs(manifests: dict[str, dict[str, An
 def served(repository: Path, run_dir: Path, key: str) -> Iterator[str]:
     """The start script on the binary that is here; gives the gRPC address."""
     home = find_triton_home()
-    ports = {name: _free_port() for name in ("grpc", "http", "metrics")}
+    ports = _chosen({"grpc": 0, "http": 0, "metrics": 0})
     options = [f"--{name}-{what}" for name, port in ports.items() for what in (f"address={LOOPBACK}", f"port={port}")]
     process = subprocess.Popen(
         [str(KIT / "serve.sh"), f"--backend-directory={assemble_backend(home, run_dir)}", *options],
@@ -134,7 +134,7 @@ def test_without_a_key_it_does_not_start() -> None:
 @pytest.mark.slow
 def test_the_liveness_probe_sees_that_the_process_of_a_model_has_ended(tmp_path: Path, model_dir: Path) -> None:
     require_triton()
-    port = _free_port()
+    port = _chosen({"http": 0})["http"]
     with TritonServer(tmp_path / "repository", http_port=port) as server:
 
         def probe() -> subprocess.CompletedProcess[str]:

@@ -73,17 +73,50 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_port_that_is_taken_while_it_starts_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_another_server_took_is_not_ours_and_another_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     require_triton()
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        offered = [taken.getsockname()[1]]
-        free_port = server_module._free_port
-        monkeypatch.setattr(server_module, "_free_port", lambda: offered.pop() if offered else free_port())
+    with TritonServer(tmp_path / "another") as another:
+        offered = [{"grpc": int(another.url.split(":")[1])}]
+        chosen = server_module._chosen
+        monkeypatch.setattr(
+            server_module, "_chosen", lambda ports: chosen(ports | offered.pop()) if offered else chosen(ports)
+        )
         with TritonServer(tmp_path / "repository") as server:
+            assert server.url != another.url
             assert server.client().is_server_ready()
     assert not offered
+    assert "already in use" in (tmp_path / "repository.log.1").read_text(), "the log before is kept"
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_while_it_loads_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    require_triton()
+    caplog.set_level("WARNING", "serving.server")
+    killed: list[int] = []
+
+    def load_deployed(server: TritonServer) -> None:
+        if not killed and server.process_id is not None:
+            killed.append(server.process_id)
+            os.kill(server.process_id, signal.SIGKILL)
+            server.load("multitron")
+
+    monkeypatch.setattr(TritonServer, "_load_deployed", load_deployed)
+    with TritonServer(tmp_path / "repository") as server:
+        assert server.client().is_server_ready()
+        assert server.process_id not in (None, *killed)
+    assert "tritonserver has ended" in caplog.text
+    assert "exit status -9" in caplog.text
+    assert "Started GRPCInferenceService" in caplog.text, "the end of its log"
+
+
+def test_free_ports_are_different_and_given_ones_stay() -> None:
+    ports = server_module._chosen({"grpc": 0, "http": 8000, "metrics": 0})
+    assert ports["http"] == 8000
+    assert len({0, *ports.values()}) == 4
 
 
 def test_no_binary_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +136,7 @@ def test_a_server_that_does_not_start_shows_its_log(tmp_path: Path) -> None:
     binary = home / "bin" / "tritonserver"
     binary.write_text("#!/bin/sh\necho 'a library is missing'\nexit 3\n")
     binary.chmod(0o755)
-    with pytest.raises(UnavailableError, match=r"(?s)ended while it started.*exit status 3.*a library is missing"):
+    with pytest.raises(UnavailableError, match=r"(?s)tritonserver has ended.*exit status 3.*a library is missing"):
         TritonServer(tmp_path / "repository", triton_home=tmp_path / "home").__enter__()
 
 
