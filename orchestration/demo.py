@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import fcntl
 import logging
 import os
 import signal
@@ -110,17 +111,34 @@ def run_demo(
     """
     with step("settings"):
         shop = _shop(home, data=data, format=format, split_days=split_days, preset=preset)
+    with _alone(shop.home):
         os.environ.update(prepare_instance(shop))
-    if data is None:
-        sessions, items = size
-        with step(f"simulated shop: {sessions} sessions, {items} items, 8 days"):
-            simulate(home / "raw", sessions=sessions, items=items, days=8, first_day=shop.settings.calendar.first_day)
-    definitions = build_definitions(shop)
-    with dg.DagsterInstance.get() as instance:
-        close_dead_runs(instance, tag=RUN_TAG, value="demo")
-        with shared_server(shop, step):
-            _run_jobs(shop, definitions, instance)
-    _print_results(shop)
+        if data is None:
+            sessions, items = size
+            first_day = shop.settings.calendar.first_day
+            with step(f"simulated shop: {sessions} sessions, {items} items, 8 days"):
+                simulate(home / "raw", sessions=sessions, items=items, days=8, first_day=first_day)
+        definitions = build_definitions(shop)
+        with dg.DagsterInstance.get() as instance:
+            close_dead_runs(instance, tag=RUN_TAG, value="demo")
+            with shared_server(shop, step):
+                _run_jobs(shop, definitions, instance)
+        _print_results(shop)
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Hold the home against other demos: each takes the runs that it finds unfinished for those of a killed one."""
+    with (home / ".demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                "another demo is at work in this home",
+                where=home,
+                mend="wait until it has ended, or name another home with MULTITRON_HOME=<folder>",
+            ) from error
+        yield
 
 
 def _shop(home: Path, *, data: Path | None, format: str | None, split_days: int | None, preset: str | None) -> Shop:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from multitron_core.errors import InputError
+from orchestration import demo
 from orchestration.demo import run_demo
 
 
@@ -16,3 +17,12 @@ def test_a_wrong_argument_is_named_and_not_kept(arguments: dict, named: str, tmp
     with pytest.raises(InputError, match=named):
         run_demo(tmp_path / "shop", **arguments)
     assert not (tmp_path / "shop").exists()
+
+
+def test_a_second_demo_in_a_home_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def second(_: object) -> None:
+        run_demo(tmp_path)
+
+    monkeypatch.setattr(demo, "prepare_instance", second)  # what the first one does once it has the home
+    with pytest.raises(InputError, match=r"another demo is at work.*MULTITRON_HOME"):
+        run_demo(tmp_path)
