@@ -1,9 +1,10 @@
 """Deploy a model so that it cannot be half deployed.
 
 The new version is exported beside the live one, loaded under a name of its own, and asked golden questions: the lists
-of real sessions at several preferences, whose answers the in-process scorer gave. Only then `config.pbtxt` names it
-live. Until that one rename the old version answers, and a candidate that fails never touches it; after it the old
-version stays loaded for clients that began with it.
+of real sessions at several preferences, whose answers the in-process scorer gave. Only then its folder gets its number,
+so that what a killed deployment leaves is no version to roll back to, and `config.pbtxt` names it live. Until that one
+rename the old version answers, and a candidate that fails never touches it; after it the old version stays loaded for
+clients that began with it.
 """
 
 from __future__ import annotations
@@ -93,14 +94,16 @@ def deploy(
         config = repository.read_config()
         live = live_model_of(config) if config else None
         version = max(repository.versions(), default=0) + 1
-        folder = repository.version_folder(version)
+        folder = repository.candidate_folder(version)
         try:
-            export_version(model_dir, folder, backend=backend, on_gpu=settings.on_gpu)
-            write_warmup(repository, version)
+            manifest = export_version(model_dir, folder, backend=backend, on_gpu=settings.on_gpu)
+            write_warmup(repository, version, manifest)
             verify_checksums(folder)
-            lists = _verify(model_dir, server, repository, version, settings, golden_sessions, golden_pi, golden_k)
+            with _candidate(repository, server, version, folder, settings) as scorer:
+                lists = _verify(model_dir, scorer, golden_sessions, golden_pi, golden_k)
             for gate in gates:
                 gate(folder, repository.version_folder(live.version) if live else None)
+            folder.rename(repository.version_folder(version))
         except BaseException as error:  # an interrupt too must leave nothing half deployed
             logger.error("version %d of %s is refused: %s", version, model_name, error)
             repository.remove(version)
@@ -137,11 +140,12 @@ def rollback(version: int | None, server: Server, *, model_name: str = MODEL_NAM
                 found=version,
                 mend=f"name one of {repository.versions()}",
             )
-        verify_checksums(repository.version_folder(version))
+        folder = repository.version_folder(version)
+        verify_checksums(folder)
         held = _with_live(version, live, repository)
         settings = settings_of(config)
         if version not in config.version_policy.specific.versions:
-            with _candidate(repository, server, version, settings):
+            with _candidate(repository, server, version, folder, settings):
                 pass  # a version that does not load changes nothing
         _promote(repository, server, make_config(repository, live=version, held=held, settings=settings), config)
         return _report(repository, live.version if live.version != version else None, 0, [])
@@ -183,7 +187,7 @@ def _promote(
 
 @contextmanager
 def _candidate(
-    repository: ModelRepository, server: Server, version: int, settings: InstanceSettings
+    repository: ModelRepository, server: Server, version: int, folder: Path, settings: InstanceSettings
 ) -> Iterator[Scorer]:
     """A version loaded under a name of its own, so that whatever happens to it leaves the live model alone."""
     name = f"{repository.model_name}{CANDIDATE}"
@@ -191,8 +195,9 @@ def _candidate(
     shutil.rmtree(aside.folder, ignore_errors=True)  # of a deployment that was killed
     aside.folder.mkdir()
     try:
-        for part in (str(version), "warmup"):
-            (aside.folder / part).symlink_to(Path("..") / repository.model_name / part)
+        beside = Path("..") / repository.model_name
+        (aside.folder / str(version)).symlink_to(beside / folder.name)
+        (aside.folder / "warmup").symlink_to(beside / "warmup")
         server.load(name, config=make_config(aside, live=version, held=[version], settings=settings))
         try:
             yield server.scorer(model_name=name)
@@ -204,10 +209,7 @@ def _candidate(
 
 def _verify(
     model_dir: Path | str,
-    server: Server,
-    repository: ModelRepository,
-    version: int,
-    settings: InstanceSettings,
+    found_scorer: Scorer,
     sessions: EncodedSessions | None,
     pis: Sequence[str],
     k: int,
@@ -215,24 +217,23 @@ def _verify(
     """Ask the loaded version and the in-process scorer the golden questions; returns the number of lists compared."""
     expected_scorer = InProcessScorer(model_dir)
     live = expected_scorer.live_model()
+    candidate = found_scorer.live_model()
     lists = 0
-    with _candidate(repository, server, version, settings) as found_scorer:
-        candidate = found_scorer.live_model()
-        for pi in pis:
-            for request in golden_requests(
-                live, sessions, np.array(preference(pi, live.objectives), np.float32), min(k, live.items)
-            ):
-                expected = expected_scorer.top_k(request)
-                found = found_scorer.top_k(request, candidate)
-                difference = compare_lists(expected, found)
-                if difference:
-                    raise InputError(
-                        "the loaded model does not give the lists of the model folder",
-                        where=f"{repository.model_name} version {version}, pi {pi}",
-                        found=difference,
-                        mend="export again; if it happens again, the server's torch differs from this one",
-                    )
-                lists += len(request.items)
+    for pi in pis:
+        for request in golden_requests(
+            live, sessions, np.array(preference(pi, live.objectives), np.float32), min(k, live.items)
+        ):
+            expected = expected_scorer.top_k(request)
+            found = found_scorer.top_k(request, candidate)
+            difference = compare_lists(expected, found)
+            if difference:
+                raise InputError(
+                    "the loaded model does not give the lists of the model folder",
+                    where=f"{candidate.model_name} version {candidate.version}, pi {pi}",
+                    found=difference,
+                    mend="export again; if it happens again, the server's torch differs from this one",
+                )
+            lists += len(request.items)
     return lists
 
 

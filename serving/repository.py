@@ -61,7 +61,7 @@ class ModelRepository:
         return self.root / self.model_name
 
     def versions(self) -> list[int]:
-        """The numbers of the whole versions, rising."""
+        """The numbers of the versions that have passed their examination, rising."""
         if not self.folder.is_dir():
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
@@ -69,6 +69,10 @@ class ModelRepository:
     def version_folder(self, version: int) -> Path:
         """The folder of a version."""
         return self.folder / str(version)
+
+    def candidate_folder(self, version: int) -> Path:
+        """Where a version stands until it has passed; the next deployment removes what a killed one left there."""
+        return self.folder / f".staging-{version}"
 
     def warmup_folder(self, version: int) -> Path:
         """Where the inputs of a version's warm-up stand; Triton looks for them in `warmup`, beside the versions."""
@@ -109,8 +113,8 @@ class ModelRepository:
         return removed
 
     def remove(self, version: int) -> None:
-        """Remove a version and its warm-up; harmless where it is not there."""
-        for folder in (self.version_folder(version), self.warmup_folder(version)):
+        """Remove a version or a candidate, and its warm-up; harmless where it is not there."""
+        for folder in (self.candidate_folder(version), self.version_folder(version), self.warmup_folder(version)):
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
@@ -208,9 +212,8 @@ def _warmup(config: pb.ModelConfig, version: int) -> pb.ModelWarmup:
     return warmup
 
 
-def write_warmup(repository: ModelRepository, version: int) -> None:
+def write_warmup(repository: ModelRepository, version: int, manifest: Manifest) -> None:
     """Write the files that the warm-up of a version reads."""
-    manifest = read_manifest(repository.version_folder(version))
     folder = repository.warmup_folder(version)
     folder.mkdir(parents=True, exist_ok=True)
     values: dict[str, np.ndarray] = {

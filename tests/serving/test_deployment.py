@@ -155,6 +155,28 @@ def test_a_version_that_answers_otherwise_is_refused(
         assert ModelRepository(tmp_path / "repository").versions() == [1]
 
 
+def test_what_a_killed_deployment_leaves_is_no_version(here: InProcessServer, tmp_path: Path) -> None:
+    second = write_model(tmp_path / "second", seed=1, version="second")
+    killed = tmp_path / "killed"
+
+    def as_a_kill_leaves_it(_: Path, __: Path | None) -> None:
+        shutil.copytree(tmp_path / "repository", killed, symlinks=True)
+        raise InputError("a gate that is still asked")
+
+    with here, pytest.raises(InputError, match="still asked"):
+        deploy(second, here, golden_pi=["0.50"], gates=[as_a_kill_leaves_it])
+    repository = ModelRepository(killed)
+    assert repository.versions() == [1]
+    with InProcessServer(killed) as again:
+        with pytest.raises(InputError, match="not kept"):
+            rollback(2, again)
+        deployed = deploy(second, again, golden_pi=["0.50"], keep=1)
+        assert (deployed.version, deployed.previous_version, deployed.pruned) == (2, 1, ())
+        assert rollback(None, again).version == 1
+        assert rollback(2, again).version == 2  # it has its number now
+    assert {path.name for path in repository.folder.iterdir()} == {".lock", "config.pbtxt", "1", "2", "warmup"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("on_gpu", "rounding"), [(False, torch.int8), (True, torch.bfloat16)])
 def test_an_exported_program_with_a_screen_gives_the_lists(
