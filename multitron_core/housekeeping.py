@@ -1,5 +1,7 @@
 """Keeping house: old nights go, replaced files go, the log is checkpointed, and the sizes are told.
 
+Nights go from the tables (`keep_house`) and from the local folders that they were made from (`delete_night_files`).
+
 What is young is never touched: a file younger than the table's `delta.deletedFileRetentionDuration` (a week) may belong
 to a reader that still holds an older version, or to a writer that has not committed yet.
 
@@ -9,8 +11,13 @@ compaction would replace the files that `published` pins.
 
 from __future__ import annotations
 
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -46,6 +53,14 @@ class Housekeeping:
     unreadable: tuple[tuple[date, str], ...]  # published partitions that were replaced, and whose version has expired
 
 
+@dataclass(frozen=True)
+class DeletedFiles:
+    """What was deleted of local files."""
+
+    nights: tuple[date, ...]
+    bytes: int
+
+
 def keep_house(
     lake: Lake, *, days: int, today: date | None = None, file_retention_hours: int = FILE_RETENTION_HOURS
 ) -> list[Housekeeping]:
@@ -66,6 +81,76 @@ def keep_house(
     Raises:
         InputError: days below 1, or a file retention below 24 hours.
     """
+    first_kept = _first_kept(days, today, file_retention_hours)
+    latest = publications(lake).group_by("table_name", "pi").agg(pl.col("run_date").max()).rows()
+    tables = [name for name, contract in contracts(pl.Int64).items() if "run_date" in contract.partition_by]
+    tables.sort(key=lambda name: name != PUBLISHED)
+    return [_keep(lake, table, first_kept, latest, file_retention_hours) for table in tables if lake.exists(table)]
+
+
+def delete_night_files(
+    folders: Iterable[Path],
+    *,
+    days: int,
+    kept: Collection[date] = (),
+    today: date | None = None,
+    file_retention_hours: int = FILE_RETENTION_HOURS,
+) -> DeletedFiles:
+    """Delete what the nights that are `days` or more old have left in local folders.
+
+    A night goes whole, and only when nothing of it is young: it may be under way once more, and a folder that was
+    swapped out (see `swapped_folder`) has readers for as long as the link to the next one is young.
+
+    Args:
+        folders: they hold files, folders and links that are named by their night: `2026-01-08`, `2026-01-08.parquet`;
+            whatever is named otherwise stays.
+        days: nights that are kept, today's included.
+        kept: older nights that are kept too.
+        today: None for today (UTC).
+        file_retention_hours: age from which something is not young any more, a day at the least.
+
+    Returns:
+        The nights that are gone, and their size.
+
+    Raises:
+        InputError: days below 1, or a file retention below 24 hours.
+    """
+    first_kept = _first_kept(days, today, file_retention_hours)
+    paths = defaultdict[date, list[Path]](list)
+    for path in (path for folder in folders if folder.is_dir() for path in folder.iterdir()):
+        try:
+            night = date.fromisoformat(path.name.removeprefix(".").split(".")[0])
+        except ValueError:
+            continue
+        if night < first_kept and night not in kept:
+            paths[night].append(path)
+    young = time.time() - file_retention_hours * 3600
+    old = {night: each for night, each in paths.items() if max(path.lstat().st_mtime for path in each) < young}
+    # The link goes first: who comes now finds no night instead of half of one.
+    links_first = sorted((path for each in old.values() for path in each), key=lambda path: not path.is_symlink())
+    return DeletedFiles(tuple(sorted(old)), sum(_delete_path(path) for path in links_first))
+
+
+def _delete_path(path: Path) -> int:
+    """Delete a link, a file or a whole folder; returns the bytes of its files."""
+    if path.is_symlink():
+        path.unlink()
+        return 0
+    if path.is_dir():
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        shutil.rmtree(path)
+        return size
+    size = path.stat().st_size
+    path.unlink()
+    return size
+
+
+def _first_kept(days: int, today: date | None, file_retention_hours: int) -> date:
+    """The oldest night that is not old.
+
+    Raises:
+        InputError: no night would be kept, or files of running jobs could be removed.
+    """
     if days < 1:
         raise InputError("no night would be kept", where="days", found=days, mend="keep at least 1")
     if file_retention_hours < 24:
@@ -75,11 +160,7 @@ def keep_house(
             found=file_retention_hours,
             mend="keep replaced files for at least 24 hours",
         )
-    first_kept = (today or datetime.now(UTC).date()) - timedelta(days=days - 1)
-    latest = publications(lake).group_by("table_name", "pi").agg(pl.col("run_date").max()).rows()
-    tables = [name for name, contract in contracts(pl.Int64).items() if "run_date" in contract.partition_by]
-    tables.sort(key=lambda name: name != PUBLISHED)
-    return [_keep(lake, table, first_kept, latest, file_retention_hours) for table in tables if lake.exists(table)]
+    return (today or datetime.now(UTC).date()) - timedelta(days=days - 1)
 
 
 def _keep(

@@ -342,6 +342,11 @@ class Shop(BaseModel):
         return self.home / "sessions" / "assortment" / f"{day.isoformat()}.parquet"
 
     @property
+    def night_folders(self) -> tuple[Path, ...]:
+        """Where every night leaves something that is named by its day."""
+        return (self.home / "sessions" / "scoring", self.home / "sessions" / "assortment")
+
+    @property
     def models(self) -> Path:
         """The trained models, a folder each."""
         return self.home / "models"

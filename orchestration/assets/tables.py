@@ -1,17 +1,19 @@
 """What keeps the tables useful between the nights: the channels that read them, and housekeeping."""
 
 import dataclasses
+import datetime as dt
 
 import dagster as dg
 import polars as pl
 
 from multitron_core.channels import channel_rows, publish_channels
 from multitron_core.errors import InputError
-from multitron_core.housekeeping import Housekeeping, keep_house
+from multitron_core.housekeeping import Housekeeping, delete_night_files, keep_house
 from multitron_core.lake import Lake
 from orchestration import models
 from orchestration.assets.scoring import live_model, live_vocabulary
 from orchestration.metadata import as_markdown
+from orchestration.nights import open_nights
 from orchestration.placement import on_queue
 from orchestration.resources import ShopResource
 from orchestration.retries import failures
@@ -64,18 +66,23 @@ def table_assets() -> list[dg.AssetsDefinition]:
         ],
         description=(
             "Retention: nights older than keep_days of shop.toml go, then the files that no reader can need, then a "
-            "checkpoint. The latest published night of a preference always stays. Sizes and ages are in the metadata."
+            "checkpoint. The latest published night of a preference always stays. What nights that are gone were made "
+            "from, in sessions/ of the home, goes a week after it was last written. Sizes and ages are in the metadata."
         ),
     )
     def housekeeping(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
         here, lake = shop.load(), shop.lake()
         with failures(context):
-            reports = keep_house(lake, days=here.settings.tables.keep_days)
+            days = here.settings.tables.keep_days
+            reports = keep_house(lake, days=days)
+            # What is published may be scored again, and what is still made up for would not be prepared a second time.
+            kept = {*lake.publications()["run_date"], *open_nights(here, dt.datetime.now(dt.UTC))}
+            local = delete_night_files(here.night_folders, days=days, kept=kept)
         gone = [f"{report.table} {day} {pi}" for report in reports for day, pi in report.unreadable]
         return dg.MaterializeResult(
             metadata={
                 "tables": as_markdown(pl.DataFrame([_row(report) for report in reports])),
-                "keep days": here.settings.tables.keep_days,
+                "keep days": days,
                 # Numbers of their own, so that Dagster plots them over time.
                 "bytes": sum(report.bytes for report in reports),
                 "files": sum(report.files for report in reports),
@@ -84,6 +91,8 @@ def table_assets() -> list[dg.AssetsDefinition]:
                 "nights": max((report.nights for report in reports), default=0),
                 "deleted nights": len({night for report in reports for night in report.deleted_nights}),
                 "vacuumed files": sum(report.vacuumed_files for report in reports),
+                "deleted local nights": len(local.nights),
+                "deleted local bytes": local.bytes,
             },
             check_results=[
                 dg.AssetCheckResult(

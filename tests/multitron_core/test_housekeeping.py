@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 from multitron_core.errors import InputError
-from multitron_core.housekeeping import keep_house
+from multitron_core.housekeeping import DeletedFiles, delete_night_files, keep_house
 from multitron_core.lake import Lake
+from multitron_core.swapped_folder import swapped_folder
 
 JANUARY = [date(2026, 1, day) for day in range(1, 11)]
 TODAY = JANUARY[-1]
@@ -41,7 +42,7 @@ def age(files: list[Path], days: float) -> None:
     """Make files look as old as that."""
     when = time.time() - days * 86_400
     for file in files:
-        os.utime(file, (when, when))
+        os.utime(file, (when, when), follow_symlinks=False)
 
 
 def report_of(lake: Lake, **options):
@@ -127,9 +128,52 @@ def test_the_log_is_checkpointed(lake):
     assert (log / f"{report.delta_version:020d}.checkpoint.parquet").exists()
 
 
+@pytest.fixture
+def sessions(tmp_path) -> Path:
+    """What two old nights and today's have left, a week and a day ago."""
+    folder = tmp_path / "sessions"
+    for night in (JANUARY[0], JANUARY[1], TODAY):
+        for _ in range(2):  # the night was prepared again: a link, two folders and a lock
+            with swapped_folder(folder / str(night)) as new:
+                (new / "items.npy").write_bytes(b"12345")
+        (folder / f"{night}.parquet").write_bytes(b"123")
+    age(list(folder.iterdir()), days=8)
+    return folder
+
+
+def nights_in(folder: Path) -> list[date]:
+    return sorted({date.fromisoformat(path.name.strip(".")[:10]) for path in folder.iterdir()})
+
+
+def test_old_nights_leave_the_local_folders_whole(sessions, tmp_path):
+    folders = [sessions, tmp_path / "of a shop without an assortment"]
+    deleted = delete_night_files(folders, days=3, kept=[JANUARY[1]], today=TODAY)
+    assert deleted == DeletedFiles((JANUARY[0],), 2 * 5 + 3)
+    assert nights_in(sessions) == [JANUARY[1], TODAY]
+    assert (sessions / str(TODAY) / "items.npy").read_bytes() == b"12345"
+    assert delete_night_files(folders, days=3, kept=[JANUARY[1]], today=TODAY) == DeletedFiles((), 0)
+
+
+def test_a_night_of_which_anything_is_young_stays_whole(sessions):
+    age([sessions / str(JANUARY[0])], days=6)  # the link was turned then, and the folder before may have readers
+    assert delete_night_files([sessions], days=3, today=TODAY).nights == (JANUARY[1],)
+    assert len([path for path in sessions.iterdir() if str(JANUARY[0]) in path.name]) == 5
+
+
+def test_what_is_not_named_by_a_night_stays(sessions):
+    others = [sessions / name for name in ("2026-01-01-mine", "2026-01", "notes.txt")]
+    for other in others:
+        other.touch()
+    age(others, days=400)
+    delete_night_files([sessions], days=1, today=TODAY)
+    assert all(other.exists() for other in others)
+
+
 @pytest.mark.parametrize(
     ("options", "said"), [({"days": 0}, "no night"), ({"days": 1, "file_retention_hours": 1}, "24")]
 )
-def test_what_would_hurt_is_refused(lake, options, said):
+def test_what_would_hurt_is_refused(lake, tmp_path, options, said):
     with pytest.raises(InputError, match=said):
         keep_house(lake, **options)
+    with pytest.raises(InputError, match=said):
+        delete_night_files([tmp_path], **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import uuid
 from typing import Any
 
@@ -227,7 +228,10 @@ def test_a_preference_off_the_grid_needs_one_partition_and_until_then_nothing_mo
 def test_housekeeping_deletes_old_nights_and_tells_the_sizes(shop: ShopInTest) -> None:
     assert shop.score(FIRST, "0.50").success
     assert shop.score(THIRD, "0.50").success
-    shop.change(tables={"keep_days": 1})  # both are older; the latest published one stays
+    for path in (shop.home / "sessions" / "scoring").iterdir():
+        os.utime(path, (0, 0), follow_symlinks=False)
+    # Both are older; the latest published one stays, and the first is not made up for any more.
+    shop.change(tables={"keep_days": 1}, night={"catch_up_days": 1})
     result = shop.run("housekeeping_of_tables")
     assert result.success
     for table in LIST_TABLES:
@@ -237,5 +241,8 @@ def test_housekeeping_deletes_old_nights_and_tells_the_sizes(shop: ShopInTest) -
     rows = K * (SESSIONS[2] + ITEMS + 1) + len(LIST_TABLES)
     assert (told["deleted nights"], told["nights"], told["rows"]) == (1, 1, rows)
     assert told["bytes"] > 0
+    assert (told["deleted local nights"], told["deleted local bytes"] > 0) == (1, True)
+    there = {path.name.strip(".").split(".")[0] for path in (shop.home / "sessions" / "scoring").iterdir()}
+    assert there == {str(THIRD)}
     assert evaluation(result, "housekeeping", "publications_readable").passed
     assert shop.lake.read_recommendations("0.50")["run_date"].unique().to_list() == [THIRD]
