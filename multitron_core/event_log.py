@@ -244,13 +244,11 @@ def _replace(
     affected = _affected_days(lake, stage, days)
     stage_days: list[date | None] = [None] if stage.source_days is None else [*stage.source_days]
     write_table(lake, "rejects", in_days(stage_days), lambda _: iter([stage.rejects]))
-    counts: list[pl.DataFrame] = []
     changed: set[date] = set()
     repeated: set[date] = set()
     before = scan_table(lake, "ingestion").filter(pl.col("day").is_in(affected)).collect()
 
     def frames(standing: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-        counts.clear()
         changed.clear()
         repeated.clear()
         for day in affected:
@@ -262,15 +260,17 @@ def _replace(
                     changed.add(day)
                 if vanished:
                     repeated.update(_repeating(before, stage, day))
-                counts.append(
-                    kept.group_by("day", "source_day", reason="event_type").agg(count=pl.len().cast(pl.Int64))
-                )
                 yield kept
 
     write_table(lake, "events", in_days([*affected]), frames)
-    statistics = _statistics(lake, stage, affected, counts)
-    write_table(lake, "ingestion", in_days(list(dict.fromkeys([*affected, *stage_days]))), lambda _: iter([statistics]))
-    own = statistics.filter(stage.of_these_files() | pl.col("source_day").is_null())
+    statistics: list[pl.DataFrame] = []
+
+    def counted(standing: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+        statistics[:] = [_statistics(lake, stage, affected, standing)]  # anew when another ingestion was in the way
+        return iter(statistics)
+
+    write_table(lake, "ingestion", in_days(list(dict.fromkeys([*affected, *stage_days]))), counted)
+    own = statistics[0].filter(stage.of_these_files() | pl.col("source_day").is_null())
     late = own.filter(pl.col("what") == "accepted", ~pl.col("day").is_between(*days))
     accepted = _by_reason(own, "accepted")
     return IngestionReport(
@@ -326,7 +326,7 @@ def _repeating(before: pl.DataFrame, stage: _Stage, day: date) -> list[date]:
     return repeats["source_day"].drop_nulls().to_list()
 
 
-def _statistics(lake: Tables, stage: _Stage, affected: list[date], counts: list[pl.DataFrame]) -> pl.DataFrame:
+def _statistics(lake: Tables, stage: _Stage, affected: list[date], standing: pl.LazyFrame) -> pl.DataFrame:
     """The rows of `ingestion` for the affected days, whatever files their events came in.
 
     What came in is counted when files are parsed, accepted events and rejects are counted in the tables' rows, and
@@ -344,8 +344,14 @@ def _statistics(lake: Tables, stage: _Stage, affected: list[date], counts: list[
         .with_columns(source_day=pl.col("day"), what=pl.lit("rejected"))
         .collect()
     )
-    accepted = pl.concat(counts).group_by(*key, "reason").agg(pl.col("count").sum())
-    earlier = scan_table(lake, "ingestion").filter(concerned, pl.col("what") == "in", ~stage.of_these_files()).collect()
+    accepted = (
+        scan_table(lake, "events")
+        .filter(pl.col("day").is_in(affected))
+        .group_by(*key, reason="event_type")
+        .agg(count=pl.len().cast(pl.Int64))
+        .collect(engine="streaming")
+    )
+    earlier = standing.filter(concerned, pl.col("what") == "in", ~stage.of_these_files()).collect()
     new_rejects = stage.rejects.group_by("day").agg(count=pl.len().cast(pl.Int64)).with_columns(source_day="day")
     came_in = (
         pl.concat(

@@ -7,10 +7,12 @@ import itertools
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
+from multitron_core import event_log
 from multitron_core.errors import InputError, UnavailableError
 from multitron_core.event_log import RawSource, ingest, read_event_log, read_ingestion
 from multitron_core.events import read_events
@@ -66,6 +68,30 @@ def test_a_day_again_replaces_what_came_from_its_files(tmp_path: Path, lake: Lak
     assert ingest(table_source(raw), lake, D1, D2).events == 2
     assert before[0].equals(whole_table(lake, "events"))
     assert before[1].equals(whole_table(lake, "ingestion"))
+
+
+def test_counts_of_two_ingestions_at_once_are_those_of_one_after_the_other(
+    tmp_path: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    write(raw, D1, "a,1,2026-01-01T10:00:00Z,click", "a,2,2026-01-01T10:01:00Z,order")
+    write(raw, D2, "b,1,2026-01-01T23:59:00Z,click", "b,2,2026-01-02T00:01:00Z,click")  # the first one is late
+    after = Lake(tmp_path / "after")
+    for day in (D1, D2):
+        ingest(table_source(raw), after, day, day)
+    statistics, once = event_log._statistics, [True]
+
+    def overtaken(*arguments: Any) -> pl.DataFrame:
+        counted = statistics(*arguments)
+        if once and once.pop():
+            ingest(table_source(raw), lake, D2, D2)  # begins and ends between the counts of the other and their commit
+        return counted
+
+    monkeypatch.setattr(event_log, "_statistics", overtaken)
+    report = ingest(table_source(raw), lake, D1, D1)
+    assert report.counts["in"] == 2
+    for table in ("events", "ingestion", "rejects"):
+        assert whole_table(lake, table).equals(whole_table(after, table)), table
 
 
 def test_late_events_land_in_their_day_and_name_it(tmp_path: Path, lake: Lake) -> None:
