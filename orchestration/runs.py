@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -15,6 +15,9 @@ from multitron_core.errors import MultitronError
 from orchestration.resources import triton_server
 from orchestration.shop import URL_VARIABLE, Shop
 from serving.scorer import Progress
+
+if TYPE_CHECKING:
+    from dagster_shared.error import SerializableErrorInfo
 
 RUN_TAG = "multitron/started_by"
 OF_OUR_LOCATION = {".dagster/repository": "__repository__@multitron_batch"}
@@ -94,19 +97,32 @@ def run_job(
         if event.is_step_failure:
             failure = event.step_failure_data
             description = failure.user_failure_data.description if failure.user_failure_data else None
-            cause = failure.error.cause or failure.error if failure.error else None
-            if cause is not None and cause.cls_name == "DagsterExecutionInterruptedError":
-                raise KeyboardInterrupt
-            raise MultitronError(
-                description or (cause.message.strip() if cause else "the step failed"),
-                where=f"job {job}, step {event.step_key}",
-                mend=f"see run {result.run_id} in `make ui`",
-            )
+            raise _told(failure.error, description, where=f"job {job}, step {event.step_key}", run_id=run_id)
     failed = [
         f"{check.asset_key.to_user_string()}.{check.check_name}"
         for check in result.get_asset_check_evaluations()
         if not check.passed
     ]
-    raise MultitronError(
-        "checks failed", where=f"job {job}", found=failed, mend=f"see run {result.run_id} in `make ui`"
-    )
+    if failed:
+        raise MultitronError("checks failed", where=f"job {job}", found=failed, mend=_see(run_id))
+    for event in result.all_events:  # something that no step has done: a resource could not be made
+        if event.is_failure and event.is_job_event:
+            raise _told(event.job_failure_data.error, None, where=f"job {job}", run_id=run_id)
+    raise MultitronError("the run failed", where=f"job {job}", mend=_see(run_id))
+
+
+def _told(error: SerializableErrorInfo | None, description: str | None, *, where: str, run_id: str) -> MultitronError:
+    """The error of a run as one of ours: what the step says, else the innermost cause.
+
+    Raises:
+        KeyboardInterrupt: it was Ctrl-C.
+    """
+    cause = error.cause or error if error else None
+    if cause is not None and cause.cls_name == "DagsterExecutionInterruptedError":
+        raise KeyboardInterrupt
+    what = description or (cause.message.strip() if cause else "the run failed")
+    return MultitronError(what, where=where, mend=_see(run_id))
+
+
+def _see(run_id: str) -> str:
+    return f"see run {run_id} in `make ui`"
