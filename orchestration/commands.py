@@ -24,9 +24,11 @@ from multitron_core.preference import pi_grid
 from multitron_core.preset import named
 from multitron_core.sessions import PreparedSessions
 from orchestration import models, work
+from orchestration.assets.ingestion import events_fingerprint
 from orchestration.code_location import build_definitions
 from orchestration.demo import run_date, run_demo
 from orchestration.instance import prepare_instance
+from orchestration.nights import prepared_sessions
 from orchestration.partitions import night_key
 from orchestration.reading import Answer
 from orchestration.resources import ShopResource
@@ -175,13 +177,16 @@ def score(home: Path, *, date: str | None, until: str | None, preferences: Seque
     definitions = build_definitions(shop)
     failed: dict[str, str] = {}
     with dg.DagsterInstance.get() as instance, shared_server(shop), _scoring_bar(len(runs)) as at:
-        prepared: dict[dt.date, str | None] = {}
+        prepared: set[dt.date] = set()
         for night, pi in runs:
             at(f"{night} pi {pi}")
             try:
-                if night not in prepared and not shop.scoring_sessions(night).exists():
-                    run_job(definitions, instance, "session_preparation", started_by="shell", partition_key=str(night))
-                prepared[night] = None
+                if night not in prepared:
+                    if prepared_sessions(shop, night, events_fingerprint(lake_of(shop), night)) is None:
+                        run_job(
+                            definitions, instance, "session_preparation", started_by="shell", partition_key=str(night)
+                        )
+                    prepared.add(night)
                 run_job(definitions, instance, "scoring", started_by="shell", partition_key=night_key(night, pi))
             except MultitronError as error:
                 failed[f"{night} pi {pi}"] = str(error)

@@ -126,7 +126,7 @@ def read_night(shop: Shop, lake: Lake, day: dt.date, *, published: pl.DataFrame 
         version = live_model(shop).model_version
     except InputError:
         version = None
-    sessions = None if version is None or events is None else _sessions(shop, day, events)
+    sessions = None if version is None else prepared_sessions(shop, day, events)
     rows = published_rows(lake) if published is None else published
     return Night(
         day=day,
@@ -283,8 +283,17 @@ def _delivery(shop: Shop, day: dt.date) -> tuple[str | None, str]:
     return hashlib.sha256("\n".join(described).encode()).hexdigest()[:12], ""
 
 
-def _sessions(shop: Shop, day: dt.date, events: str) -> int | None:
-    """How many sessions are prepared from these events with the live vocabulary."""
+def prepared_sessions(shop: Shop, day: dt.date, events: str | None) -> int | None:
+    """How many sessions a night has from these events, with the live vocabulary; None where they are to be prepared.
+
+    Args:
+        shop: the shop.
+        day: the run date.
+        events: `events_fingerprint`.
+
+    Raises:
+        InputError: no model is deployed.
+    """
     folder = shop.scoring_sessions(day)
     try:
         prepared = json.loads((folder / "made_from.json").read_text())
