@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import inspect
 import re
 import sys
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 
 from multitron_core import channels, events, front, lake, losses, model, operating_point, report, sessions, training
 from multitron_core.config import ModelConfig, TrainingConfig
-from multitron_core.formats import FORMATS
+from multitron_core.formats import FORMATS, ColumnMapping
 from multitron_core.losses import EVENT_LOSSES
 from multitron_core.preset import PRESETS
 from multitron_core.regularisers import REGULARISERS
@@ -109,6 +110,14 @@ def _settings() -> Iterable[str]:
                 for each, setting in kind.model_fields.items()
             ]
             yield f"### [{name}]\n\n{inspect.getdoc(kind)}\n\n" + _table(("setting", "default", "meaning"), rows)
+    columns = ColumnMapping()
+    yield "### [source.columns]\n\nOf the format `table`; `session_gap` in minutes.\n\n" + _table(
+        ("setting", "default", "meaning"),
+        [
+            (f"`{name}`", _default(getattr(columns, name)), meaning)
+            for name, meaning in _arguments(ColumnMapping).items()
+        ],
+    )
     yield "### [channels.NAME]\n\n" + _table(
         ("setting", "default", "meaning"),
         [
@@ -225,6 +234,8 @@ def _default(value: Any) -> str:
         return "must be there"
     if isinstance(value, BaseModel):
         return "see there"
+    if isinstance(value, dt.timedelta):
+        return f"`{value / dt.timedelta(minutes=1):g}`"
     return f"`{value!r}`" if value not in (None, (), {}) else "none"
 
 

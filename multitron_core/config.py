@@ -82,9 +82,8 @@ class TrainingConfig:
     # "ranked_bce" is the sum of both
     order_loss: str = "bce"
     cart_loss: str = "bce"  # the same for carts, where they are an objective
-    ordered_share: float = (
-        0.5  # of the losses that rank: what steps with the event get of its weight, the rest is all's
-    )
+    # of the losses that rank: what steps with the event get of its weight; the rest is all's
+    ordered_share: float = 0.5
     scalarisation: Literal["linear", "chebyshev"] = "linear"
     regulariser: str = "non_uniformity"  # a name of `regularisers.REGULARISERS`
     regularisation: float = 0.2  # lambda of equation 4
