@@ -1,4 +1,4 @@
-"""The science and the data of MultiTRON Batch: usable in a notebook with torch and polars alone."""
+"""The science and the data of MultiTRON Batch: usable in a notebook without Dagster and Triton."""
 
 import os
 
