@@ -235,7 +235,8 @@ def test_prepared_sessions_are_replaced_whole(tmp_path: Path) -> None:
         assert isinstance(loaded.train.items, np.memmap)
         assert loaded.vocabulary.hash == prepared.vocabulary.hash == loaded.test.vocabulary_hash
         assert loaded.statistics == prepared.statistics
-    assert sorted(path.name.split(".")[0] for path in tmp_path.iterdir()) == ["sessions"] * 3
+    folders = [path.name.split(".")[0] for path in tmp_path.iterdir() if path.is_dir()]
+    assert folders == ["sessions"] * 3, "the link, the folder it points to, and the one before"
     (folder / "statistics.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
         PreparedSessions.load(folder)
