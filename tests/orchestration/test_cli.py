@@ -104,12 +104,13 @@ def test_a_night_is_scored_and_read(shop: ShopInTest, tmp_path: Path, monkeypatc
     assert pl.read_parquet(out).equals(everything)
     assert "more rows" in run("read", "--pi", "0.50", "--limit", "3", home=shop.home).output
     assert run("read", "--pi", "0.50", "--out", "lists.xls", home=shop.home).exit_code == 2
-    # Sessions that were prepared from other events are prepared again.
+    # Sessions that were prepared from other events, or for a model of other items, are prepared again.
     made_from = load_shop(shop.home).scoring_sessions(DAYS[0]) / "made_from.json"
     described = made_from.read_text()
-    made_from.write_text(json.dumps({**json.loads(described), "events": "before the late ones"}))
-    assert value("score", "--date", day, "--pi", "0.50", home=shop.home)["failed"] == {}
-    assert made_from.read_text() == described
+    for other in ({"events": "before the late ones"}, {"vocabulary_hash": "of the model before a rollback"}):
+        made_from.write_text(json.dumps({**json.loads(described), **other}))
+        assert value("score", "--date", day, "--pi", "0.50", home=shop.home)["failed"] == {}
+        assert made_from.read_text() == described
     # The second day has lost half of its sessions: it is not released, and the command says so.
     late = run("score", "--date", str(DAYS[1]), "--pi", "0.50", home=shop.home)
     assert late.exit_code == 1
