@@ -266,7 +266,8 @@ def _replace(
     statistics: list[pl.DataFrame] = []
 
     def counted(standing: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-        statistics[:] = [_statistics(lake, stage, affected, standing)]  # anew when another ingestion was in the way
+        # Anew when another ingestion was in the way; and before the stream, which must open no table (`write_table`).
+        statistics[:] = [_statistics(lake, stage, affected, standing)]
         return iter(statistics)
 
     write_table(lake, "ingestion", in_days(list(dict.fromkeys([*affected, *stage_days]))), counted)

@@ -6,13 +6,14 @@ is written beside the old one, and one rename turns the link.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from multitron_core.file_lock import file_lock
 
 
 @contextmanager
@@ -30,8 +31,7 @@ def swapped_folder(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a killed writer's lock ends with it
+    with file_lock(path.with_name(f".{path.name}.lock")):
         before = path.resolve().name if path.is_symlink() else None
         new = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}")
         new.mkdir()

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import fcntl
 import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -24,6 +23,7 @@ import polars as pl
 from multitron_core.errors import InputError, MultitronError
 from multitron_core.event_log import read_event_log
 from multitron_core.events import read_events
+from multitron_core.file_lock import file_lock
 from multitron_core.formats import FORMATS
 from multitron_core.lake import Lake
 from multitron_core.preset import PRESETS, named
@@ -126,19 +126,14 @@ def run_demo(
         _print_results(shop)
 
 
-@contextmanager
-def _alone(home: Path) -> Iterator[None]:
+def _alone(home: Path) -> AbstractContextManager[None]:
     """Hold the home against other demos: each takes the runs that it finds unfinished for those of a killed one."""
-    with (home / ".demo.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                "another demo is at work in this home",
-                where=home,
-                mend="wait until it has ended, or name another home with MULTITRON_HOME=<folder>",
-            ) from error
-        yield
+    refusal = InputError(
+        "another demo is at work in this home",
+        where=home,
+        mend="wait until it has ended, or name another home with MULTITRON_HOME=<folder>",
+    )
+    return file_lock(home / ".demo.lock", refusal=refusal)
 
 
 def _shop(home: Path, *, data: Path | None, format: str | None, split_days: int | None, preset: str | None) -> Shop:

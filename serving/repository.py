@@ -7,7 +7,6 @@ finish). It is replaced atomically; a server that restarts therefore comes up wi
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2 as pb
 
 from multitron_core.errors import InputError
+from multitron_core.file_lock import file_lock
 from serving.manifest import ONNX_FILE, Manifest, read_manifest
 from serving.request import ONNX_BACKEND, LiveModel
 
@@ -125,13 +125,8 @@ class ModelRepository:
             InputError: another deployment holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    "another deployment is under way", where=self.folder, mend="wait until it has finished"
-                ) from error
+        refusal = InputError("another deployment is under way", where=self.folder, mend="wait until it has finished")
+        with file_lock(self.folder / ".lock", refusal=refusal):
             for left_over in self.folder.glob(".staging-*"):  # of a deployment that was killed
                 shutil.rmtree(left_over)
             yield

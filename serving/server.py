@@ -339,14 +339,16 @@ class TritonServer:
         """
         if self._process is None:
             return
-        with suppress(subprocess.TimeoutExpired):
+        try:
             status = self._process.wait(within)
-            raise UnavailableError(
-                "tritonserver has ended",
-                where=self.log_file,
-                found=f"exit status {status}",
-                mend=f"the end of its log says why:\n{self.log_tail()}",
-            )
+        except subprocess.TimeoutExpired:
+            return
+        raise UnavailableError(
+            "tritonserver has ended",
+            where=self.log_file,
+            found=f"exit status {status}",
+            mend=f"the end of its log says why:\n{self.log_tail()}",
+        )
 
     def _load_deployed(self) -> None:
         """Load what the repository says is deployed. A model that cannot be loaded leaves the server up for repairs."""
