@@ -27,7 +27,13 @@ from multitron_core.devices import pick_device
 from multitron_core.display import as_table
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
-from multitron_core.front_measurement import FrontMeasurement, HasTest, Measuring, measure_front
+from multitron_core.front_measurement import (
+    FrontMeasurement,
+    HasTest,
+    Measuring,
+    check_list_length,
+    measure_front,
+)
 from multitron_core.hypervolume import (
     FrontVolume,
     Interval,
@@ -72,7 +78,11 @@ def front_table(measurement: FrontMeasurement, *, k: int = 20) -> pl.DataFrame:
         better in one); `ranks_trained` (False where only losses that do not rank have weight, as at pi_order = 1 with
         "bce": nothing trained the scores of items that were not clicked, so ranks there mean little); `steps`,
         `ordered_steps`, `carted_steps`.
+
+    Raises:
+        InputError: lists longer than ranks are exact.
     """
+    check_list_length(k)
     means = measurement.losses.mean(axis=1, dtype=np.float64)
     beaten = dominated(means)
     names = [objective.name for objective in measurement.objectives]
@@ -334,6 +344,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--save", action="store_true", help="keep the table and its pictures in the model folder")
     given = parser.parse_args(arguments)
     try:
+        check_list_length(given.k)  # before what takes minutes
         model, config, test = _load(given.model, given.sessions, pick_device(given.device))
         measurement = measure_front(
             model,

@@ -26,6 +26,13 @@ from multitron_core.metrics import evaluation_batches, score_blocks, step_states
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import draw_negatives
 from multitron_core.objectives import Objective, labels_of, objectives_of
+from multitron_core.shortlist import Shortlist, shortlist
+
+DEEPEST = 100
+"""Ranks are exact down to this one."""
+
+_ANCHORS = 6  # preferences at which the whole catalogue is scored, of a front of many
+_LISTED_NEGATIVES = 3  # that each anchor lists, for one that is kept
 
 
 class HasTest(Protocol):
@@ -42,6 +49,7 @@ class Measuring(TypedDict, total=False):
     click_loss_mode: Literal["sampled", "exact"]
     repeats: int
     seed: int
+    shortlists: bool
     progress: Callable[[int, int], None] | None
 
 
@@ -52,7 +60,7 @@ class FrontMeasurement:
     Args:
         pi: float64 [points, objectives].
         steps: `metrics.step_table`.
-        ranks: int32 [points, steps].
+        ranks: int32 [points, steps]; `DEEPEST` + 1 stands for all that is further down.
         losses: float32 [points, steps, objectives].
         reference: float [objectives], what a model that knows nothing scores; the raw hypervolume's default reference.
         objectives: what the model trades off.
@@ -75,6 +83,7 @@ def measure_front(
     click_loss_mode: Literal["sampled", "exact"] = "sampled",
     repeats: int = 1,
     seed: int = 1,
+    shortlists: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> FrontMeasurement:
     """Losses and exact ranks of every step at every preference.
@@ -89,6 +98,9 @@ def measure_front(
             the whole catalogue.
         repeats: how often negatives are drawn anew, to damp sampling noise (the paper repeats small sets 256 times).
         seed: of the negatives, which are the same for every preference.
+        shortlists: score the whole catalogue at a few preferences alone, where the others follow from these with proof
+            (`shortlist`); False scores it at all of them, for the same figures. A front of more than a dozen
+            preferences between two objectives on a CPU has them, with the sampled loss.
         progress: called with the batches done and their number.
 
     Raises:
@@ -121,10 +133,11 @@ def measure_front(
             if click_loss_mode == "sampled"
             else None
         )
-        for point, preference in enumerate(pi):
-            ranks[point, place], click, positive = _measure(model, batch, draws, config, preference)
-            step_losses = losses_by_objective(objectives, click, positive, torch.from_numpy(labels[place]), rates)
-            losses[point, place] = step_losses.numpy()
+        measured = _measure(model, batch, draws, config, pi, shortlists)
+        ranks[:, place] = measured.ranks.T.cpu()
+        of_steps = torch.from_numpy(labels[place])
+        for point, (click, positive) in enumerate(zip(measured.click.T.cpu(), measured.positive.T.cpu(), strict=True)):
+            losses[point, place] = losses_by_objective(objectives, click.float(), positive.float(), of_steps, rates)
         start = place.stop
         if progress is not None:
             progress(number + 1, len(batches))
@@ -132,6 +145,18 @@ def measure_front(
     chance = math.log(model.config.items if click_loss_mode == "exact" else 1 + config.kept_negatives)
     reference = tuple(OBJECTIVE_LOSSES[objective.loss].knowing_nothing(chance) for objective in objectives)
     return FrontMeasurement(pi, steps, ranks, losses, reference, objectives)
+
+
+def check_list_length(k: int) -> None:
+    """Refuse lists that are longer than ranks are exact.
+
+    Raises:
+        InputError: k below 1 or above `DEEPEST`.
+    """
+    if not 1 <= k <= DEEPEST:
+        raise InputError(
+            "no such length of a list", where="k", found=k, mend=f"use 1 to {DEEPEST}: ranks are exact down to there"
+        )
 
 
 def _preferences(objectives: int, preferences: Sequence[float] | Sequence[Sequence[float]]) -> np.ndarray:
@@ -189,35 +214,118 @@ def _draw(model: MultiTRON, batch: Batch, config: TrainingConfig, seed: list[int
     return _Draw(torch.from_numpy(columns).to(device), table)
 
 
+class _Measured(NamedTuple):
+    """Of a batch's steps at every preference, each [n, points]: exact ranks, click losses, the targets' logits."""
+
+    ranks: Tensor
+    click: Tensor
+    positive: Tensor
+
+
 @torch.inference_mode()
 def _measure(
-    model: MultiTRON, batch: Batch, draws: list[_Draw] | None, config: TrainingConfig, pi: np.ndarray
-) -> tuple[np.ndarray, Tensor, Tensor]:
-    """Ranks int [n], click losses and the targets' logits float [n] of a batch's steps, on the CPU.
+    model: MultiTRON,
+    batch: Batch,
+    draws: list[_Draw] | None,
+    config: TrainingConfig,
+    pi: np.ndarray,
+    shortlists: bool,
+) -> _Measured:
+    """Without draws the click loss is the exact one."""
+    states = torch.stack([step_states(model, batch, torch.from_numpy(preference)) for preference in pi], dim=1)
+    table = model.item_embedding.weight[1:]
+    targets = torch.from_numpy(batch.targets).to(table.device)
+    positive = (states * table[targets - 1][:, None]).sum(dim=-1)
+    measured = _Measured(torch.zeros_like(positive, dtype=torch.int64), torch.zeros_like(positive), positive)
+    on_a_line = len(model.config.objectives) == 2
+    # A GPU multiplies faster than it chooses.
+    if shortlists and draws and on_a_line and len(pi) > 2 * _ANCHORS and states.device.type == "cpu":
+        proven = _measure_listed(states, table, targets, draws, config, measured)
+    else:
+        proven = torch.zeros_like(positive, dtype=torch.bool)
+    _measure_whole(states, table, targets, draws, config, measured, torch.nonzero(~proven.flatten()).squeeze(1))
+    return measured
 
-    Without draws the click loss is the exact one.
-    """
-    states = step_states(model, batch, torch.from_numpy(pi))
-    weight = model.item_embedding.weight
-    targets = torch.from_numpy(batch.targets).to(weight.device)
-    positive = (states * weight[targets]).sum(dim=1)
-    ranks, click = torch.empty_like(targets), torch.zeros_like(positive)
-    for place, scores in score_blocks(states, weight[1:]):
-        ranks[place] = target_ranks(scores, targets[place])
+
+def _measure_whole(
+    states: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    draws: list[_Draw] | None,
+    config: TrainingConfig,
+    measured: _Measured,
+    wanted: Tensor,
+) -> None:
+    """Fill in the `wanted` cells, int64 places in [n * points], by the scores of the whole table."""
+    ranks, click, positive = (part.flatten() for part in measured)  # views
+    steps = wanted // states.shape[1]
+    for block, scores in score_blocks(states.flatten(0, 1)[wanted], table):
+        cells, of_step = wanted[block], steps[block]
+        ranks[cells] = target_ranks(scores, targets[of_step]).clamp(max=DEEPEST + 1)
         if draws is None:
-            click[place] = torch.logsumexp(scores, dim=1) - positive[place]
-        for draw in draws or []:
+            click[cells] = torch.logsumexp(scores, dim=1) - positive[cells]
+            continue
+        losses = torch.zeros_like(positive[cells])
+        for draw in draws:
             logits = scores.index_select(1, draw.columns)
-            click[place] += _sampled_click_loss(positive[place], logits, draw.table, place, config)
-    click /= len(draws or [None])
-    return ranks.cpu().numpy(), click.float().cpu(), positive.float().cpu()
+            leave_out(logits, draw.table, of_step, config.collisions == "masked")
+            best = largest(logits, min(config.kept_negatives, logits.shape[1]))
+            losses += _sampled_click_loss(positive[cells], *best, draw.table, of_step, config)
+        click[cells] = losses / len(draws)
+
+
+def _measure_listed(
+    states: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    draws: list[_Draw],
+    config: TrainingConfig,
+    measured: _Measured,
+) -> Tensor:
+    """Fill in what shortlists prove, bool [n, points]: at the anchors alone the whole table is scored."""
+    points = states.shape[1]
+    anchors = torch.linspace(0, points - 1, _ANCHORS).round().long()
+    proven = torch.zeros_like(measured.ranks, dtype=torch.bool)
+    for block, scores in score_blocks(states[:, anchors], table):
+        of_block, own = states[block], targets[block] - 1
+        listed = shortlist(of_block, anchors, scores.flatten(0, 1), table, min(DEEPEST, len(table)), always=own)
+        ranks, sure = _listed_ranks(listed, own)
+        losses = torch.zeros_like(measured.click[block])
+        steps = torch.arange(block.start, block.stop)
+        for draw in draws:
+            logits = scores.flatten(0, 1).index_select(1, draw.columns)
+            leave_out(logits, draw.table, steps.repeat_interleave(_ANCHORS), config.collisions == "masked")
+            size = min(_LISTED_NEGATIVES * config.kept_negatives, logits.shape[1])
+            among = shortlist(of_block, anchors, logits, table[draw.columns], size)
+            sure &= among.proven(config.kept_negatives)
+            values, places = among.scores.topk(min(config.kept_negatives, among.columns.shape[1]), dim=-1)
+            columns = among.columns[:, None].expand(-1, points, -1).gather(2, places).clamp(min=0)
+            losses += _sampled_click_loss(
+                measured.positive[block].flatten(),
+                values.flatten(0, 1),
+                columns.flatten(0, 1),
+                draw.table,
+                steps.repeat_interleave(points),
+                config,
+            ).view_as(losses)
+        measured.ranks[block], measured.click[block], proven[block] = ranks, losses / len(draws), sure
+    return proven
+
+
+def _listed_ranks(listed: Shortlist, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Ranks of the columns `own`, int64 [n] -> int64 [n, points], and whether they are sure."""
+    columns = listed.columns[:, None]
+    place = (listed.columns == own[:, None]).int().argmax(dim=1)
+    own_scores = listed.scores.gather(2, place[:, None, None].expand(-1, listed.scores.shape[1], 1))
+    earlier = columns < own[:, None, None]
+    before = (listed.scores > own_scores) | ((listed.scores == own_scores) & earlier)
+    ranks = 1 + before.sum(dim=-1)
+    return ranks.clamp(max=DEEPEST + 1), (own_scores.squeeze(2) > listed.bound) | (ranks > DEEPEST)
 
 
 def _sampled_click_loss(
-    positive: Tensor, logits: Tensor, table: NegativeTable, place: slice, config: TrainingConfig
+    positive: Tensor, values: Tensor, columns: Tensor, table: NegativeTable, steps: Tensor, config: TrainingConfig
 ) -> Tensor:
-    """Training's click loss, float [n], from logits [n, b + u] that are there already; `place` says of which steps."""
-    leave_out(logits, table, place, config.collisions == "masked")
-    values, columns = largest(logits, min(config.kept_negatives, logits.shape[1]))
-    rows = table._replace(session_of_step=table.session_of_step[place])
+    """Training's click loss, float [n], from the largest logits, their columns, and the steps that they are of."""
+    rows = table._replace(session_of_step=table.session_of_step[steps])
     return click_loss(positive, values + log_copies(columns, rows, config.kept_negatives))

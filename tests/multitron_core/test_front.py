@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from multitron_core import front_measurement
 from multitron_core.config import ModelConfig, TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
@@ -130,6 +131,28 @@ class TestLosses:
             expected.append(float(torch.logsumexp(torch.cat([own[None], hardest]), dim=0) - own))
         measured = measure_front(model, data, [0.5], config=config, seed=7)
         np.testing.assert_allclose(measured.losses[0, :, 0], expected, atol=1e-5)
+
+    @pytest.mark.parametrize("moved", [1.0, 100.0])
+    def test_shortlists_give_what_whole_catalogues_give(
+        self, model: MultiTRON, moved: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With few of many columns listed, where pi moves the states a little and where it turns them around."""
+        with torch.no_grad():
+            model.linear.weight[:, -2:] *= moved
+        preferences, chosen = spaced_preferences(15), []
+        monkeypatch.setattr(
+            front_measurement,
+            "_measure_listed",
+            lambda *of, plain=front_measurement._measure_listed: chosen.append(plain(*of)) or chosen[-1],
+        )
+        monkeypatch.setattr(front_measurement, "DEEPEST", 5)
+        config = dataclasses.replace(SMALL, kept_negatives=2)
+        listed = measure_front(model, random_sessions(40), preferences, config=config, repeats=2)
+        proven = torch.cat(chosen).float().mean()
+        assert 0.02 < proven < 0.98  # both ways are taken
+        whole = measure_front(model, random_sessions(40), preferences, config=config, repeats=2, shortlists=False)
+        np.testing.assert_array_equal(listed.ranks, whole.ranks)
+        np.testing.assert_allclose(listed.losses, whole.losses, atol=1e-5)
 
     def test_all_preferences_see_the_same_negatives(self, model: MultiTRON) -> None:
         with torch.no_grad():
@@ -282,6 +305,15 @@ class TestRefusals:
     def test_preferences(self, model: MultiTRON, pi_orders: list[float]) -> None:
         with pytest.raises(InputError, match="weights in"):
             evaluate_points(model, random_sessions(), pi_orders, config=SMALL)
+
+    @pytest.mark.parametrize("k", [0, front_measurement.DEEPEST + 1])
+    def test_lists_longer_than_ranks_are_exact(
+        self, model: MultiTRON, k: int, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(InputError, match="length of a list"):
+            evaluate_points(model, random_sessions(), [0.5], config=SMALL, k=k)
+        assert main(["--model", "none", "--sessions", "none", "--k", str(k)]) == 1
+        assert "length of a list" in capsys.readouterr().err
 
     def test_an_unknown_item(self, model: MultiTRON) -> None:
         data = random_sessions()

@@ -1,0 +1,101 @@
+"""A front by shortlists against the whole catalogue scored at each preference: the time of both, and the same figures.
+
+    python benchmarks/front.py --model MODEL --sessions PREPARED     # a trained model, its prepared sessions
+    python benchmarks/front.py                                       # a small simulated shop's model, trained first
+
+Both measure the same sessions at 26 preferences, in turn, `--rounds` times; printed are the medians of wall and
+processor seconds, the ratios of the rounds, and how the figures differ. Exit status 1 where a rank differs without a
+tie, that is where a loss or more than one rank in ten thousand does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from multitron_core import preset
+from multitron_core.config import TrainingConfig, from_dict
+from multitron_core.encoded_sessions import EncodedSessions
+from multitron_core.events import read_events
+from multitron_core.front_measurement import FrontMeasurement, measure_front
+from multitron_core.model import MultiTRON, load_model
+from multitron_core.sessions import prepare_sessions
+from multitron_core.simulator import simulate
+from multitron_core.spacing import spaced_preferences
+from multitron_core.training import train
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a model folder; default: a simulated shop's, trained first")
+    parser.add_argument("--sessions", type=Path, help="the folder of prepared sessions that it was trained with")
+    parser.add_argument("--share", type=float, default=1.0, help="of the test sessions, evenly picked")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 for its own number")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--small", action="store_true", help="seconds: one round of a smaller shop, one thread")
+    options = parser.parse_args()
+    if (options.model is None) != (options.sessions is None):
+        parser.error("give --model and --sessions together")
+    if options.small:
+        options.rounds = options.threads = 1
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    rounds = options.rounds
+    with tempfile.TemporaryDirectory() as temporary:
+        if options.model is None:
+            model, config, test = _simulated(Path(temporary), sessions=2_000 if options.small else 20_000)
+        else:
+            model = load_model(options.model)
+            config = from_dict(TrainingConfig, json.loads((options.model / "config.json").read_text())["training"])
+            test = EncodedSessions.load(options.sessions / "test")
+    test = test.select(np.arange(0, len(test), max(1, round(1 / options.share))))
+    print(f"{len(test)} sessions, {model.config.items} items, 26 preferences, {torch.get_num_threads()} threads")
+    seconds: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    measured: dict[bool, FrontMeasurement] = {}
+    for number in range(rounds):
+        for shortlists in (True, False) if number % 2 else (False, True):
+            measured[shortlists], taken = _timed(model, test, config, shortlists)
+            seconds[shortlists].append(taken)
+    for shortlists, name in ((False, "whole catalogue"), (True, "shortlists")):
+        wall, processor = (statistics.median(column) for column in zip(*seconds[shortlists], strict=True))
+        print(f"{name:16} {wall:7.1f} s, {processor:7.1f} processor s (medians of {rounds})")
+    ratios = [whole[0] / listed[0] for whole, listed in zip(seconds[False], seconds[True], strict=True)]
+    print(f"shortlists are faster by {statistics.median(ratios):.2f} ({', '.join(f'{r:.2f}' for r in ratios)})")
+    ranks = float((measured[True].ranks != measured[False].ranks).mean())
+    losses = float(np.abs(measured[True].losses - measured[False].losses).max())
+    print(f"ranks that differ: {ranks:.1e} of all; largest difference of a loss: {losses:.1e}")
+    if options.json:
+        figures = {"seconds": {"whole": seconds[False], "shortlists": seconds[True]}, "ranks": ranks, "losses": losses}
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return 1 if losses > 1e-3 or ranks > 1e-4 else 0
+
+
+def _timed(
+    model: MultiTRON, test: EncodedSessions, config: TrainingConfig, shortlists: bool
+) -> tuple[FrontMeasurement, tuple[float, float]]:
+    """The front, and its wall and processor seconds."""
+    wall, processor = time.perf_counter(), time.process_time()
+    measured = measure_front(model, test, spaced_preferences(26), config=config, shortlists=shortlists)
+    return measured, (time.perf_counter() - wall, time.process_time() - processor)
+
+
+def _simulated(folder: Path, *, sessions: int) -> tuple[MultiTRON, TrainingConfig, EncodedSessions]:
+    """A model of the demo's preset, its recipe and its test sessions."""
+    simulate(folder / "raw", sessions=sessions, items=sessions // 10)
+    data = prepare_sessions(read_events(folder / "raw", "table"))
+    recipe = preset.demo().changed(training={"epochs": 2})
+    train(data, recipe, folder / "model")
+    return load_model(folder / "model"), recipe.training, data.test
+
+
+if __name__ == "__main__":
+    sys.exit(main())
