@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK = 16  # columns whose maximum stands for them in the search
-_BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}  # of the same width
 _BLOCK_CELLS = {"cpu": 1 << 22, "cuda": 1 << 28}  # logits held at a time; on a CPU 16 MiB, which the cache may hold
 
 
@@ -75,13 +74,13 @@ def log_copies(columns: Tensor, negatives: NegativeTable, kept: int) -> Tensor:
     return torch.minimum(copies, (kept - before).clamp(min=0)).log()
 
 
-def leave_out(logits: Tensor, negatives: NegativeTable, block: slice, mask_targets: bool) -> None:
+def leave_out(logits: Tensor, negatives: NegativeTable, block: slice | Tensor, mask_targets: bool) -> None:
     """Put -inf, in place, where a session did not draw a column and, if asked, where a step's own target stands.
 
     Args:
         logits: float [steps of the block, b + u].
         negatives: of the whole batch.
-        block: which steps of the batch the rows are.
+        block: which steps of the batch the rows are, a slice or int64 [rows].
         mask_targets: leave a step's own target out of its negatives.
     """
     b = negatives.absent.shape[1]
@@ -210,8 +209,8 @@ def _passing(logits: Tensor, k: int, margin: Tensor) -> tuple[Tensor, Tensor] | 
     """The columns of each row that are not below a bound of its k-th largest less the margin.
 
     The bound is the k-th largest of the maxima of 16 columns each: it is at most the k-th largest value, and few other
-    values reach it. One pass takes the maxima and one compares. Positive floats rank as their bits do, and integers are
-    compared several times faster; where a bound is not above 0, a pass first makes bits that rank as all floats do.
+    values reach it. One pass takes the maxima and one compares. bfloat16, which numpy does not know, is compared by its
+    bits: positive ones rank as these do, and where a bound is not above 0, a pass first makes bits that rank as all do.
 
     Args:
         logits: float [n, c].
@@ -224,33 +223,41 @@ def _passing(logits: Tensor, k: int, margin: Tensor) -> tuple[Tensor, Tensor] | 
     """
     n, c = logits.shape
     chunks = c // _CHUNK
-    if logits.device.type != "cpu" or logits.dtype not in _BITS or chunks < 2 * k or k == 0 or n == 0:
+    few = chunks < 2 * k or k == 0 or n == 0
+    if few or logits.device.type != "cpu" or logits.dtype not in (torch.float32, torch.bfloat16):
         return None
-    bits = logits.view(_BITS[logits.dtype])
-    bound = _bound(bits, k, margin, logits.dtype)
-    if not bool((bound > 0.0).all()):
-        bits = _ranking(bits)
-        bound = _bound(bits, k, margin, logits.dtype)
-    passed = np.flatnonzero(bits.numpy() >= _ranking(bound.view(bits.dtype)).numpy()[:, None])
-    row, column = np.divmod(passed, c)
+    if logits.dtype == torch.float32:
+        bound = _bound(logits, k, margin)
+        passing = logits.numpy() >= bound.numpy()[:, None]
+    else:
+        bits = logits.view(torch.int16)
+        if not bool(((bound := _bound(bits, k, margin)) > 0.0).all()):
+            bits = _ranking(bits)
+            bound = _bound(bits, k, margin)
+        passing = bits.numpy() >= _ranking(bound.view(torch.int16)).numpy()[:, None]
+    row, column = np.divmod(np.flatnonzero(passing), c)
     counts = np.bincount(row, minlength=n)
     if counts.min() < k or counts.max() > 8 * k:  # fewer where a logit is not a number
         return None
     return torch.from_numpy(counts), torch.from_numpy(column)
 
 
-def _bound(bits: Tensor, k: int, margin: Tensor, dtype: torch.dtype) -> Tensor:
-    """The k-th largest of the maxima of the chunks of each row, less the margin and a rounding: [n] of the dtype."""
-    chunks = bits.shape[1] // _CHUNK
-    maxima = bits[:, : chunks * _CHUNK].view(len(bits), _CHUNK, chunks).amax(dim=1).numpy()
-    bound = _ranking(torch.from_numpy(np.partition(maxima, chunks - k, axis=1)[:, chunks - k])).view(dtype)
-    return (bound - margin - torch.finfo(dtype).eps * bound.abs()).to(dtype)
+def _bound(logits: Tensor, k: int, margin: Tensor) -> Tensor:
+    """The k-th largest of the maxima of the chunks of each row, less the margin and a rounding: [n].
+
+    The logits are float32 and so is the bound, or they are int16, the bits of bfloat16 that rank as it does.
+    """
+    chunks = logits.shape[1] // _CHUNK
+    maxima = logits[:, : chunks * _CHUNK].view(len(logits), _CHUNK, chunks).amax(dim=1).numpy()
+    bound = torch.from_numpy(np.partition(maxima, chunks - k, axis=1)[:, chunks - k])
+    if bound.dtype == torch.int16:
+        bound = _ranking(bound).view(torch.bfloat16)
+    return (bound - margin - torch.finfo(bound.dtype).eps * bound.abs()).to(bound.dtype)
 
 
 def _ranking(bits: Tensor) -> Tensor:
-    """Integers that rank as the floats of these bits do; done twice, the bits again."""
-    width = 8 * bits.element_size()
-    return (bits >> (width - 1)).bitwise_and_(torch.iinfo(bits.dtype).max).bitwise_xor_(bits)
+    """int16 that rank as the bfloat16 of these bits do; done twice, the bits again."""
+    return (bits >> 15).bitwise_and_(torch.iinfo(torch.int16).max).bitwise_xor_(bits)
 
 
 def _highest(values: Tensor, counts: Tensor, columns: Tensor, k: int) -> tuple[Tensor, Tensor]:
