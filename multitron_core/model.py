@@ -149,9 +149,9 @@ class MultiTRON(nn.Module):
     def with_own_clicks(self, states: Tensor, clicks: Tensor, pi: Tensor) -> Tensor:
         """States whose score of an item that the session clicked rises, and of those near it: a visitor who comes back.
 
-        state + sum over objectives o of pi_o (W state + b)_o times the sum of the embeddings clicked so far. What a
-        model of this kind scores by copying is an old idea (RepeatNet, AAAI 2019); weighed by objective it says how
-        much likelier a seen item is to be ordered than to be clicked again.
+        state + sum over objectives o of pi_o own_clicks_o times the sum of the embeddings clicked so far. That a model
+        of this kind scores by copying is an old idea (RepeatNet, AAAI 2019); weighed by objective it says how much
+        likelier a seen item is to be ordered than to be clicked again.
 
         Args:
             states: float [..., d].
