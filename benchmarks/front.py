@@ -52,7 +52,7 @@ def main() -> int:
     rounds = options.rounds
     with tempfile.TemporaryDirectory() as temporary:
         if options.model is None:
-            model, config, test = _simulated(Path(temporary), sessions=2_000 if options.small else 20_000)
+            model, config, test = _simulated(Path(temporary), sessions=4_000 if options.small else 20_000)
         else:
             model = load_model(options.model)
             config = from_dict(TrainingConfig, json.loads((options.model / "config.json").read_text())["training"])
@@ -90,8 +90,8 @@ def _timed(
 
 def _simulated(folder: Path, *, sessions: int) -> tuple[MultiTRON, TrainingConfig, EncodedSessions]:
     """A model of the demo's preset, its recipe and its test sessions."""
-    simulate(folder / "raw", sessions=sessions, items=sessions // 10)
-    data = prepare_sessions(read_events(folder / "raw", "table"))
+    simulate(folder / "raw", sessions=sessions, items=40_000)
+    data = prepare_sessions(read_events(folder / "raw", "table"), min_item_clicks=1)
     recipe = preset.demo().changed(training={"epochs": 2})
     train(data, recipe, folder / "model")
     return load_model(folder / "model"), recipe.training, data.test

@@ -26,12 +26,14 @@ from multitron_core.metrics import evaluation_batches, score_blocks, step_states
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import draw_negatives
 from multitron_core.objectives import Objective, labels_of, objectives_of
+from multitron_core.parallel import in_order
 from multitron_core.shortlist import Shortlist, shortlist
 
 DEEPEST = 100
 """Ranks are exact down to this one."""
 
 _ANCHORS = 6  # preferences at which the whole catalogue is scored, of a front of many
+_MANY_ITEMS = 10_000  # so many make it worth while
 _LISTED_NEGATIVES = 3  # that each anchor lists, for one that is kept
 
 
@@ -99,8 +101,8 @@ def measure_front(
         repeats: how often negatives are drawn anew, to damp sampling noise (the paper repeats small sets 256 times).
         seed: of the negatives, which are the same for every preference.
         shortlists: score the whole catalogue at a few preferences alone, where the others follow from these with proof
-            (`shortlist`); False scores it at all of them, for the same figures. A front of more than a dozen
-            preferences between two objectives on a CPU has them, with the sampled loss.
+            (`shortlist`); False scores it at all of them, for the same figures. They are used where they pay: for the
+            sampled loss at more than a dozen preferences between two objectives, with ten thousand items, on a CPU.
         progress: called with the batches done and their number.
 
     Raises:
@@ -125,19 +127,22 @@ def measure_front(
     rates = [float(rate) for rate in np.maximum(labels.mean(axis=0), 1e-9)]
     training = model.training
     model.eval()
+
+    def measure(number: int) -> _Measured:
+        batch, draws = batches[number], None
+        if click_loss_mode == "sampled":
+            draws = [_draw(model, batch, config, [seed, number, i]) for i in range(repeats)]
+        return _measure(model, batch, draws, config, pi, shortlists)
+
+    on_cpu = model.item_embedding.weight.device.type == "cpu"
     start = 0
-    for number, batch in enumerate(batches):
-        place = slice(start, start + len(batch.targets))
-        draws = (
-            [_draw(model, batch, config, [seed, number, i]) for i in range(repeats)]
-            if click_loss_mode == "sampled"
-            else None
-        )
-        measured = _measure(model, batch, draws, config, pi, shortlists)
+    for number, measured in enumerate(in_order(measure, len(batches), torch.get_num_threads() if on_cpu else 1)):
+        place = slice(start, start + len(batches[number].targets))
         ranks[:, place] = measured.ranks.T.cpu()
         of_steps = torch.from_numpy(labels[place])
-        for point, (click, positive) in enumerate(zip(measured.click.T.cpu(), measured.positive.T.cpu(), strict=True)):
-            losses[point, place] = losses_by_objective(objectives, click.float(), positive.float(), of_steps, rates)
+        of_points = zip(measured.click.T.float().cpu(), measured.event_logits.T.float().cpu(), strict=True)
+        for point, (click, event_logits) in enumerate(of_points):
+            losses[point, place] = losses_by_objective(objectives, click, event_logits, of_steps, rates)
         start = place.stop
         if progress is not None:
             progress(number + 1, len(batches))
@@ -215,11 +220,13 @@ def _draw(model: MultiTRON, batch: Batch, config: TrainingConfig, seed: list[int
 
 
 class _Measured(NamedTuple):
-    """Of a batch's steps at every preference, each [n, points]: exact ranks, click losses, the targets' logits."""
+    """Of a batch's steps at every preference, each [n, points]: exact ranks, click losses, the targets' logits, and
+    these without own clicks."""
 
     ranks: Tensor
     click: Tensor
     positive: Tensor
+    event_logits: Tensor
 
 
 @torch.inference_mode()
@@ -236,15 +243,29 @@ def _measure(
     table = model.item_embedding.weight[1:]
     targets = torch.from_numpy(batch.targets).to(table.device)
     positive = (states * table[targets - 1][:, None]).sum(dim=-1)
-    measured = _Measured(torch.zeros_like(positive, dtype=torch.int64), torch.zeros_like(positive), positive)
+    ranks, click = torch.zeros_like(positive, dtype=torch.int64), torch.zeros_like(positive)
+    measured = _Measured(ranks, click, positive, positive - _own_scores(model, batch, pi))
     on_a_line = len(model.config.objectives) == 2
-    # A GPU multiplies faster than it chooses.
-    if shortlists and draws and on_a_line and len(pi) > 2 * _ANCHORS and states.device.type == "cpu":
+    many = len(pi) > 2 * _ANCHORS and len(table) >= _MANY_ITEMS
+    if shortlists and draws and on_a_line and many and states.device.type == "cpu":  # a GPU multiplies faster
         proven = _measure_listed(states, table, targets, draws, config, measured)
     else:
         proven = torch.zeros_like(positive, dtype=torch.bool)
     _measure_whole(states, table, targets, draws, config, measured, torch.nonzero(~proven.flatten()).squeeze(1))
     return measured
+
+
+def _own_scores(model: MultiTRON, batch: Batch, pi: np.ndarray) -> Tensor:
+    """What own clicks add to the targets' scores, [n, points]."""
+    weight = model.item_embedding.weight
+    if model.own_clicks is None:
+        return weight.new_zeros(())
+    clicks, targets = (weight[torch.from_numpy(items).to(weight.device)] for items in (batch.inputs, batch.targets))
+    sums = clicks.double().cumsum(0)  # of all sessions: in double, so that one's own is a difference
+    first = torch.from_numpy(batch.starts[batch.session_of_step]).to(weight.device)
+    so_far = (sums - sums[first] + clicks[first]).to(weight.dtype)
+    often = torch.from_numpy(pi).to(weight) @ model.own_clicks  # (points)
+    return (so_far * targets).sum(dim=1, keepdim=True) * often
 
 
 def _measure_whole(
@@ -257,7 +278,7 @@ def _measure_whole(
     wanted: Tensor,
 ) -> None:
     """Fill in the `wanted` cells, int64 places in [n * points], by the scores of the whole table."""
-    ranks, click, positive = (part.flatten() for part in measured)  # views
+    ranks, click, positive, _ = (part.flatten() for part in measured)  # views
     steps = wanted // states.shape[1]
     for block, scores in score_blocks(states.flatten(0, 1)[wanted], table):
         cells, of_step = wanted[block], steps[block]

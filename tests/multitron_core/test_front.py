@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -89,23 +90,28 @@ class TestSpacing:
 
 
 class TestLosses:
-    def test_exact_losses_and_ranks_by_the_plain_formula(self, model: MultiTRON) -> None:
-        data = random_sessions()
+    @pytest.mark.parametrize("own_clicks", [None, (0.3, -0.7)])
+    def test_exact_losses_and_ranks_by_the_plain_formula(
+        self, model: MultiTRON, own_clicks: tuple[float, float] | None
+    ) -> None:
+        """Own clicks rank, and are no part of how likely an order is."""
+        data, without = random_sessions(), copy.deepcopy(model).double()
+        if own_clicks is not None:
+            model.own_clicks = torch.nn.Parameter(torch.tensor(own_clicks))
         measured = measure_front(model, data, [0.0, 0.6], config=SMALL, click_loss_mode="exact")
         model = model.double()
         clicks, orders, ranks = [], [], []
         for session in dict.fromkeys(measured.steps["session"].to_list()):
             own = slice(data.offsets[session], data.offsets[session + 1])
             items, ordered = data.items[own][-6:].astype(np.int64), data.ordered[own][-6:]
-            states = model(
-                torch.from_numpy(items[None, :-1]), torch.tensor([len(items) - 1]), torch.tensor([0.4, 0.6]).double()
-            )
-            scores = model.scores(states)[0]
+            pi = torch.tensor([0.4, 0.6]).double()
+            inputs = (torch.from_numpy(items[None, :-1]), torch.tensor([len(items) - 1]), pi)
+            scores = model.scores(model(*inputs))[0]
             targets = torch.from_numpy(items[1:])
             own_scores = scores.gather(1, targets[:, None] - 1)
             clicks += (scores.exp().sum(1).log() - own_scores[:, 0]).tolist()
             label = torch.from_numpy(ordered[1:])[:, None]
-            probability = torch.sigmoid(own_scores)
+            probability = torch.sigmoid(without.scores(without(*inputs))[0].gather(1, targets[:, None] - 1))
             orders += (-torch.where(label, probability, 1 - probability).log())[:, 0].tolist()
             ranks += ((scores > own_scores).sum(1) + 1).tolist()
         np.testing.assert_allclose(measured.losses[1], np.column_stack([clicks, orders]), atol=1e-5)
@@ -146,6 +152,7 @@ class TestLosses:
             lambda *of, plain=front_measurement._measure_listed: chosen.append(plain(*of)) or chosen[-1],
         )
         monkeypatch.setattr(front_measurement, "DEEPEST", 5)
+        monkeypatch.setattr(front_measurement, "_MANY_ITEMS", ITEMS)
         config = dataclasses.replace(SMALL, kept_negatives=2)
         listed = measure_front(model, random_sessions(40), preferences, config=config, repeats=2)
         proven = torch.cat(chosen).float().mean()
@@ -153,6 +160,15 @@ class TestLosses:
         whole = measure_front(model, random_sessions(40), preferences, config=config, repeats=2, shortlists=False)
         np.testing.assert_array_equal(listed.ranks, whole.ranks)
         np.testing.assert_allclose(listed.losses, whole.losses, atol=1e-5)
+
+    def test_threads_change_nothing(self, model: MultiTRON) -> None:
+        before, measured = torch.get_num_threads(), []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            measured.append(measure_front(model, random_sessions(40), [0.0, 0.5], config=SMALL))
+        torch.set_num_threads(before)
+        np.testing.assert_array_equal(measured[0].ranks, measured[1].ranks)
+        np.testing.assert_allclose(measured[0].losses, measured[1].losses, atol=1e-6)
 
     def test_all_preferences_see_the_same_negatives(self, model: MultiTRON) -> None:
         with torch.no_grad():
