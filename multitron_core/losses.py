@@ -59,7 +59,7 @@ def order_loss(positive_logits: Tensor, ordered: Tensor) -> Tensor:
     """Binary cross-entropy between the target's own logit and whether the target is ordered later.
 
     Args:
-        positive_logits: float [n].
+        positive_logits: float [n], without what own clicks add (`MultiTRON.own_part`).
         ordered: bool or float [n].
 
     Returns:
@@ -115,8 +115,8 @@ class ObjectiveLoss:
     """What an objective minimises.
 
     Args:
-        of_steps: float [n] from the steps' click losses [n], the targets' logits [n], whether each has the objective's
-            event, bool [n], the event's rate in the training data, and `Objective.share`.
+        of_steps: float [n] from the steps' click losses [n], the targets' logits without own clicks [n], whether each
+            has the objective's event, bool [n], the event's rate in the training data, and `Objective.share`.
         knowing_nothing: its mean, in nats, for a model that guesses, from the click loss of that model.
         ranks: whether it compares items, so that it trains the scores of items that were not clicked too.
     """
@@ -157,14 +157,14 @@ OBJECTIVE_LOSSES = {
 
 
 def losses_by_objective(
-    objectives: Sequence[Objective], click: Tensor, positive_logits: Tensor, labels: Tensor, rates: Sequence[float]
+    objectives: Sequence[Objective], click: Tensor, event_logits: Tensor, labels: Tensor, rates: Sequence[float]
 ) -> Tensor:
     """The elementwise losses of all objectives.
 
     Args:
         objectives: k of them.
         click: float [n], what `click_loss` gave.
-        positive_logits: float [n], the targets' logits.
+        event_logits: float [n], the targets' logits without own clicks.
         labels: bool [n, k], what `objectives.labels_of` gave.
         rates: share of the training data's targets that have each objective's event, k of them.
 
@@ -173,7 +173,7 @@ def losses_by_objective(
     """
     return torch.stack(
         [
-            OBJECTIVE_LOSSES[objective.loss].of_steps(click, positive_logits, labels[:, i], rates[i], objective.share)
+            OBJECTIVE_LOSSES[objective.loss].of_steps(click, event_logits, labels[:, i], rates[i], objective.share)
             for i, objective in enumerate(objectives)
         ],
         dim=1,

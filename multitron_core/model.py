@@ -128,7 +128,7 @@ class MultiTRON(nn.Module):
         states: Tensor = self.norm(x)
         if self.own_clicks is None:
             return states
-        return self.with_own_clicks(states, embedded.cumsum(1), pi if pi.dim() == 1 else pi[:, None, :])
+        return states + self.own_part(embedded.cumsum(1), pi if pi.dim() == 1 else pi[:, None, :])
 
     def last_states(self, items: Tensor, lengths: Tensor, pi: Tensor) -> Tensor:
         """The state after each session's last click, float [sessions, d]; arguments as in `forward`.
@@ -144,17 +144,18 @@ class MultiTRON(nn.Module):
         states: Tensor = self.norm(last_layer.at(x, lengths - 1)).squeeze(1)
         if self.own_clicks is None:
             return states
-        return self.with_own_clicks(states, embedded.sum(1), pi)  # the embedding of padding is zero
+        return states + self.own_part(embedded.sum(1), pi)  # the embedding of padding is zero
 
-    def with_own_clicks(self, states: Tensor, clicks: Tensor, pi: Tensor) -> Tensor:
-        """States whose score of an item that the session clicked rises, and of those near it: a visitor who comes back.
+    def own_part(self, clicks: Tensor, pi: Tensor) -> Tensor:
+        """What own clicks add to states, so that items that the session clicked score higher, and those near them: a
+        visitor who comes back.
 
-        state + sum over objectives o of pi_o own_clicks_o times the sum of the embeddings clicked so far. That a model
-        of this kind scores by copying is an old idea (RepeatNet, AAAI 2019); weighed by objective it says how much
-        likelier a seen item is to be ordered than to be clicked again.
+        sum over objectives o of pi_o own_clicks_o, times the sum of the embeddings clicked so far. That a model of this
+        kind scores by copying is an old idea (RepeatNet, AAAI 2019); weighed by objective it says how much likelier a
+        seen item is to be ordered than to be clicked again. It ranks the items of one step. It also lifts all of them,
+        the more clicks there were, so it is no part of what says how likely an event is (`losses.order_loss`).
 
         Args:
-            states: float [..., d].
             clicks: float [..., d], the sum of the item embeddings of the session's clicks up to each state's.
             pi: float, [objectives] or [..., objectives].
 
@@ -163,7 +164,7 @@ class MultiTRON(nn.Module):
         """
         assert self.own_clicks is not None, "a model of config.own_clicks 'added'"
         often = (self.own_clicks * pi).sum(-1, keepdim=True)  # ([...,] 1)
-        return states + often * clicks
+        return often * clicks
 
     def scores(self, states: Tensor) -> Tensor:
         """Scores of every item, float [..., items]; the item of index i stands at i - 1."""

@@ -18,15 +18,16 @@ from multitron_core.model import MultiTRON
 from multitron_core.sessions import PreparedSessions
 from multitron_core.validation import HeldOut
 
-TRIED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+TRIED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 AT_MOST = 16_384
 """So many held-out sessions are asked, the most recent ones: one number an objective needs no more."""
 
 
 @torch.no_grad()
 def fit_own_clicks(model: MultiTRON, held_out: HeldOut) -> None:
-    """Set `model.own_clicks`, each objective's number by the loss of its own steps where it has all the weight: the
-    smallest one that `smallest_within_error` finds as good as the best.
+    """Set `model.own_clicks`, each objective's number by the click loss of its own steps where it has all the weight:
+    the smallest one that `smallest_within_error` finds as good as the best. The click loss says how these targets rank,
+    whatever trained the objective.
 
     Training cannot find them: it comes to know the few steps with an order by heart, and needs no rule for them. On
     sessions that it has not seen, what was clicked before is far more often ordered than clicked again. One number an
@@ -42,7 +43,7 @@ def fit_own_clicks(model: MultiTRON, held_out: HeldOut) -> None:
     asked = replace(
         held_out,
         rows=held_out.rows[-AT_MOST:],
-        config=replace(held_out.config, ordered_share=1.0),
+        config=replace(held_out.config, order_loss="ordered_softmax", cart_loss="ordered_softmax", ordered_share=1.0),
         rates=[max(rate, 1e-9) for rate in held_out.rates],
     )
     fitted = model.own_clicks.clone()

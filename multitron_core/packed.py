@@ -35,7 +35,7 @@ class AttentionRows(NamedTuple):
 def packed_states(
     model: MultiTRON, embeddings: Tensor, pi: Tensor, positions: Tensor, rows: list[AttentionRows]
 ) -> Tensor:
-    """States of flat steps.
+    """States of flat steps, without what own clicks add (`packed_own_part`).
 
     Args:
         model: dropout as in its mode; its item embedding is not read.
@@ -55,15 +55,13 @@ def packed_states(
         assert isinstance(layer, EncoderLayer)  # ModuleList forgets the type
         x = layer.rest(x, _attend(layer, x, rows))
     states: Tensor = model.norm(x)
-    return states if model.own_clicks is None else model.with_own_clicks(states, _so_far(embeddings, rows), pi)
+    return states
 
 
-def _so_far(embeddings: Tensor, rows: list[AttentionRows]) -> Tensor:
-    """The sum of each session's embeddings up to each step, float [n, d]."""
-    sums = []
-    for row in rows:
-        sums.append(_steps(_padded(embeddings, row).cumsum(1).flatten(0, 1), row.cells))
-    return torch.cat(sums)
+def packed_own_part(model: MultiTRON, embeddings: Tensor, pi: Tensor, rows: list[AttentionRows]) -> Tensor:
+    """What own clicks add to the states of flat steps, float [n, d]; arguments as in `packed_states`."""
+    so_far = [_steps(_padded(embeddings, row).cumsum(1).flatten(0, 1), row.cells) for row in rows]
+    return model.own_part(torch.cat(so_far), pi)
 
 
 def _padded(x: Tensor, row: AttentionRows) -> Tensor:  # (n, c) -> (sessions, width, c), zeros behind a session's end

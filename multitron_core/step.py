@@ -23,7 +23,7 @@ from multitron_core.losses import click_loss, losses_by_objective
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import Negatives
 from multitron_core.objectives import labels_of, objectives_of
-from multitron_core.packed import AttentionRows, packed_states
+from multitron_core.packed import AttentionRows, packed_own_part, packed_states
 
 
 def rectangle_overhead(device: torch.device) -> int:
@@ -168,11 +168,16 @@ def losses_of(
     if model.config.item_norm == "unit":
         batch_rows, uniform_rows = unit_rows(batch_rows), unit_rows(uniform_rows)
     pi = work.pi[work.negatives.session_of_step]  # (n, objectives)
-    states = packed_states(model, F.embedding(work.inputs, batch_rows), pi, work.positions, work.rows)  # (n, d)
+    embedded = F.embedding(work.inputs, batch_rows)
+    states = packed_states(model, embedded, pi, work.positions, work.rows)  # (n, d)
     table = torch.cat([batch_rows, uniform_rows])  # (b + u, d)
     with torch.autocast(states.device.type, enabled=False):
         states = states.float()
-        positive = (states * F.embedding(work.negatives.targets, batch_rows)).sum(dim=1)
+        targets = F.embedding(work.negatives.targets, batch_rows)
+        positive = event_logits = (states * targets).sum(dim=1)
+        if model.own_clicks is not None:
+            states = states + packed_own_part(model, embedded, pi, work.rows)
+            positive = (states * targets).sum(dim=1)
         negative = hardest_logits(
             states,
             table,
@@ -183,7 +188,7 @@ def losses_of(
         )
         click = click_loss(positive, negative)
         objectives = objectives_of(model.config.objectives, config)
-        return losses_by_objective(objectives, click, positive, work.labels, rates)
+        return losses_by_objective(objectives, click, event_logits, work.labels, rates)
 
 
 def unit_rows(x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from multitron_core.batches import Batch, rectangles
 from multitron_core.config import ModelConfig
 from multitron_core.model import MultiTRON
-from multitron_core.packed import AttentionRows, packed_states
+from multitron_core.packed import AttentionRows, packed_own_part, packed_states
 
 LENGTHS = np.array([1, 1, 2, 5, 5, 8])
 
@@ -34,11 +34,9 @@ def test_packed_states_are_those_of_the_padded_model(own_clicks, heads, position
     padded = torch.zeros(6, 8, dtype=torch.int64)
     padded[batch.session_of_step, step] = torch.from_numpy(inputs)
     expected = model(padded, torch.from_numpy(LENGTHS), pi)[batch.session_of_step, step]
-    found = packed_states(
-        model,
-        model.item_embedding(torch.from_numpy(inputs)),
-        pi[batch.session_of_step],
-        torch.from_numpy(step + (np.repeat(8 - LENGTHS, LENGTHS) if positions == "end" else 0)),
-        rows,
-    )
+    embeddings, pi_of_step = model.item_embedding(torch.from_numpy(inputs)), pi[batch.session_of_step]
+    position = torch.from_numpy(step + (np.repeat(8 - LENGTHS, LENGTHS) if positions == "end" else 0))
+    found = packed_states(model, embeddings, pi_of_step, position, rows)
+    if model.own_clicks is not None:
+        found = found + packed_own_part(model, embeddings, pi_of_step, rows)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -37,6 +37,7 @@ def plain_losses(
     if model.config.item_norm == "unit":
         weight = F.normalize(weight, dim=1)
     every = np.concatenate([negatives.batch_items, negatives.uniform_items])
+    own_clicks = {} if model.own_clicks is None else {"own_clicks": torch.zeros(2)}
     losses = []
     for s, (start, length) in enumerate(zip(batch.starts, batch.lengths, strict=True)):
         steps = slice(start, start + length)
@@ -57,7 +58,9 @@ def plain_losses(
         click = click_loss(positive, hardest)
         order = torch.zeros_like(click)
         if config.order_loss != "ordered_softmax":
-            order = order + order_loss(positive, ordered)
+            parameters = {"item_embedding.weight": weight, **own_clicks}
+            unlifted = torch.func.functional_call(model, parameters, arguments)[0, :length]
+            order = order + order_loss((unlifted * weight[targets]).sum(dim=1), ordered)
         if config.order_loss != "bce":
             order = order + ordered_softmax_loss(click, ordered, order_rate, config.ordered_share)
         losses.append(torch.stack([click, order], dim=1))
