@@ -39,6 +39,7 @@ from multitron_core.training import train
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "ours": {},
     "items of free norm": {"model": {"item_norm": "free"}},
+    "ranked order loss alone": {"training": {"order_loss": "ordered_softmax"}},
     "ranked and binary order loss": {"training": {"order_loss": "ranked_bce"}},
     "binary order loss": {"training": {"order_loss": "bce"}},
     "binary order loss, free norm": {"training": {"order_loss": "bce"}, "model": {"item_norm": "free"}},
@@ -98,6 +99,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder of Diginetica files; without it a shop is simulated")
     parser.add_argument("--preset", help="by default diginetica with --data and demo without")
     parser.add_argument("--epochs", type=int, help="instead of the preset's")
+    parser.add_argument(
+        "--training", type=json.loads, default={}, metavar="JSON", help="settings that all variants start from"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--held-out", type=float, default=0.1, help="share of the training sessions to judge on")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), metavar="NAME", help="these variants alone")
@@ -112,7 +116,7 @@ def main() -> int:
         names = options.only or ["ours", "binary order loss, free norm"]
     base = preset.named(options.preset or ("diginetica" if options.data else "demo"))
     changes: dict[str, Any] = {"validation_share": 0.0, "threads": 1}
-    base = base.changed(training=changes | ({"epochs": options.epochs} if options.epochs else {}))
+    base = base.changed(training=changes | options.training | ({"epochs": options.epochs} if options.epochs else {}))
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         if options.data:

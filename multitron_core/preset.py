@@ -90,7 +90,7 @@ def diginetica() -> Preset:
 
     A quarter of the paper's uniform negatives and a rate that falls: found on the last part of the training sessions.
     The order objective ranks and is calibrated: its binary part slows the first epochs and keeps the model from knowing
-    its sessions by heart. With half of the ranking part's weight on the few ordered steps it knows these by heart. What
+    all sessions by heart. With half of the ranking part's weight on the few ordered steps it still knows these. What
     makes clicks and orders differ in rank is how often a visitor comes back to what was seen: the model's own clicks.
     """
     return Preset(
