@@ -25,7 +25,7 @@ from multitron_core import preset
 from multitron_core.config import TrainingConfig, from_dict
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.events import read_events
-from multitron_core.front_measurement import FrontMeasurement, measure_front
+from multitron_core.front_measurement import MANY_ITEMS, FrontMeasurement, measure_front
 from multitron_core.model import MultiTRON, load_model
 from multitron_core.sessions import prepare_sessions
 from multitron_core.simulator import simulate
@@ -41,23 +41,26 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 for its own number")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--small", action="store_true", help="seconds: one round of a smaller shop, one thread")
+    parser.add_argument("--small", action="store_true", help="one round, one thread, a smaller shop")
     options = parser.parse_args()
     if (options.model is None) != (options.sessions is None):
         parser.error("give --model and --sessions together")
     if options.small:
         options.rounds = options.threads = 1
+        options.share = min(options.share, 0.25)
     if options.threads:
         torch.set_num_threads(options.threads)
     rounds = options.rounds
     with tempfile.TemporaryDirectory() as temporary:
         if options.model is None:
-            model, config, test = _simulated(Path(temporary), sessions=4_000 if options.small else 20_000)
+            model, config, test = _simulated(Path(temporary), sessions=9_000 if options.small else 20_000)
         else:
             model = load_model(options.model)
             config = from_dict(TrainingConfig, json.loads((options.model / "config.json").read_text())["training"])
             test = EncodedSessions.load(options.sessions / "test")
     test = test.select(np.arange(0, len(test), max(1, round(1 / options.share))))
+    if model.config.items < MANY_ITEMS:
+        parser.error(f"{model.config.items} items: shortlists begin at {MANY_ITEMS}, there is nothing to compare")
     print(f"{len(test)} sessions, {model.config.items} items, 26 preferences, {torch.get_num_threads()} threads")
     seconds: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     measured: dict[bool, FrontMeasurement] = {}

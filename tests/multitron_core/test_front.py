@@ -152,7 +152,7 @@ class TestLosses:
             lambda *of, plain=front_measurement._measure_listed: chosen.append(plain(*of)) or chosen[-1],
         )
         monkeypatch.setattr(front_measurement, "DEEPEST", 5)
-        monkeypatch.setattr(front_measurement, "_MANY_ITEMS", ITEMS)
+        monkeypatch.setattr(front_measurement, "MANY_ITEMS", ITEMS)
         config = dataclasses.replace(SMALL, kept_negatives=2)
         listed = measure_front(model, random_sessions(40), preferences, config=config, repeats=2)
         proven = torch.cat(chosen).float().mean()
