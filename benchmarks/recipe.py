@@ -40,6 +40,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "ours": {},
     "items of free norm": {"model": {"item_norm": "free"}},
     "ranked order loss alone": {"training": {"order_loss": "ordered_softmax"}},
+    "dropout 0.1": {"model": {"dropout": 0.1}},
+    "dropout 0.3": {"model": {"dropout": 0.3}},
     "ranked and binary order loss": {"training": {"order_loss": "ranked_bce"}},
     "binary order loss": {"training": {"order_loss": "bce"}},
     "binary order loss, free norm": {"training": {"order_loss": "bce"}, "model": {"item_norm": "free"}},
