@@ -18,16 +18,15 @@ from multitron_core.model import MultiTRON
 from multitron_core.sessions import PreparedSessions
 from multitron_core.validation import HeldOut
 
-TRIED = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
+TRIED = tuple(0.25 * number for number in range(17))  # 0 to 4
 AT_MOST = 16_384
 """So many held-out sessions are asked, the most recent ones: one number an objective needs no more."""
 
 
 @torch.no_grad()
 def fit_own_clicks(model: MultiTRON, held_out: HeldOut) -> None:
-    """Set `model.own_clicks`, each objective's number by the click loss of its own steps where it has all the weight:
-    the smallest one that `smallest_within_error` finds as good as the best. The click loss says how these targets rank,
-    whatever trained the objective.
+    """Set `model.own_clicks`, each objective's number where the click loss of its own steps is lowest when it has all
+    the weight. The click loss says how these targets rank, whatever trained the objective.
 
     Training cannot find them: it comes to know the few steps with an order by heart, and needs no rule for them. On
     sessions that it has not seen, what was clicked before is far more often ordered than clicked again. One number an
@@ -48,31 +47,16 @@ def fit_own_clicks(model: MultiTRON, held_out: HeldOut) -> None:
     )
     fitted = model.own_clicks.clone()
     for place, pi in enumerate(np.eye(len(fitted), dtype=np.float32)):
-        losses: list[list[torch.Tensor]] = [[] for _ in TRIED]
+        losses = np.zeros(len(TRIED))
         events = 0
         for work in asked.works(model, pi):
             events += int(work.labels[:, place].sum())
-            for tried, of_tried in zip(TRIED, losses, strict=True):
+            for index, tried in enumerate(TRIED):
                 model.own_clicks[place] = tried
-                of_tried.append(asked.losses(model, work)[:, place])
+                losses[index] += float(asked.losses(model, work)[:, place].sum())
         if events:
-            table = torch.stack([torch.cat(of_tried) for of_tried in losses])  # (settings, steps)
-            fitted[place] = TRIED[smallest_within_error(table.double().cpu().numpy())]
+            fitted[place] = TRIED[int(losses.argmin())]
     model.own_clicks.copy_(fitted)
-
-
-def smallest_within_error(losses: np.ndarray) -> int:
-    """The first of several settings that is not worse than the best by more than one standard error.
-
-    The rule of one standard error (Breiman et al., "Classification and Regression Trees", 1984): where few steps
-    decide, the losses of many settings are as good as equal, and the most cautious of these is taken.
-
-    Args:
-        losses: float [settings, steps], the most cautious setting first.
-    """
-    worse = losses - losses[losses.mean(axis=1).argmin()]  # of the same steps: what a step costs anyway cancels
-    error = worse.std(axis=1) / np.sqrt(losses.shape[1])
-    return int(np.argmax(worse.mean(axis=1) <= error))
 
 
 def returning_shares(sessions: EncodedSessions) -> dict[str, float]:
