@@ -1,6 +1,6 @@
 """Baselines that cost nothing, in the same table as the model: what a shop already has.
 
-    python -m multitron_core.baselines --sessions SESSIONS
+    python -m multitron_core.baselines --sessions SESSIONS [--single-objective MODEL]
 
 A baseline is a function from session prefixes to scored items; what it does not score ranks behind everything, so a
 list may be shorter than k. A model that does not beat them is not worth deploying.
@@ -25,6 +25,7 @@ from multitron_core.display import as_table
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import MultitronError
 from multitron_core.metrics import evaluation_batches, ranking_metrics, step_table
+from multitron_core.single_objective import evaluate_single_objective
 
 Scorer = Callable[[pl.DataFrame], pl.DataFrame]
 """Prefixes (`step` Int64, `item` Int32, `back` Int32: clicks between it and the step's end, 0 for the last one) to
@@ -174,14 +175,14 @@ def against_baselines(front: pl.DataFrame, baselines: pl.DataFrame) -> pl.DataFr
     """The best of a front beside the best baseline, metric by metric: what a decision to deploy rests on.
 
     Args:
-        front: what `evaluate_front` gives; points whose ranks nothing trained (pi_order = 1) do not count.
+        front: what `evaluate_front` gives; points whose ranks nothing trained (`ranks_trained`) do not count.
         baselines: what `evaluate_baselines` gave for the same steps.
 
     Returns:
         `metric`, `model`, `pi_order` (of the model's best point), `best_baseline`, `baseline`, `gain` (model minus
         baseline), a row for each metric that both have a value of.
     """
-    points = front.filter(pl.col("pi_order") < 1.0)
+    points = front.filter("ranks_trained")
     rows = []
     for metric in baselines.columns:
         if metric == "baseline" or metric not in points.columns:
@@ -265,10 +266,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m multitron_core.baselines", description="The baselines' metrics.")
     parser.add_argument("--sessions", type=Path, required=True, help="folder of prepared sessions (train/ and test/)")
     parser.add_argument("--k", type=int, default=20, help="length of the lists")
+    parser.add_argument(
+        "--single-objective", type=Path, metavar="MODEL", help="a model folder, trained with the setting trained_pi"
+    )
     given = parser.parse_args(arguments)
     try:
+        single = given.single_objective and evaluate_single_objective(given.single_objective, given.sessions, k=given.k)
         train, test = (EncodedSessions.load(given.sessions / split) for split in ("train", "test"))
         table = evaluate_baselines(train, test, k=given.k)
+        if single is not None:
+            table = pl.concat([table, single.select(table.columns)])
     except MultitronError as error:
         print(error, file=sys.stderr)
         return 1

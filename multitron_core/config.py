@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from multitron_core.errors import InputError
 from multitron_core.losses import EVENT_LOSSES
-from multitron_core.preference import preferences
+from multitron_core.preference import preference, preferences
 from multitron_core.regularisers import REGULARISERS
 
 
@@ -78,6 +78,8 @@ class TrainingConfig:
 
     beta: tuple[float, ...] = (0.5, 0.5)  # pi ~ Dirichlet(beta), an entry an objective
     pi_per: Literal["session", "batch"] = "session"  # official batch
+    # one preference for every session instead of sampled ones: a single-objective model, "0.00" of clicks alone
+    trained_pi: str | None = None
     # a name of `losses.EVENT_LOSSES`: "bce" (the paper's) calibrates what is ordered, "ordered_softmax" ranks it,
     # "ranked_bce" is the sum of both
     order_loss: str = "bce"
@@ -123,6 +125,8 @@ class TrainingConfig:
             _refuse(self, "beta", "use a positive number for each objective, for example (0.5, 0.5)")
         if self.validation_share > 0.0:
             preferences(self.validation_pi, len(self.beta))
+        if self.trained_pi is not None:
+            preference(self.trained_pi, len(self.beta))
         if not 0.0 < self.ordered_share <= 1.0:
             _refuse(self, "ordered_share", "use a share above 0 and at most 1")
         _one_of(self, "schedule", ("constant", "cosine"))

@@ -308,8 +308,14 @@ def kept_volume(model_dir: Path | str) -> FrontVolume:
         ) from error
 
 
-def _load(model_dir: Path, sessions: Path, device: str) -> tuple[MultiTRON, TrainingConfig, EncodedSessions]:
-    """A model, how it was trained, and test sessions that were encoded with its vocabulary."""
+def model_and_test(
+    model_dir: Path, sessions: Path, device: str = "cpu"
+) -> tuple[MultiTRON, TrainingConfig, EncodedSessions]:
+    """A model, how it was trained, and test sessions that were encoded with its vocabulary.
+
+    Raises:
+        InputError: the model folder or the sessions cannot be read, or do not belong together.
+    """
     model = load_model(model_dir, device)
     described = json.loads((model_dir / "config.json").read_text())
     test = EncodedSessions.load(sessions / "test")
@@ -345,7 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         check_list_length(given.k)  # before what takes minutes
-        model, config, test = _load(given.model, given.sessions, pick_device(given.device))
+        model, config, test = model_and_test(given.model, given.sessions, pick_device(given.device))
         measurement = measure_front(
             model,
             test,

@@ -34,7 +34,7 @@ from multitron_core.adam import Adam
 from multitron_core.ahead import ahead
 from multitron_core.batches import epoch_order, make_batch, random_of, training_rows
 from multitron_core.checkpoint import load_checkpoint, save_checkpoint
-from multitron_core.config import ModelConfig
+from multitron_core.config import ModelConfig, TrainingConfig
 from multitron_core.devices import (
     barrier,
     is_out_of_memory,
@@ -55,6 +55,7 @@ from multitron_core.model_folder import TrainingData, fingerprint, refuse_anothe
 from multitron_core.negatives import draw_negatives
 from multitron_core.objectives import labels_of, objectives_of
 from multitron_core.own_clicks import fit_own_clicks
+from multitron_core.preference import preference
 from multitron_core.preset import PRESETS, Preset, named
 from multitron_core.sessions import PreparedSessions
 from multitron_core.step import Work, losses_of, moved, prepare, rectangle_overhead, to_device
@@ -303,7 +304,7 @@ class _Run:
             negatives = draw_negatives(
                 batch, self.model_config.items, config.uniform_negatives, config.in_batch_negatives, random
             )
-            pi = random.dirichlet(config.beta, size=len(batch.lengths) if config.pi_per == "session" else None)
+            pi = _preferences(config, random, len(batch.lengths))
             work = prepare(
                 batch,
                 negatives,
@@ -439,6 +440,13 @@ def split_rows(data: EncodedSessions, validation_share: float) -> tuple[np.ndarr
             mend="prepare the sessions with a split that leaves training sessions of two clicks or more",
         )
     return rows[:cut], rows[cut:]
+
+
+def _preferences(config: TrainingConfig, random: np.random.Generator, sessions: int) -> np.ndarray:
+    """The preferences that a batch is trained at: float [objectives], or [sessions, objectives] for one each."""
+    if config.trained_pi is not None:
+        return np.array(preference(config.trained_pi, len(config.beta)))
+    return random.dirichlet(config.beta, size=sessions if config.pi_per == "session" else None)
 
 
 def event_rates(data: EncodedSessions, rows: np.ndarray, model: ModelConfig) -> tuple[float, ...]:

@@ -122,6 +122,7 @@ def test_the_best_of_a_front_beside_the_best_baseline() -> None:
             "click_recall_20": [0.5, 0.4, 0.9],
             "order_recall_20": [0.6, 0.7, 0.9],
             "order_density": [None, None, 0.1],
+            "ranks_trained": [True, True, False],
         },
         schema_overrides={"order_density": pl.Float64},
     )

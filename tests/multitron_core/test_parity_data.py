@@ -184,3 +184,9 @@ class TestPreferences:
         first, second = next(works), next(works)
         assert len(np.unique(first.pi.numpy(), axis=0)) == distinct
         assert not np.array_equal(first.pi[0], second.pi[0])
+
+    def test_a_single_objective_model_has_its_own_everywhere(self, tmp_path: Path) -> None:
+        preset = small(trained_pi="0.25", batch_sessions=8, uniform_negatives=0, validation_share=0.0)
+        run = training._Run(shop(), preset, "", tmp_path / "none", torch.device("cpu"))
+        for work in run._works(0, 0):
+            assert np.unique(work.pi.numpy(), axis=0).tolist() == [[0.75, 0.25]]
