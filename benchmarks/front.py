@@ -22,9 +22,10 @@ import numpy as np
 import torch
 
 from multitron_core import preset
-from multitron_core.config import TrainingConfig, from_dict
+from multitron_core.config import TrainingConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.events import read_events
+from multitron_core.front import model_and_test
 from multitron_core.front_measurement import MANY_ITEMS, FrontMeasurement, measure_front
 from multitron_core.model import MultiTRON, load_model
 from multitron_core.sessions import prepare_sessions
@@ -55,9 +56,7 @@ def main() -> int:
         if options.model is None:
             model, config, test = _simulated(Path(temporary), sessions=9_000 if options.small else 20_000)
         else:
-            model = load_model(options.model)
-            config = from_dict(TrainingConfig, json.loads((options.model / "config.json").read_text())["training"])
-            test = EncodedSessions.load(options.sessions / "test")
+            model, config, test = model_and_test(options.model, options.sessions)
     test = test.select(np.arange(0, len(test), max(1, round(1 / options.share))))
     if model.config.items < MANY_ITEMS:
         parser.error(f"{model.config.items} items: shortlists begin at {MANY_ITEMS}, there is nothing to compare")

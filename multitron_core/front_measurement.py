@@ -33,8 +33,7 @@ DEEPEST = 100
 """Ranks are exact down to this one."""
 
 MANY_ITEMS = 10_000
-"""So many items make shortlists worth while: with 9,600 they take as long as the whole catalogue, with 16,900 three
-quarters of its time (a front of 26, states of 64 numbers)."""
+"""So many items make shortlists worth while on a CPU; `benchmarks/front.py` compares both from there on."""
 
 _ANCHORS = 6  # preferences at which the whole catalogue is scored, of a front of many
 _LISTED_NEGATIVES = 3  # that each anchor lists, for one that is kept
