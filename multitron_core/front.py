@@ -2,9 +2,9 @@
 
     python -m multitron_core.front --model MODEL --sessions SESSIONS
 
-prints a row a preference, the hypervolumes with their intervals, how steadily losses and metrics follow the
-preference, and the operating point that a business constraint leads to. --save keeps table and pictures in the model
-folder, --record the operating point.
+prints a row a preference, how steadily losses and metrics follow the preference, what they change over the points that
+no other dominates, the hypervolumes, with intervals, and the operating point that a business constraint leads to.
+--save keeps table and pictures in the model folder, --record the operating point.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from typing import Literal, Unpack
 import numpy as np
 import polars as pl
 
+from multitron_core.bootstrap import Interval
 from multitron_core.config import TrainingConfig, from_dict
 from multitron_core.devices import pick_device
 from multitron_core.display import as_table
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
+from multitron_core.front_change import front_change
 from multitron_core.front_measurement import (
     FrontMeasurement,
     HasTest,
@@ -36,7 +38,6 @@ from multitron_core.front_measurement import (
 )
 from multitron_core.hypervolume import (
     FrontVolume,
-    Interval,
     bootstrap_hypervolume,
     dominated,
     hypervolume,
@@ -58,6 +59,7 @@ __all__ = [
     "evaluate_front",
     "evaluate_points",
     "extremes",
+    "front_change",
     "front_preferences",
     "front_table",
     "front_volume",
@@ -374,7 +376,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(as_table(front.select(pl.exclude("^.*steps$"))))
-    print(as_table(monotony(front) if len(model.config.objectives) == 2 else extremes(front)))
+    if len(model.config.objectives) == 2:
+        print(as_table(monotony(front)))
+        print("from the first to the last point that no other dominates, with a bootstrap interval by session (95 %):")
+        print(as_table(front_change(measurement, k=given.k, seed=given.seed)))
+    else:
+        print(as_table(extremes(front)))
     labelled = [name.removesuffix("_steps") for name in front.columns if name.endswith("ed_steps")]
     print(f"{front['steps'][0]} steps; " + ", ".join(f"{front[f'{name}_steps'][0]} {name}" for name in labelled))
     print(f"hypervolume, normalised by the front's own smallest and largest losses: {volume.normalised}")

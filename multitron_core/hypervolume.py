@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import moocore
 import numpy as np
 
+from multitron_core.bootstrap import Interval, bootstrap
 from multitron_core.errors import InputError
 
 PAPER_REFERENCES: dict[str, tuple[float, float]] = {
@@ -93,19 +94,6 @@ def normalised_hypervolume(points: np.ndarray | Sequence[Sequence[float]]) -> fl
 
 
 @dataclass(frozen=True)
-class Interval:
-    """An estimate with its bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-    level: float  # the interval's coverage, for example 0.95
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
-
-
-@dataclass(frozen=True)
 class FrontVolume:
     """The two hypervolumes of a front; one is never reported without the other."""
 
@@ -123,39 +111,23 @@ def bootstrap_hypervolume(
     level: float = 0.95,
     seed: int = 1,
 ) -> FrontVolume:
-    """Hypervolumes with percentile intervals by drawing whole sessions with replacement.
-
-    Steps of one session are not independent, so sessions are what is drawn; all points of the front see the same
-    draw, as they were measured on the same sessions (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
-    chapter 13).
+    """Hypervolumes with intervals by drawing whole sessions: see `bootstrap`.
 
     Args:
         sums: float [sessions, points, k], each session's losses summed over its steps.
         steps: int [sessions], steps a session.
         reference: float [k], of the raw hypervolume.
-        resamples: bootstrap draws.
-        level: coverage of the interval.
-        seed: of the draws.
+        resamples, level, seed: of the bootstrap.
 
     Returns:
         Both hypervolumes with their intervals.
     """
-    rng = np.random.default_rng(seed)
     sessions, points, k = sums.shape
-    flat = np.column_stack([sums.reshape(sessions, -1), steps])  # (sessions, points k + 1)
 
-    def volumes(totals: np.ndarray) -> tuple[float, float]:
+    def volumes(totals: np.ndarray) -> np.ndarray:
         means = (totals[:-1] / totals[-1]).reshape(points, k)
-        return normalised_hypervolume(means), hypervolume(means, reference)
+        return np.array([normalised_hypervolume(means), hypervolume(means, reference)])
 
-    drawn = np.array(
-        [
-            volumes(np.bincount(rng.integers(sessions, size=sessions), minlength=sessions) @ flat)
-            for _ in range(resamples)
-        ]
-    )
-    tail = 100.0 * (1.0 - level) / 2.0
-    low, high = np.percentile(drawn, [tail, 100.0 - tail], axis=0)
-    values = volumes(flat.sum(axis=0))
-    normalised, raw = (Interval(values[i], float(low[i]), float(high[i]), level) for i in range(2))
+    flat = np.column_stack([sums.reshape(sessions, -1), steps])  # (sessions, points k + 1)
+    normalised, raw = bootstrap(flat, volumes, resamples=resamples, level=level, seed=seed)
     return FrontVolume(normalised, raw, tuple(float(value) for value in reference))
