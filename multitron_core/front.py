@@ -345,6 +345,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--reference", type=float, nargs="+", help="reference point of the raw hypervolume, a loss an objective"
     )
+    parser.add_argument(
+        "--whole-sessions",
+        action="store_true",
+        help="of a model whose positions count from the end: steps know how many clicks follow (official evaluation)",
+    )
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--objective", default="order_density", help="what the operating point is chosen for")
     parser.add_argument("--max-click-recall-loss", type=float, default=0.02, help="click recall that it may cost")
@@ -362,6 +367,7 @@ def main(arguments: list[str] | None = None) -> int:
             click_loss_mode=given.click_loss,
             repeats=given.repeats,
             seed=given.seed,
+            whole_sessions=given.whole_sessions,
         )
         front = front_table(measurement, k=given.k)
         volume = front_volume(measurement, reference=given.reference, seed=given.seed)

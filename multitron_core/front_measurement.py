@@ -54,6 +54,7 @@ class Measuring(TypedDict, total=False):
     repeats: int
     seed: int
     shortlists: bool
+    whole_sessions: bool
     progress: Callable[[int, int], None] | None
 
 
@@ -88,6 +89,7 @@ def measure_front(
     repeats: int = 1,
     seed: int = 1,
     shortlists: bool = True,
+    whole_sessions: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> FrontMeasurement:
     """Losses and exact ranks of every step at every preference.
@@ -105,6 +107,8 @@ def measure_front(
         shortlists: score the whole catalogue at a few preferences alone, where the others follow from these with proof
             (`shortlist`); False scores it at all of them, for the same figures. They are used where they pay: for the
             sampled loss at more than a dozen preferences between two objectives, with ten thousand items, on a CPU.
+        whole_sessions: of a model whose positions count from the end, evaluate as the official code does: each step
+            then knows how many clicks are still to come (`metrics.step_states`).
         progress: called with the batches done and their number.
 
     Raises:
@@ -134,7 +138,7 @@ def measure_front(
         batch, draws = batches[number], None
         if click_loss_mode == "sampled":
             draws = [_draw(model, batch, config, [seed, number, i]) for i in range(repeats)]
-        return _measure(model, batch, draws, config, pi, shortlists)
+        return _measure(model, batch, draws, config, pi, shortlists, whole_sessions)
 
     on_cpu = model.item_embedding.weight.device.type == "cpu"
     start = 0
@@ -239,9 +243,11 @@ def _measure(
     config: TrainingConfig,
     pi: np.ndarray,
     shortlists: bool,
+    whole_sessions: bool,
 ) -> _Measured:
     """Without draws the click loss is the exact one."""
-    states = torch.stack([step_states(model, batch, torch.from_numpy(preference)) for preference in pi], dim=1)
+    of_points = [step_states(model, batch, torch.from_numpy(point), whole_sessions=whole_sessions) for point in pi]
+    states = torch.stack(of_points, dim=1)
     table = model.item_embedding.weight[1:]
     targets = torch.from_numpy(batch.targets).to(table.device)
     positive = (states * table[targets - 1][:, None]).sum(dim=-1)

@@ -72,19 +72,25 @@ def step_table(batches: list[Batch]) -> pl.DataFrame:
 
 
 @torch.inference_mode()
-def step_states(model: MultiTRON, batch: Batch, pi: Tensor) -> Tensor:
-    """The model's state at every step of a batch.
+def step_states(model: MultiTRON, batch: Batch, pi: Tensor, *, whole_sessions: bool = False) -> Tensor:
+    """The model's state at every step of a batch, from the clicks up to it alone, as a scorer has it.
+
+    Where positions count from the session's end, a whole session read at once would tell each step how many clicks are
+    still to come: there each step's clicks are read by themselves.
 
     Args:
         model: in evaluation mode.
         batch: of at most the model's `max_length` steps a session.
         pi: float [objectives].
+        whole_sessions: read them whole all the same, as the official evaluation does.
 
     Returns:
         float [steps, d] on the model's device, in the batch's order.
     """
     weight = model.item_embedding.weight
     pi = pi.to(device=weight.device, dtype=weight.dtype)
+    if model.config.positions == "end" and not whole_sessions:
+        return _prefix_states(model, batch, pi)
     states = []
     for part in rectangles(batch, _RECTANGLE_OVERHEAD):
         items = np.where(part.source >= 0, batch.inputs[part.source], 0)
@@ -92,6 +98,17 @@ def step_states(model: MultiTRON, batch: Batch, pi: Tensor) -> Tensor:
         padded = model(torch.from_numpy(items).to(weight.device), lengths, pi).flatten(0, 1)
         states.append(padded[torch.from_numpy(part.cells).to(weight.device)])
     return torch.cat(states)
+
+
+def _prefix_states(model: MultiTRON, batch: Batch, pi: Tensor) -> Tensor:
+    weight = model.item_embedding.weight
+    states = weight.new_empty(len(batch.inputs), weight.shape[1])
+    for length in range(1, int(batch.lengths.max()) + 1):
+        starts = batch.starts[np.searchsorted(batch.lengths, length) :]  # of the sessions that have so many steps
+        clicks = torch.from_numpy(batch.inputs[starts[:, None] + np.arange(length)]).to(weight.device)
+        lengths = torch.full((len(starts),), length, device=weight.device)
+        states[torch.from_numpy(starts + length - 1).to(weight.device)] = model.last_states(clicks, lengths, pi)
+    return states
 
 
 @torch.inference_mode()

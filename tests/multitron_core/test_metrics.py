@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import polars as pl
 import pytest
@@ -87,18 +89,40 @@ class TestSteps:
                 evaluation_batches(data, 50)
 
     @settings(max_examples=20, deadline=None)
-    @given(st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=8), min_size=1, max_size=6), st.integers(1, 3))
-    def test_a_state_depends_on_its_session_alone(self, clicks: list[list[int]], batch_sessions: int) -> None:
+    @given(
+        st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=8), min_size=1, max_size=6),
+        st.integers(1, 3),
+        st.sampled_from(["start", "end"]),
+    )
+    def test_a_state_depends_on_its_session_alone(
+        self, clicks: list[list[int]], batch_sessions: int, positions: Literal["start", "end"]
+    ) -> None:
         torch.manual_seed(0)
-        model = MultiTRON(ModelConfig(items=9, dimension=8, max_length=5)).eval()
+        model = MultiTRON(ModelConfig(items=9, dimension=8, max_length=5, positions=positions)).eval()
         pi = torch.tensor([0.3, 0.7])
         for batch in evaluation_batches(sessions(*clicks), 5, batch_sessions=batch_sessions):
-            states = step_states(model, batch, pi)
+            states = step_states(model, batch, pi, whole_sessions=True)
             for place, session in enumerate(batch.sessions):
                 items = torch.tensor([clicks[session][-6:][:-1]])
                 alone = model(items, torch.tensor([items.shape[1]]), pi)[0]
                 own = slice(batch.starts[place], batch.starts[place] + batch.lengths[place])
                 torch.testing.assert_close(states[own], alone.detach(), atol=1e-5, rtol=1e-4)
+
+    @pytest.mark.parametrize("positions", ["start", "end"])
+    def test_a_state_is_what_a_scorer_has_after_these_clicks(self, positions: Literal["start", "end"]) -> None:
+        """No step knows how many clicks are still to come, wherever positions count from."""
+        torch.manual_seed(0)
+        model = MultiTRON(ModelConfig(items=9, dimension=8, max_length=5, positions=positions)).eval()
+        pi = torch.tensor([0.3, 0.7])
+        (batch,) = evaluation_batches(sessions([1, 2], [3, 4, 5, 6], [7, 8, 9, 1, 2, 3, 4]), 5)
+        states = step_states(model, batch, pi)
+        for start, length in zip(batch.starts, batch.lengths, strict=True):
+            for clicks in range(1, length + 1):
+                items = torch.from_numpy(batch.inputs[None, start : start + clicks])
+                served = model.last_states(items, torch.tensor([clicks]), pi)[0].detach()
+                torch.testing.assert_close(states[start + clicks - 1], served, atol=1e-5, rtol=1e-4)
+        whole = step_states(model, batch, pi, whole_sessions=True)
+        assert torch.allclose(whole, states, atol=1e-5) == (positions == "start")
 
 
 class TestRatios:
