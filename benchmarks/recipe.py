@@ -58,6 +58,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "constant rate": {"training": {"schedule": "constant"}},
     "Xavier": {"model": {"initialisation": "xavier"}},
     "no regulariser": {"training": {"regulariser": "none"}},
+    "released regulariser": {"training": {"regulariser": "released"}},
     "lazy Adam": {"training": {"optimiser": "lazy_adam"}},
     "bfloat16 autocast": {"training": {"precision": "bfloat16"}},
 }

@@ -172,7 +172,7 @@ def evaluate_baselines(
 
 
 def against_baselines(front: pl.DataFrame, baselines: pl.DataFrame) -> pl.DataFrame:
-    """The best of a front beside the best baseline, metric by metric: what a decision to deploy rests on.
+    """The best of a front beside the best baseline, metric by metric.
 
     Args:
         front: what `evaluate_front` gives; points whose ranks nothing trained (`ranks_trained`) do not count.

@@ -87,10 +87,9 @@ class TrainingConfig:
     # of the losses that rank: what steps with the event get of its weight; the rest is all's
     ordered_share: float = 0.5
     scalarisation: Literal["linear", "chebyshev"] = "linear"
-    regulariser: str = "non_uniformity"  # a name of `regularisers.REGULARISERS`
+    regulariser: str = "paper"  # a name of `regularisers.REGULARISERS`; official "released", another divergence
     regularisation: float = 0.2  # lambda of equation 4
-    regulariser_form: Literal["paper", "released"] = "paper"  # the released code computes another divergence
-    regulariser_g: Literal["identity", "softmax"] = "identity"  # g of equation 3
+    regulariser_g: Literal["identity", "softmax"] = "identity"  # g of equation 3, of "paper"
 
     uniform_negatives: int = 16_384  # shared by the batch
     in_batch_negatives: int = 32  # a session, from the other sessions of the batch
@@ -137,7 +136,6 @@ class TrainingConfig:
         _one_of(self, "cart_loss", EVENT_LOSSES)
         _one_of(self, "scalarisation", ("linear", "chebyshev"))
         _one_of(self, "regulariser", REGULARISERS)
-        _one_of(self, "regulariser_form", ("paper", "released"))
         _one_of(self, "regulariser_g", ("identity", "softmax"))
         _one_of(self, "collisions", ("masked", "official"))
         _one_of(self, "keep", ("best", "last"))

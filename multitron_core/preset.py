@@ -155,7 +155,7 @@ def official() -> Preset:
             session_order="chronological",
             pi_per="batch",
             collisions="official",
-            regulariser_form="released",
+            regulariser="released",
             validation_share=0.0,
             keep="last",
         ),

@@ -78,7 +78,8 @@ def nothing(losses: Tensor, pi: Tensor) -> Tensor:
 
 
 REGULARISERS: dict[str, Callable[[TrainingConfig], Elementwise]] = {
-    "non_uniformity": lambda config: partial(non_uniformity, form=config.regulariser_form, g=config.regulariser_g),
+    "paper": lambda config: partial(non_uniformity, form="paper", g=config.regulariser_g),
+    "released": lambda config: partial(non_uniformity, form="released"),
     "cosine": lambda config: cosine,
     "none": lambda config: nothing,
 }

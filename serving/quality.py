@@ -90,9 +90,12 @@ def _front(folder: Path) -> pl.DataFrame:
 
 
 def _best(front: pl.DataFrame, column: str) -> float:
-    """The largest figure of a column; 0 where none was measured (a test week without orders)."""
+    """The largest figure of a column among points whose ranks were trained; 0 where none was measured (a test week
+    without orders)."""
     if column not in front.columns:
         raise InputError("the front lacks a column", where=column, found=front.columns, mend="evaluate the front again")
+    if "ranks_trained" in front.columns:
+        front = front.filter("ranks_trained")
     return float(front[column].cast(pl.Float64).fill_nan(None).max() or 0.0)  # type: ignore[arg-type]
 
 

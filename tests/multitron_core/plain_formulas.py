@@ -102,7 +102,7 @@ def regulariser(losses: Sequence[float], pi: Sequence[float], config: TrainingCo
         return 0.0
     if config.regulariser == "cosine":
         return cosine_regulariser(losses, pi)
-    if config.regulariser_form == "released":
+    if config.regulariser == "released":
         return released_regulariser(losses, pi)
     return paper_regulariser(losses, pi, config.regulariser_g)
 

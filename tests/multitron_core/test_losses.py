@@ -135,10 +135,15 @@ def test_cosine_is_lowest_on_the_ray_of_pi():
 
 def test_the_config_names_what_is_computed():
     elementwise, pi = numbers(3, 4, 2).abs(), torch.tensor([0.3, 0.7])
-    released = TrainingConfig(regulariser_form="released", scalarisation="chebyshev")
+    released = TrainingConfig(regulariser="released", scalarisation="chebyshev")
     torch.testing.assert_close(
         losses.regulariser(released)(elementwise, pi), losses.non_uniformity(elementwise, pi, "released")
     )
     torch.testing.assert_close(losses.scalarisation(released)(elementwise, pi), losses.chebyshev(elementwise, pi))
+    for g in ("identity", "softmax"):
+        paper = losses.regulariser(TrainingConfig(regulariser="paper", regulariser_g=g))
+        torch.testing.assert_close(paper(elementwise, pi), losses.non_uniformity(elementwise, pi, "paper", g))
+    cosine = losses.regulariser(TrainingConfig(regulariser="cosine"))
+    torch.testing.assert_close(cosine(elementwise, pi), losses.cosine(elementwise, pi))
     assert losses.regulariser(TrainingConfig(regulariser="none"))(elementwise, pi).tolist() == [0.0] * 4
     torch.testing.assert_close(losses.scalarisation(TrainingConfig())(elementwise, pi), elementwise @ pi)

@@ -114,7 +114,7 @@ CASES = {
 }
 RECIPES: dict[str, dict[str, object]] = {
     "paper": {},
-    "released": {"collisions": "official", "regulariser_form": "released"},
+    "released": {"collisions": "official", "regulariser": "released"},
     "softmax": {"regulariser_g": "softmax", "regularisation": 1.0},
     "ordered_softmax": {"order_loss": "ordered_softmax"},
     "ranked_bce": {"order_loss": "ranked_bce"},

@@ -23,7 +23,7 @@ def test_the_official_preset_is_the_papers():
     training = official.training
     assert (training.learning_rate, training.session_order, training.pi_per) == (1e-4, "chronological", "batch")
     assert (training.uniform_negatives, training.in_batch_negatives, training.kept_negatives) == (16_384, 32, 100)
-    assert (training.collisions, training.regulariser_form, training.validation_share) == ("official", "released", 0.0)
+    assert (training.collisions, training.regulariser, training.validation_share) == ("official", "released", 0.0)
 
 
 def test_a_preset_with_some_settings_changed():

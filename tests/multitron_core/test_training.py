@@ -360,7 +360,7 @@ def test_own_clicks_are_fitted_on_the_held_out_sessions(tmp_path, keep):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"session_order": "chronological", "pi_per": "batch", "collisions": "official", "regulariser_form": "released"},
+        {"session_order": "chronological", "pi_per": "batch", "collisions": "official", "regulariser": "released"},
         {"order_loss": "bce", "regularisation": 0.0, "regulariser": "none"},
         {"scalarisation": "chebyshev", "regulariser": "cosine", "precision": "bfloat16"},
         {"negative_search": "bfloat16", "batch_sessions": 10_000, "learning_rate": 0.02},

@@ -40,6 +40,17 @@ def test_a_worse_front_is_refused_with_the_figure(tmp_path: Path) -> None:
         better_than({"click_recall_20": 0.5})(a_front(tmp_path / "equal"), None)
 
 
+def test_a_point_whose_ranks_nothing_trained_does_not_count(tmp_path: Path) -> None:
+    folder = a_front(tmp_path / "front")
+    front = pl.read_parquet(folder / "front.parquet").with_columns(pl.Series("ranks_trained", [False, True]))
+    front.write_parquet(folder / "front.parquet")
+    better_than({"click_recall_20": 0.44})(folder, None)
+    with pytest.raises(InputError, match=r"no better than.*0\.45"):
+        better_than({"click_recall_20": 0.47})(folder, None)
+    with pytest.raises(InputError, match="worse than the live"):
+        no_worse_than_live()(folder, a_front(tmp_path / "live"))
+
+
 def test_what_was_not_measured(tmp_path: Path) -> None:
     live = a_front(tmp_path / "live", recall=None)  # a week without orders asks nothing of order recall
     no_worse_than_live()(a_front(tmp_path / "none", recall=None), live)
