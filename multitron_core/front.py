@@ -384,7 +384,11 @@ def main(arguments: list[str] | None = None) -> int:
     print(as_table(front.select(pl.exclude("^.*steps$"))))
     if len(model.config.objectives) == 2:
         print(as_table(monotony(front)))
-        print("from the first to the last point that no other dominates, with a bootstrap interval by session (95 %):")
+        kept = front.filter(~pl.col("dominated"))["pi_order"]
+        print(
+            f"from pi_order {kept[0]:.4f} to {kept[-1]:.4f}, the first and the last point that no other dominates, and"
+        )
+        print("the change with its bootstrap interval by session (95 %):")
         print(as_table(front_change(measurement, k=given.k, seed=given.seed)))
     else:
         print(as_table(extremes(front)))

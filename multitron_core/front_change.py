@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
 from multitron_core.bootstrap import bootstrap
 from multitron_core.front_measurement import FrontMeasurement, check_list_length
 from multitron_core.hypervolume import dominated
+
+COLUMNS = ("click_loss", "order_loss", "click_recall_{k}", "order_recall_{k}", "recall_x_density")
+"""What is followed, by its name in `front_table`."""
 
 
 def front_change(
@@ -24,42 +29,58 @@ def front_change(
         resamples, level, seed: of the bootstrap by session.
 
     Returns:
-        `column`, as in `front_table`: the two losses, click recall, order recall, recall x density; `first_pi_order`
-        and `last_pi_order`; `first` and `last`, its values there; `change`, with its interval `low` to `high`. Order
+        `column`, of `COLUMNS`; `first` and `last`, its values there; `change`, with its interval `low` to `high`. Order
         recall is null where no step is ordered.
+
+    Raises:
+        InputError: lists longer than ranks are exact.
+    """
+    return changes([session_sums(measurement, k=k)], k=k, resamples=resamples, level=level, seed=seed)
+
+
+def session_sums(measurement: FrontMeasurement, *, k: int = 20) -> np.ndarray:
+    """What `changes` needs of a front, by session: its steps, its ordered steps, and of the first and the last point
+    that no other dominates the two losses, the hits and the ordered hits; float64 [sessions, 10].
 
     Raises:
         InputError: lists longer than ranks are exact.
     """
     check_list_length(k)
     kept = np.flatnonzero(~dominated(measurement.losses.mean(axis=1, dtype=np.float64)))
-    ends = [int(kept[0]), int(kept[-1])]
     _, session = np.unique(measurement.steps["session"].to_numpy(), return_inverse=True)
     ordered = measurement.steps["ordered"].to_numpy()
     of_steps = [np.ones(len(session)), ordered]
-    for point in ends:
+    for point in (kept[0], kept[-1]):
         hits = measurement.ranks[point] <= k
         of_steps += [*measurement.losses[point].T, hits, hits & ordered]
-    sums = np.column_stack([np.bincount(session, weights=values) for values in of_steps])
+    return np.column_stack([np.bincount(session, weights=values) for values in of_steps])
+
+
+def changes(
+    models: Sequence[np.ndarray], *, k: int = 20, resamples: int = 1000, level: float = 0.95, seed: int = 1
+) -> pl.DataFrame:
+    """The change of `front_change` in the mean of several models that were measured on the same sessions.
+
+    Args:
+        models: what `session_sums` gave for each.
+        k, resamples, level, seed: see `front_change`. The draws of sessions are the same for all models; how models of
+            other seeds would differ is not in the interval.
+
+    Returns:
+        As `front_change`.
+    """
 
     def figures(totals: np.ndarray) -> np.ndarray:
-        """At the first point, at the last, and the difference."""
-        steps, ordered_steps, *sums_of_points = totals
-        at = []
-        for click_loss, order_loss, hits, ordered_hits in np.reshape(sums_of_points, (2, 4)):
-            order_recall = ordered_hits / ordered_steps if ordered_steps else np.nan
-            at.append([*(np.array([click_loss, order_loss, hits]) / steps), order_recall, ordered_hits / steps])
-        return np.concatenate([at[0], at[1], np.subtract(at[1], at[0])])
+        """Means over models at the first point, at the last, and the difference."""
+        means = np.mean([_at_both(of_model) for of_model in totals.reshape(len(models), -1)], axis=0)
+        return np.concatenate([*means, means[1] - means[0]])
 
-    first, last, change = np.reshape(
-        np.array(bootstrap(sums, figures, resamples=resamples, level=level, seed=seed), dtype=object), (3, -1)
-    )
-    columns = ("click_loss", "order_loss", f"click_recall_{k}", f"order_recall_{k}", "recall_x_density")
+    intervals = bootstrap(np.column_stack(models), figures, resamples=resamples, level=level, seed=seed)
+    of_each = len(COLUMNS)
+    first, last, change = (intervals[start : start + of_each] for start in range(0, 3 * of_each, of_each))
     return pl.DataFrame(
         {
-            "column": columns,
-            "first_pi_order": float(measurement.pi[ends[0], 1]),
-            "last_pi_order": float(measurement.pi[ends[1], 1]),
+            "column": [name.format(k=k) for name in COLUMNS],
             "first": [interval.value for interval in first],
             "last": [interval.value for interval in last],
             "change": [interval.value for interval in change],
@@ -67,3 +88,12 @@ def front_change(
             "high": [interval.high for interval in change],
         }
     ).fill_nan(None)
+
+
+def _at_both(totals: np.ndarray) -> np.ndarray:
+    """[10] of `session_sums`, summed -> [2, columns]: the figures at the first and the last point."""
+    steps, ordered_steps = totals[:2]
+    click_loss, order_loss, hits, ordered_hits = totals[2:].reshape(2, 4).T
+    order_recall = ordered_hits / ordered_steps if ordered_steps else np.full(2, np.nan)
+    by_steps = np.stack([click_loss, order_loss, hits, ordered_hits]) / steps
+    return np.column_stack([*by_steps[:3], order_recall, by_steps[3]])

@@ -38,25 +38,45 @@ def fit_own_clicks(model: MultiTRON, held_out: HeldOut) -> None:
         held_out: the sessions.
     """
     assert model.own_clicks is not None, "a model of config.own_clicks 'added'"
+    fitted = model.own_clicks.clone()
+    for place in range(len(fitted)):
+        losses = losses_of_numbers(model, held_out, place)
+        if losses.shape[1]:
+            fitted[place] = TRIED[int(losses.mean(axis=1).argmin())]
+    model.own_clicks.copy_(fitted)
+
+
+@torch.no_grad()
+def losses_of_numbers(model: MultiTRON, held_out: HeldOut, place: int) -> np.ndarray:
+    """The click loss of an objective's own steps when it has all the weight, by how often own clicks are added.
+
+    Args:
+        model: as for `fit_own_clicks`; its numbers are what they were afterwards.
+        held_out: the sessions; the last `AT_MOST` are asked.
+        place: of the objective.
+
+    Returns:
+        float64 [numbers tried, steps with the objective's event], in nats; no column where no step has it.
+    """
+    assert model.own_clicks is not None, "a model of config.own_clicks 'added'"
     model.eval()
     asked = replace(
         held_out,
         rows=held_out.rows[-AT_MOST:],
         config=replace(held_out.config, order_loss="ordered_softmax", cart_loss="ordered_softmax", ordered_share=1.0),
-        rates=[max(rate, 1e-9) for rate in held_out.rates],
+        rates=[1.0] * len(held_out.rates),  # what scales the loss of all steps alike
     )
-    fitted = model.own_clicks.clone()
-    for place, pi in enumerate(np.eye(len(fitted), dtype=np.float32)):
-        losses = np.zeros(len(TRIED))
-        events = 0
-        for work in asked.works(model, pi):
-            events += int(work.labels[:, place].sum())
-            for index, tried in enumerate(TRIED):
-                model.own_clicks[place] = tried
-                losses[index] += float(asked.losses(model, work)[:, place].sum())
-        if events:
-            fitted[place] = TRIED[int(losses.argmin())]
-    model.own_clicks.copy_(fitted)
+    before = model.own_clicks.clone()
+    parts = []
+    for work in asked.works(model, np.eye(len(before), dtype=np.float32)[place]):
+        own = work.labels[:, place]
+        of_numbers = []
+        for tried in TRIED:
+            model.own_clicks[place] = tried
+            of_numbers.append(asked.losses(model, work)[own, place].double())
+        parts.append(torch.stack(of_numbers).cpu().numpy())
+    model.own_clicks.copy_(before)
+    return np.concatenate(parts, axis=1)
 
 
 def returning_shares(sessions: EncodedSessions) -> dict[str, float]:

@@ -297,7 +297,13 @@ class TestCommand:
     def test_it_prints_and_keeps(self, folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert main([*folders, "--save", "--record", "newsletter", "--k", "3"]) == 0
         printed = capsys.readouterr().out
-        for words in ("click_recall_3", "worst_reversal", "first_pi_order", "hypervolume, raw", "operating point: pi"):
+        for words in (
+            "click_recall_3",
+            "worst_reversal",
+            "from pi_order 0.",
+            "hypervolume, raw",
+            "operating point: pi",
+        ):
             assert words in printed
         kept = Path(folders[1])
         assert pl.read_parquet(kept / "front.parquet").height == 4

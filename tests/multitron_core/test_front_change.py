@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from multitron_core.errors import InputError
-from multitron_core.front_change import front_change
+from multitron_core.front_change import changes, front_change, session_sums
 from multitron_core.front_measurement import FrontMeasurement
 
 
@@ -34,8 +34,6 @@ def test_the_change_between_the_ends_that_are_not_dominated() -> None:
     )
     rows = {row["column"]: row for row in front_change(measured, k=3).iter_rows(named=True)}
     assert list(rows) == ["click_loss", "order_loss", "click_recall_3", "order_recall_3", "recall_x_density"]
-    for row in rows.values():
-        assert (row["first_pi_order"], row["last_pi_order"]) == pytest.approx((1 / 3, 1.0))
     found = {name: (row["first"], row["last"], row["change"]) for name, row in rows.items()}
     assert found["click_loss"] == pytest.approx((1.0, 2.0, 1.0))
     assert found["order_loss"] == pytest.approx((4.0, 2.0, -2.0))
@@ -60,15 +58,27 @@ def test_a_gain_in_every_session_is_sure() -> None:
 
 def test_a_point_that_dominates_all_changes_nothing() -> None:
     measured = measurement([[1] * 6, [9] * 6], [True] * 6, [(1.0, 1.0), (2.0, 2.0)])
-    changes = front_change(measured, k=5)
-    assert changes["change"].to_list() == [0.0] * 5
-    assert (changes["first_pi_order"] == changes["last_pi_order"]).all()
+    found = front_change(measured, k=5)
+    assert found["change"].to_list() == [0.0] * 5
+    assert found["first"].to_list() == found["last"].to_list() == [1.0] * 5
 
 
 def test_without_orders_there_is_no_order_recall() -> None:
     measured = measurement([[1] * 6, [9] * 6], [False] * 6, [(1.0, 2.0), (2.0, 1.0)])
     order_recall = front_change(measured, k=5).row(3, named=True)
     assert [order_recall[name] for name in ("first", "last", "change", "low", "high")] == [None] * 5
+
+
+def test_the_mean_of_two_models() -> None:
+    """One gains a hit where the other loses one: nothing changes in their mean, whichever sessions are drawn."""
+    ends = [(1.0, 2.0), (2.0, 1.0)]
+    gains = measurement([[9] * 6, [1, 9] * 3], [True, True] * 3, ends)
+    loses = measurement([[1, 9] * 3, [9] * 6], [True, True] * 3, ends)
+    found = changes([session_sums(each, k=5) for each in (gains, loses)], k=5).row(3, named=True)
+    assert [found[name] for name in ("first", "last", "change", "low", "high")] == [0.25, 0.25, 0.0, 0.0, 0.0]
+    alone = changes([session_sums(gains, k=5)], k=5)
+    assert alone.equals(front_change(gains, k=5))
+    assert alone.row(3, named=True)["change"] == 0.5
 
 
 def test_lists_longer_than_ranks_are_exact() -> None:

@@ -1,0 +1,113 @@
+"""One preset's models beside each other, a seed each: their fronts, and what pi changes in the mean of all.
+
+    python benchmarks/seeds.py --models MODEL ... --sessions PREPARED [--points 26] [--out FOLDER]
+    python benchmarks/seeds.py --small                                       # two seeds of a small simulated shop
+
+Printed for each model: the range of losses and recalls from pi 0 to 1, the two hypervolumes with intervals, the
+hypervolume in the paper's own two losses (the binary loss of orders alone, where the objective is that and a ranking
+one), and what changes from the first to the last point that no other dominates, with its interval; then the same change
+in the mean of the models, whose interval draws the sessions once for all. --out keeps every front as a CSV file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from multitron_core import preset
+from multitron_core.display import as_table
+from multitron_core.events import read_events
+from multitron_core.front import front_preferences, front_table, front_volume, model_and_test
+from multitron_core.front_change import COLUMNS, changes, session_sums
+from multitron_core.front_measurement import FrontMeasurement, measure_front
+from multitron_core.hypervolume import PAPER_REFERENCES, dominated, hypervolume, normalised_hypervolume
+from multitron_core.sessions import prepare_sessions
+from multitron_core.simulator import simulate
+from multitron_core.training import train
+
+
+def in_paper_losses(measurement: FrontMeasurement) -> np.ndarray | None:
+    """Mean losses [points, 2] with the paper's loss of orders; None where it was no part of what was measured.
+
+    "ranked_bce" is the sum of the click loss of ordered steps, over their share, and the binary loss.
+    """
+    name = measurement.objectives[1].loss
+    if name not in ("bce", "ranked_bce"):
+        return None
+    means = measurement.losses.mean(axis=1, dtype=np.float64)
+    if name == "ranked_bce":
+        ordered = measurement.steps["ordered"].to_numpy()
+        means[:, 1] -= measurement.losses[:, ordered, 0].mean(axis=1, dtype=np.float64)
+    return means
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, nargs="+", help="model folders of one preset")
+    parser.add_argument("--sessions", type=Path, help="the folder of prepared sessions that they were trained with")
+    parser.add_argument("--points", type=int, default=26)
+    parser.add_argument("--whole-sessions", action="store_true", help="as `python -m multitron_core.front` has it")
+    parser.add_argument("--out", type=Path, help="keep the fronts there, front-1.csv and so on")
+    parser.add_argument("--small", action="store_true", help="half a minute: two seeds of a simulated shop, 6 points")
+    options = parser.parse_args()
+    if bool(options.models) != bool(options.sessions) or not (options.models or options.small):
+        parser.error("give --models and --sessions together, or --small")
+    with tempfile.TemporaryDirectory() as temporary:
+        if not options.models:
+            options.points, options.sessions = 6, Path(temporary) / "sessions"
+            options.models = _train_small(Path(temporary))
+        sums = []
+        for number, folder in enumerate(options.models, start=1):
+            model, config, test = model_and_test(folder, options.sessions)
+            preferences = front_preferences(model, options.points, spacing="beta", beta=config.beta)
+            measured = measure_front(model, test, preferences, config=config, whole_sessions=options.whole_sessions)
+            front = front_table(measured)
+            if options.out:
+                options.out.mkdir(parents=True, exist_ok=True)
+                front.write_csv(options.out / f"front-{number}.csv", float_precision=5)
+            sums.append(session_sums(measured, k=20))
+            _print_front(folder, front, measured)
+            print(as_table(changes(sums[-1:])), flush=True)
+    print(f"in the mean of {len(sums)} models, with a bootstrap interval by session (95 %):")
+    print(as_table(changes(sums)))
+    return 0
+
+
+def _print_front(folder: Path, front: pl.DataFrame, measured: FrontMeasurement) -> None:
+    volume, kept = front_volume(measured), front.filter(~pl.col("dominated"))
+    print(f"\n{folder}: {front['steps'][0]} steps, {front['ordered_steps'][0]} ordered; {front.height} points")
+    print(f"  normalised hypervolume {volume.normalised}; raw {volume.raw} with the reference {volume.reference}")
+    paper = in_paper_losses(measured)
+    if paper is not None:
+        reference = PAPER_REFERENCES["diginetica"]
+        print(
+            f"  in the paper's losses: normalised {normalised_hypervolume(paper):.4f}, raw "
+            f"{hypervolume(paper, reference):.4f} with the reference {reference}, "
+            f"{(~dominated(paper)).sum()} points not dominated"
+        )
+    print(f"  not dominated: {kept.height} points, pi {kept['pi_order'][0]:.2f} to {kept['pi_order'][-1]:.2f}")
+    for name in (*COLUMNS, "click_mrr_20", "last_click_recall_20", "order_density"):
+        values = front[name.format(k=20)]
+        print(f"  {values.name}, pi 0 to 1: {values[0]:.5f} to {values[-1]:.5f}")
+
+
+def _train_small(folder: Path) -> list[Path]:
+    torch.set_num_threads(1)
+    simulate(folder / "raw", sessions=8_000, items=500)
+    prepared = prepare_sessions(read_events(folder / "raw", "table"))
+    prepared.save(folder / "sessions")
+    recipe = preset.demo().changed(training={"epochs": 2, "order_loss": "ranked_bce"})
+    return [
+        train(prepared, recipe.changed(training={"seed": seed}), folder / f"model-{seed}", progress=False)
+        for seed in (1, 2)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
