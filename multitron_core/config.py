@@ -94,6 +94,9 @@ class TrainingConfig:
     uniform_negatives: int = 16_384  # shared by the batch
     in_batch_negatives: int = 32  # a session, from the other sessions of the batch
     kept_negatives: int = 100  # the highest logits among them; only these reach the loss
+    # Share of log(how often a negative is drawn, see `negatives.log_draw_rates`) that its logit is lowered by in
+    # training; 0 as the paper, which corrects nothing
+    popularity_correction: float = 0.0
     collisions: Literal["masked", "official"] = "masked"  # official: the target may be among its own negatives
 
     validation_share: float = 0.02  # of the training sessions, the most recent ones; 0 trains on all
@@ -126,6 +129,7 @@ class TrainingConfig:
             preferences(self.validation_pi, len(self.beta))
         if self.trained_pi is not None:
             preference(self.trained_pi, len(self.beta))
+        _within(self, 0.0, 1.0, "popularity_correction")
         if not 0.0 < self.ordered_share <= 1.0:
             _refuse(self, "ordered_share", "use a share above 0 and at most 1")
         _one_of(self, "schedule", ("constant", "cosine"))

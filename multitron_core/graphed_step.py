@@ -32,6 +32,10 @@ def filled(work: Work, max_length: int) -> Work:
     steps, batch_items, uniform_items = (
         _size(len(x)) - len(x) for x in (work.inputs, work.batch_items, work.uniform_items)
     )
+    correction = negatives.correction
+    if correction is not None:  # the columns that fill up stand behind each of the two groups
+        groups = correction.split([len(work.batch_items), len(work.uniform_items)])
+        correction = torch.cat([F.pad(groups[0], (0, batch_items)), F.pad(groups[1], (0, uniform_items))])
     return replace(
         work,
         weights=F.pad(work.weights, (0, steps)),
@@ -47,6 +51,7 @@ def filled(work: Work, max_length: int) -> Work:
             session_of_step=F.pad(negatives.session_of_step, (0, steps)),
             targets=F.pad(negatives.targets, (0, steps)),
             filling=F.pad(torch.zeros(len(work.uniform_items), dtype=torch.bool), (0, uniform_items), value=True),
+            correction=correction,
         ),
         labels=F.pad(work.labels, (0, 0, 0, steps)),
     )

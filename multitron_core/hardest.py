@@ -23,6 +23,7 @@ class NegativeTable(NamedTuple):
 
     batch_copies float [sessions, b], uniform_copies float [u], absent bool [sessions, b], session_of_step int64 [n],
     targets int64 [n]; `filling` bool [u] are columns that nobody drew and that only fill up, None where there are none.
+    `correction` float [b + u] is what the logit of each column is lowered by, finite; None lowers none.
     """
 
     batch_copies: Tensor
@@ -31,6 +32,7 @@ class NegativeTable(NamedTuple):
     session_of_step: Tensor
     targets: Tensor
     filling: Tensor | None = None
+    correction: Tensor | None = None
 
 
 def hardest_logits(
@@ -48,13 +50,26 @@ def hardest_logits(
 
     Returns:
         float32 [n, min(kept, b + u)], falling by item; an item kept c times stands once with log(c) added, and -inf
-        stands where there are no more negatives.
+        stands where there are no more negatives. The correction is in the ranking as in the logits; targets have none.
     """
     with torch.no_grad():
-        values, columns = _search(states.detach(), table.detach(), negatives, kept, mask_targets, search)
+        searched = _corrected(states.detach(), table.detach(), negatives.correction)
+        values, columns = _search(*searched, negatives, kept, mask_targets, search)
         copies = log_copies(columns, negatives, kept)
     logits: Tensor = _Kept.apply(states, table, values, columns)
     return logits + copies
+
+
+def _corrected(states: Tensor, table: Tensor, correction: Tensor | None) -> tuple[Tensor, Tensor]:
+    """States and table whose products are the logits less the correction, as one dimension more.
+
+    So every way of the search has it, the margin of a screen too. Seven more, of zeros, keep rows aligned: tensor cores
+    multiply numbers of 16 bits by eights.
+    """
+    if correction is None:
+        return states, table
+    ones, column = states.new_full((len(states), 1), -1.0), correction[:, None].to(table.dtype)
+    return F.pad(torch.cat([states, ones], dim=1), (0, 7)), F.pad(torch.cat([table, column], dim=1), (0, 7))
 
 
 def log_copies(columns: Tensor, negatives: NegativeTable, kept: int) -> Tensor:

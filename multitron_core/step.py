@@ -70,6 +70,7 @@ def prepare(
     model: ModelConfig,
     *,
     overhead: int,
+    correction: np.ndarray | None = None,
     rank: int = 0,
     world: int = 1,
 ) -> Work:
@@ -81,6 +82,7 @@ def prepare(
         pi: float [objectives] or [sessions, objectives], preferences of the whole batch's sessions.
         model: how positions are counted.
         overhead: see `batches.length_groups`.
+        correction: float [items + 1], what the logit of each item is lowered by where it is a negative; None for none.
         rank, world: which share of the sessions this process computes; the table is the whole batch's in each, so that
             several processes compute what one would.
     """
@@ -94,6 +96,8 @@ def prepare(
         rows.append(AttentionRows(first, last, torch.from_numpy(rectangle.cells), *rectangle.source.shape))
         first = last
     copies = torch.from_numpy(negatives.batch_copies[rank::world])
+    if correction is not None:
+        correction = correction[np.concatenate([negatives.batch_items, negatives.uniform_items])]
     return Work(
         batch=part,
         whole_steps=len(batch.inputs),
@@ -109,6 +113,7 @@ def prepare(
             absent=copies == 0,
             session_of_step=torch.from_numpy(part.session_of_step),
             targets=torch.from_numpy(negatives.targets[steps]),
+            correction=None if correction is None else torch.from_numpy(correction).float(),
         ),
         labels=torch.from_numpy(labels_of(model.objectives, part.labels, len(part.inputs))),
         pi=torch.from_numpy(

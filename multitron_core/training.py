@@ -32,7 +32,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from multitron_core.adam import Adam
 from multitron_core.ahead import ahead
-from multitron_core.batches import epoch_order, make_batch, random_of, training_rows
+from multitron_core.batches import Batch, epoch_order, make_batch, random_of, training_rows
 from multitron_core.checkpoint import load_checkpoint, save_checkpoint
 from multitron_core.config import ModelConfig, TrainingConfig
 from multitron_core.devices import (
@@ -52,7 +52,7 @@ from multitron_core.graphed_step import GradientGraphs, Gradients, filled
 from multitron_core.losses import OBJECTIVE_LOSSES, regulariser, scalarisation
 from multitron_core.model import MultiTRON, settled
 from multitron_core.model_folder import TrainingData, fingerprint, refuse_another, write_model_folder
-from multitron_core.negatives import draw_negatives
+from multitron_core.negatives import draw_negatives, log_draw_rates
 from multitron_core.objectives import labels_of, objectives_of
 from multitron_core.own_clicks import fit_own_clicks
 from multitron_core.preference import preference
@@ -205,9 +205,11 @@ class _Run:
                     mend=f"use {objective.event}_loss='bce', ordered_share below 1, or training data with "
                     f"{objective.event}s",
                 )
+        self.correction = popularity_correction(self.data, self.rows, self.model_config, self.config)
         self.batches = math.ceil(len(self.rows) / self.config.batch_sessions)
         self.autocast = torch.bfloat16 if uses_bfloat16(self.config.precision, device) else None
         self.search = search_dtype(self.config.negative_search, device)
+        # Its losses have no correction: the best epoch is that of the paper's loss, whatever the recipe.
         self.held_out = HeldOut(self.data, held_out, self.config, self.rates, self.search)
         self.progress = Progress()
         with torch.random.fork_rng():
@@ -311,6 +313,7 @@ class _Run:
                 pi,
                 self.model_config,
                 overhead=rectangle_overhead(self.device),
+                correction=self.correction,
                 rank=rank(),
                 world=world(),
             )
@@ -452,11 +455,36 @@ def _preferences(config: TrainingConfig, random: np.random.Generator, sessions: 
 def event_rates(data: EncodedSessions, rows: np.ndarray, model: ModelConfig) -> tuple[float, ...]:
     """Share of the rows' targets that have each objective's event, later in the session; 1 for clicks."""
     found, steps = np.zeros(len(model.objectives), dtype=np.int64), 0
-    for first in range(0, len(rows), 1 << 16):
-        batch = make_batch(data, rows[first : first + (1 << 16)], model.max_length)
+    for batch in _in_parts(data, rows, model):
         found += labels_of(model.objectives, batch.labels, len(batch.targets)).sum(axis=0)
         steps += len(batch.targets)
     return tuple(float(count) / steps for count in found)
+
+
+def popularity_correction(
+    data: EncodedSessions, rows: np.ndarray, model: ModelConfig, config: TrainingConfig
+) -> np.ndarray | None:
+    """What the logit of each item is lowered by where it is a negative, float64 [items + 1]; None where it is off.
+
+    Args:
+        data: the sessions.
+        rows: int64, those that are trained on: the correction is a function of them and of the configs alone.
+        model: its items, and how many inputs of a session it reads.
+        config: the correction's strength, and the draws that it corrects.
+    """
+    if not config.popularity_correction:
+        return None
+    inputs = np.zeros(model.items + 1, dtype=np.int64)
+    for batch in _in_parts(data, rows, model):
+        inputs += np.bincount(batch.inputs, minlength=model.items + 1)
+    rates = log_draw_rates(inputs, config.uniform_negatives, config.in_batch_negatives)
+    return config.popularity_correction * rates
+
+
+def _in_parts(data: EncodedSessions, rows: np.ndarray, model: ModelConfig) -> Iterator[Batch]:
+    """The rows as large batches, since all at once may be more than memory holds."""
+    for first in range(0, len(rows), 1 << 16):
+        yield make_batch(data, rows[first : first + (1 << 16)], model.max_length)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -54,6 +54,14 @@ def ordered_softmax_loss(click: float, ordered: bool, rate: float, share: float)
     return click * (1.0 - share) + (click * share / rate if ordered else 0.0)
 
 
+def drawn_too_often(item: int, inputs: Sequence[int], items: int, config: TrainingConfig) -> float:
+    """q of Yi et al. (RecSys 2019), section 3, relative to a uniform sampler: expected draws of an item a session, over
+    those that each item would have if all draws were uniform. `inputs` are all of the training data."""
+    share = sum(one == item for one in inputs) / len(inputs)
+    expected = config.uniform_negatives / items + config.in_batch_negatives * share
+    return expected / ((config.uniform_negatives + config.in_batch_negatives) / items)
+
+
 def linear(losses: Sequence[float], pi: Sequence[float]) -> float:
     """Equation 1."""
     return sum(weight * loss for weight, loss in zip(pi, losses, strict=True))
@@ -180,7 +188,7 @@ class Problem:
 
 
 def step_losses(weights: Weights, model: ModelConfig, config: TrainingConfig, problem: Problem) -> np.ndarray:
-    """Click and order loss of every step of a batch, float64 [steps, 2]."""
+    """Click and order loss of every step of a batch, float64 [steps, 2]; the batch is all of the training data."""
     if model.item_norm == "unit":
         weights = unit_items(weights)
     items, batch = weights["item_embedding.weight"], problem.batch
@@ -191,7 +199,14 @@ def step_losses(weights: Weights, model: ModelConfig, config: TrainingConfig, pr
         for state, step in zip(found, own_steps, strict=True):
             target, ordered = int(batch.targets[step]), bool(batch.ordered[step])
             drawn = [item for item in problem.drawn_by(session) if config.collisions == "official" or item != target]
-            hardest = sorted((float(state @ items[item]) for item in drawn), reverse=True)[: config.kept_negatives]
+            logits = [float(state @ items[item]) for item in drawn]
+            if config.popularity_correction:
+                rates = [drawn_too_often(item, list(batch.inputs), model.items, config) for item in drawn]
+                logits = [
+                    logit - config.popularity_correction * math.log(rate)
+                    for logit, rate in zip(logits, rates, strict=True)
+                ]
+            hardest = sorted(logits, reverse=True)[: config.kept_negatives]
             own = float(state @ items[target])
             click = click_loss(own, hardest)
             order = 0.0

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from multitron_core.config import ModelConfig, from_dict, to_json
+from multitron_core.config import ModelConfig, TrainingConfig, from_dict, to_json
 from multitron_core.errors import InputError
 
 
@@ -31,3 +31,9 @@ def test_a_config_comes_back_from_json() -> None:
 def test_a_wrong_setting_is_named(settings: dict, named: str) -> None:
     with pytest.raises(InputError, match=f"(?s){named}"):
         from_dict(ModelConfig, settings)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan"), "full"])
+def test_a_popularity_correction_is_a_share(strength: object) -> None:
+    with pytest.raises(InputError, match=r"TrainingConfig\.popularity_correction"):
+        from_dict(TrainingConfig, {"popularity_correction": strength})

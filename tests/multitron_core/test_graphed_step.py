@@ -38,11 +38,13 @@ def a_model(**settings: object) -> MultiTRON:
     return model
 
 
-def a_work(model: MultiTRON, seed: int, sessions: int = 9, longest: int = 12) -> Work:
+def a_work(model: MultiTRON, seed: int, sessions: int = 9, longest: int = 12, corrected: bool = False) -> Work:
     batch, rng = random_batch(seed, sessions=sessions, longest=longest), np.random.default_rng(seed)
     negatives = draw_negatives(batch, ITEMS, CONFIG.uniform_negatives, CONFIG.in_batch_negatives, rng)
     pi = rng.dirichlet([0.5, 0.5], size=len(batch.lengths))
-    return prepare(batch, negatives, pi, model.config, overhead=rectangle_overhead(torch.device("cuda")))
+    correction = rng.standard_normal(ITEMS + 1) if corrected else None
+    overhead = rectangle_overhead(torch.device("cuda"))
+    return prepare(batch, negatives, pi, model.config, overhead=overhead, correction=correction)
 
 
 def gradients(model: MultiTRON, work: Work) -> Gradients:
@@ -57,10 +59,11 @@ def gradients(model: MultiTRON, work: Work) -> Gradients:
 
 @pytest.mark.parametrize("positions", ["start", "end"])
 @pytest.mark.parametrize("norm", ["unit", "free"])
+@pytest.mark.parametrize("corrected", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_what_fills_a_batch_up_changes_nothing(positions, norm, seed):
+def test_what_fills_a_batch_up_changes_nothing(positions, norm, corrected, seed):
     model = a_model(positions=positions, item_norm=norm)
-    work = a_work(model, seed)
+    work = a_work(model, seed, corrected=corrected)
     full = filled(work, model.config.max_length)
     expected, expected_gradients = gradients(model, work)
     found, found_gradients = gradients(model, full)
@@ -109,10 +112,15 @@ def test_a_share_without_a_session_has_the_columns_of_the_others():
     assert [len(share.uniform_items) for share in shares] == [len(shares[0].uniform_items)] * 2
 
 
-def test_a_graph_gives_what_its_kernels_give_one_by_one(cuda):
+@pytest.mark.parametrize("corrected", [False, True])
+def test_a_graph_gives_what_its_kernels_give_one_by_one(cuda, corrected):
     model = a_model().to(cuda)
     graphs = GradientGraphs(lambda work: gradients(model, work))
-    works = [a_work(model, seed, sessions=5, longest=longest) for seed in range(20) for longest in (8, 12)]
+    works = [
+        a_work(model, seed, sessions=5, longest=longest, corrected=corrected)
+        for seed in range(20)
+        for longest in (8, 12)
+    ]
     for one in [*works, *works]:  # the second round finds every graph recorded
         work = to_device(filled(one, 16), cuda)
         expected, expected_gradients = gradients(model, work)

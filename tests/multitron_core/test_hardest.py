@@ -59,19 +59,24 @@ def plain_loss(
             copies[negatives.targets[i]] = 0
         columns = torch.repeat_interleave(torch.arange(len(table)), copies.long())
         logits = table[columns] @ state
+        if negatives.correction is not None:
+            logits = logits - negatives.correction[columns]
         hardest = logits.topk(min(kept, len(logits))).values
         losses.append(click_loss(state[None] @ table[negatives.targets[i]], hardest[None])[0])
     return torch.stack(losses)
 
 
 @pytest.mark.parametrize("mask_targets", [True, False])
+@pytest.mark.parametrize("corrected", [False, True])
 @pytest.mark.parametrize("search", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("b", "u", "kept"), [(20, 600, 15), (20, 600, 1), (12, 30, 25), (6, 0, 4), (6, 3, 100), (50, 4000, 100)]
 )
-def test_losses_and_gradients_are_those_of_the_plain_formula(b, u, kept, search, mask_targets):
+def test_losses_and_gradients_are_those_of_the_plain_formula(b, u, kept, search, corrected, mask_targets):
     torch.manual_seed(3)
     negatives = drawn(5, b, u, n=23, sessions=4)
+    if corrected:
+        negatives = negatives._replace(correction=torch.randn(b + u))
     found, expected = [], []
     for results, plain in ((found, False), (expected, True)):
         torch.manual_seed(3)
@@ -93,9 +98,10 @@ def test_losses_and_gradients_are_those_of_the_plain_formula(b, u, kept, search,
     st.integers(1, 100),
     st.floats(0.01, 10.0),
     st.sampled_from(["random", "close together", "of many lengths", "negative"]),
+    st.sampled_from([0.0, 1.0, 30.0]),
     st.integers(0, 99),
 )
-def test_a_search_in_bfloat16_finds_the_negatives_of_one_in_float32(kept, scale, kind, seed):
+def test_a_search_in_bfloat16_finds_the_negatives_of_one_in_float32(kept, scale, kind, correction, seed):
     negatives = drawn(seed, 50, 4000, n=20, sessions=4)
     # No copies: equal logits of unequal copies would make the order of what is equal matter.
     negatives = negatives._replace(batch_copies=(~negatives.absent).float(), uniform_copies=torch.ones(4000))
@@ -108,12 +114,55 @@ def test_a_search_in_bfloat16_finds_the_negatives_of_one_in_float32(kept, scale,
     elif kind == "negative":
         table = 0.1 * table - state
     states = scale * (state + 0.05 * torch.randn(20, 64))
+    if correction:
+        negatives = negatives._replace(correction=correction * torch.randn(4050))
     exact, screened = (
         hardest_logits(states, table, negatives, kept=kept, mask_targets=True, search=search)
         for search in (torch.float32, torch.bfloat16)
     )
     rounding = 1e-6 * states.norm(dim=1, keepdim=True) * table.norm(dim=1).max()  # of sums in another order
+    rounding = rounding + 4e-6 * correction
     assert ((screened - exact).abs() <= rounding).all()
+
+
+@pytest.mark.parametrize("search", [torch.float32, torch.bfloat16])
+def test_a_correction_by_hand(search):
+    # One session, its target, and four more items with logits 2, 1.75, 1 and -4; the first is drawn four times as often
+    # as a uniform sampler draws it and the last two half as often: log 4 = 1.386294 and log 0.5 = -0.693147.
+    negatives = NegativeTable(
+        batch_copies=torch.tensor([[0.0]]),
+        uniform_copies=torch.tensor([1.0, 1.0, 1.0, 1.0]),
+        absent=torch.tensor([[True]]),
+        session_of_step=torch.tensor([0]),
+        targets=torch.tensor([0]),
+    )
+    corrected = negatives._replace(correction=torch.tensor([4.0, 4.0, 1.0, 0.5, 0.5]).log())
+    states, table = torch.tensor([[2.0]]), torch.tensor([[0.25], [1.0], [0.875], [0.5], [-2.0]])
+
+    def kept(drawn: NegativeTable, count: int) -> tuple[list[float], list[float]]:
+        """The kept logits, and how much each item's embedding moves them: the state, 2, where it is kept."""
+        leaf = table.clone().requires_grad_()
+        logits = hardest_logits(states, leaf, drawn, kept=count, mask_targets=True, search=search)
+        return logits[0].tolist(), torch.autograd.grad(logits.sum(), leaf)[0].flatten().tolist()
+
+    assert kept(negatives, 2) == ([2.0, 1.75], [0.0, 2.0, 2.0, 0.0, 0.0])
+    logits, moved = kept(corrected, 2)  # the first, 2 - 1.386294, is now behind the third, 1 + 0.693147
+    assert logits == pytest.approx([1.75, 1.693147], abs=1e-6)
+    assert moved == [0.0, 0.0, 2.0, 2.0, 0.0]
+    assert kept(corrected, 4)[0] == pytest.approx([1.75, 1.693147, 0.613706, -3.306853], abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.sampled_from([0.0, 0.5, -3.0]), st.booleans(), st.integers(0, 99))
+def test_one_correction_for_all_columns_keeps_the_same_negatives(kept, shift, mask_targets, seed):
+    negatives = drawn(seed, 20, 600, n=9, sessions=3)
+    torch.manual_seed(seed)
+    states, table = torch.randn(9, 8), torch.randn(620, 8)
+    plain, shifted = (
+        hardest_logits(states, table, each, kept=kept, mask_targets=mask_targets, search=torch.float32)
+        for each in (negatives, negatives._replace(correction=torch.full((620,), shift)))
+    )
+    torch.testing.assert_close(shifted, plain - shift, atol=1e-5, rtol=0)
 
 
 def test_the_margin_of_the_search_covers_roundings_that_all_go_one_way():

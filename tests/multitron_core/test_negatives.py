@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multitron_core.batches import Batch
-from multitron_core.negatives import draw_in_batch, draw_negatives, draw_uniform
+from multitron_core.negatives import draw_in_batch, draw_negatives, draw_uniform, log_draw_rates
 
 
 def batch_of(inputs: list[list[int]], last: list[int]) -> Batch:
@@ -87,3 +87,25 @@ def test_a_catalogue_that_the_batch_exhausts_has_in_batch_negatives_only(uniform
     found = draw_negatives(batch_of([[1], [2, 1]], last=[2, 1]), 2, uniform, in_batch=8, rng=np.random.default_rng(1))
     assert len(found.uniform_items) == 0
     assert found.batch_copies.tolist() == [[1, 1], [1, 0]]
+
+
+def test_draw_rates_of_four_items_by_hand():
+    # Of 4 items the first is 3 of 4 inputs and the second 1. Two uniform draws are half a draw an item, two of the
+    # batch 1.5 and 0.5 of the first two; if all four were uniform, each item would be drawn once.
+    found = log_draw_rates(np.array([0, 3, 1, 0, 0]), uniform=2, in_batch=2)
+    np.testing.assert_allclose(found, [0.0, np.log(2.0), 0.0, np.log(0.5), np.log(0.5)])
+    # Without uniform draws the last two are never drawn: nothing to correct.
+    found = log_draw_rates(np.array([0, 3, 1, 0, 0]), uniform=0, in_batch=2)
+    np.testing.assert_allclose(found, [0.0, np.log(3.0), 0.0, 0.0, 0.0])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(0, 99), st.integers(0, 9))
+def test_draw_rates_are_about_one_and_one_where_draws_are_uniform(counts, uniform, in_batch):
+    inputs = np.array([0, *counts])
+    found = log_draw_rates(inputs, uniform, in_batch)
+    assert np.isfinite(found).all()
+    assert found[0] == 0.0
+    if uniform and inputs.sum():
+        assert np.exp(found[1:]).mean() == pytest.approx(1.0)
+    assert not log_draw_rates(inputs, uniform, 0).any()

@@ -19,8 +19,8 @@ from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.model import MultiTRON
 from multitron_core.negatives import draw_negatives
 from multitron_core.preset import Preset
-from multitron_core.step import losses_of, prepare
-from multitron_core.training import train
+from multitron_core.step import Work, losses_of, prepare
+from multitron_core.training import popularity_correction, train
 from multitron_core.vocabulary import Vocabulary
 from tests.multitron_core import plain_formulas as plain
 
@@ -120,11 +120,23 @@ RECIPES: dict[str, dict[str, object]] = {
     "ranked_bce": {"order_loss": "ranked_bce"},
     "ordered steps alone": {"order_loss": "ordered_softmax", "ordered_share": 1.0, "regulariser": "none"},
     "cosine and chebyshev": {"regulariser": "cosine", "scalarisation": "chebyshev"},
+    "popularity corrected": {
+        "order_loss": "ranked_bce",
+        "popularity_correction": 0.7,
+        "uniform_negatives": 2,
+        "in_batch_negatives": 3,
+    },
 }
 
 
 def recipe(name: str) -> TrainingConfig:
     return TrainingConfig(kept_negatives=8, **RECIPES[name])  # type: ignore[arg-type]
+
+
+def work_of(model: MultiTRON, config: TrainingConfig, problem: plain.Problem) -> Work:
+    everything = one_batch([[*clicks, 1] for clicks in np.split(problem.batch.inputs, problem.batch.starts[1:])])
+    correction = popularity_correction(everything, np.arange(len(everything)), model.config, config)
+    return prepare(problem.batch, problem.negatives, problem.pi, model.config, overhead=4, correction=correction)
 
 
 def rows_of(model: MultiTRON, work: object) -> list[torch.Tensor]:
@@ -138,7 +150,7 @@ class TestStep:
     @pytest.mark.parametrize("norm", ["free", "unit"])
     def test_losses(self, case: str, name: str, norm: str) -> None:
         model, config, problem = small_model(item_norm=norm), recipe(name), CASES[case].problem()
-        work = prepare(problem.batch, problem.negatives, problem.pi, model.config, overhead=4)
+        work = work_of(model, config, problem)
         with torch.no_grad():
             found = losses_of(model, *rows_of(model, work), work, config, (1.0, RATE), torch.float32)
             pi = work.pi[work.negatives.session_of_step]
@@ -156,13 +168,14 @@ class TestStep:
             ("three sessions", "ranked_bce", "unit"),
             ("one session of one step", "released", "free"),
             ("both ends in one batch", "paper", "unit"),
+            ("three sessions", "popularity corrected", "unit"),
         ],
     )
     def test_gradients(self, case: str, name: str, norm: str) -> None:
         """Every coordinate of every weight against a central difference of the plain formula."""
         model = small_model(item_norm=norm, dimension=4, layers=1, max_length=4)
         config, problem = recipe(name), CASES[case].problem()
-        work = prepare(problem.batch, problem.negatives, problem.pi, model.config, overhead=4)
+        work = work_of(model, config, problem)
         rows = rows_of(model, work)
         found = losses_of(model, *rows, work, config, (1.0, RATE), torch.float32)
         pi = work.pi[work.negatives.session_of_step]
@@ -198,7 +211,7 @@ class TestStep:
             recipe("ordered_softmax"),
             CASES["three sessions"].problem(),
         )
-        work = prepare(problem.batch, problem.negatives, problem.pi, model.config, overhead=4)
+        work = work_of(model, config, problem)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             found = losses_of(model, *rows_of(model, work), work, config, (1.0, RATE), search)
         expected = plain.step_losses(weights_of(model), model.config, config, problem)
@@ -206,13 +219,13 @@ class TestStep:
         assert found.dtype == torch.float32
 
 
-def one_batch(clicks: list[list[int]], ordered: list[list[bool]]) -> EncodedSessions:
+def one_batch(clicks: list[list[int]], ordered: list[list[bool]] | None = None) -> EncodedSessions:
     lengths = [len(session) for session in clicks]
     return EncodedSessions(
         pl.Series([f"s{number}" for number in range(len(clicks))]),
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         np.concatenate(clicks).astype(np.int32),
-        np.concatenate(ordered).astype(bool),
+        np.concatenate(ordered).astype(bool) if ordered else np.zeros(sum(lengths), dtype=bool),
         VOCABULARY.hash,
     )
 
@@ -239,7 +252,7 @@ SESSIONS = {
 
 class TestTraining:
     @pytest.mark.parametrize("sessions", SESSIONS)
-    @pytest.mark.parametrize("whose", ["ours", "official"])
+    @pytest.mark.parametrize("whose", ["ours", "official", "popularity corrected"])
     def test_the_first_step(self, tmp_path: Path, sessions: str, whose: str) -> None:
         """What training says of its first batch, and where Adam takes the weights: all of it from the formulas."""
         data = Data(one_batch(*SESSIONS[sessions]), VOCABULARY)
@@ -304,6 +317,8 @@ def _one_step(whose: str) -> Preset:
     model = {"dimension": 4, "layers": 1, "max_length": 3, "dropout": 0.0}
     if whose == "official":
         return preset.named("official", model=model, training=training)
+    if whose == "popularity corrected":
+        training |= {"popularity_correction": 0.7, "uniform_negatives": 5, "in_batch_negatives": 4}
     return preset.named("demo", model=model | {"item_scale": 0.5}, training=training)
 
 

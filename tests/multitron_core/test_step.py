@@ -155,9 +155,10 @@ def test_the_shares_of_several_processes_are_the_whole_step():
     batch, rng = random_batch(1, sessions=5), np.random.default_rng(2)
     negatives = draw_negatives(batch, ITEMS, config.uniform_negatives, config.in_batch_negatives, rng)
     pi = rng.dirichlet([0.5, 0.5], size=5)
+    correction = rng.standard_normal(ITEMS + 1)
 
     def losses(rank: int, world: int) -> torch.Tensor:
-        work = prepare(batch, negatives, pi, model.config, overhead=10, rank=rank, world=world)
+        work = prepare(batch, negatives, pi, model.config, overhead=10, correction=correction, rank=rank, world=world)
         weight = model.item_embedding.weight
         return losses_of(
             model, weight[work.batch_items], weight[work.uniform_items], work, config, (1.0, 0.3), torch.float32

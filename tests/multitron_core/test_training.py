@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from multitron_core import preset, training
+from multitron_core.config import ModelConfig
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
 from multitron_core.model import load_model
@@ -117,10 +118,13 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "lazy_adam"])
+@pytest.mark.parametrize(("optimiser", "correction"), [("adam", 0.0), ("lazy_adam", 0.0), ("adam", 0.5)])
 @pytest.mark.parametrize("stop_at", [1, 4, 9, 14])
-def test_a_stopped_and_resumed_training_ends_with_the_same_weights(tmp_path, monkeypatch, optimiser, stop_at):
-    config = small(optimiser=optimiser, schedule="cosine", warmup_steps=3, gradient_clip=1.0)
+def test_a_stopped_and_resumed_training_ends_with_the_same_weights(
+    tmp_path, monkeypatch, optimiser, correction, stop_at
+):
+    settings = {"schedule": "cosine", "warmup_steps": 3, "gradient_clip": 1.0}
+    config = small(optimiser=optimiser, popularity_correction=correction, **settings)
     whole: list[dict[str, float]] = []
     train(shop(), config, tmp_path / "whole", on_epoch=whole.append, progress=False)
 
@@ -364,12 +368,37 @@ def test_own_clicks_are_fitted_on_the_held_out_sessions(tmp_path, keep):
         {"order_loss": "bce", "regularisation": 0.0, "regulariser": "none"},
         {"scalarisation": "chebyshev", "regulariser": "cosine", "precision": "bfloat16"},
         {"negative_search": "bfloat16", "batch_sessions": 10_000, "learning_rate": 0.02},
+        {"negative_search": "bfloat16", "popularity_correction": 1.0},
     ],
 )
 def test_every_recipe_trains(tmp_path, settings):
     rows: list[dict[str, float]] = []
     train(shop(sessions=400), small(**settings), tmp_path / "model", on_epoch=rows.append, progress=False)
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+
+
+def test_a_correction_counts_the_inputs_that_are_trained_on_and_not_those_held_out():
+    config = small(popularity_correction=0.5, uniform_negatives=8, in_batch_negatives=8).training
+    sessions = [[1, 2, 3], [1, 1, 4], [5, 5, 5, 5, 5, 5]]
+    data = shop(sessions=3).train
+    data = EncodedSessions(
+        data.session_ids, np.array([0, 3, 6, 12]), np.concatenate(sessions), np.zeros(12, bool), data.vocabulary_hash
+    )
+    model = ModelConfig(items=5)
+    found = training.popularity_correction(data, np.array([0, 1]), model, config)
+    # Inputs 1, 2, 1, 1: q = (8 + 8 * 5 * share) / 16, half of its log.
+    np.testing.assert_allclose(found, 0.5 * np.log([1.0, 2.375, 1.125, 0.5, 0.5, 0.5]))
+    assert training.popularity_correction(data, np.array([0, 1]), model, small().training) is None
+
+
+def test_a_correction_is_of_training_alone(tmp_path):
+    """The first batch of all is trained on the same weights: its loss is another, that of held-out sessions is not."""
+    rows: dict[float, dict[str, float]] = {}
+    for strength in (0.0, 1.0):
+        config = small(epochs=1, batch_sessions=10_000, learning_rate=1e-30, popularity_correction=strength)
+        train(shop(), config, tmp_path / f"{strength}", on_epoch=lambda row, at=strength: rows.update({at: row}))
+    assert rows[1.0]["train_click_loss"] != pytest.approx(rows[0.0]["train_click_loss"], rel=1e-4)
+    assert rows[1.0]["validation_loss"] == rows[0.0]["validation_loss"]
 
 
 def test_batches_of_one_session_train(tmp_path):
