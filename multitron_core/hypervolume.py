@@ -78,7 +78,7 @@ def normalised_hypervolume(points: np.ndarray | Sequence[Sequence[float]]) -> fl
 
     It says how bent a front is (1: its ends cost each other nothing; a straight line of many points: 1/2) and nothing
     of how low it lies: report it together with the raw one. The largest values are taken over all given points,
-    dominated ones included, which is how the paper's published fronts come to .958, .851 and .971.
+    dominated ones included, which is how the paper's published fronts come to .958, .850 and .971.
 
     Args:
         points: float [n, k], losses.
