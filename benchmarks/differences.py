@@ -3,8 +3,8 @@
     python benchmarks/differences.py --data <folder of diginetica files> --model MODEL --sessions <prepared sessions>
     python benchmarks/differences.py --small                         # a simulated shop, trained for one epoch first
 
-Printed is a markdown row a difference: what was measured, the figure here and the figure by the official code's rule, on
-the same files, sessions and ranks. These rules are (otto-de/MultiTRON, `src/`):
+Printed is a markdown row a difference: what was measured, the figure here and the figure by the official code's rule,
+on the same files, sessions and ranks. These rules are (otto-de/MultiTRON, `src/`):
 
 - a metric is the mean of its batches' ratios; a batch without an ordered target counts as order recall 0. The front of
   a small data set repeats the test sessions 256 times, so its batches begin everywhere, and none is incomplete;
@@ -192,8 +192,9 @@ def time_zones(events: pl.DataFrame, prepared: PreparedSessions) -> list[Row]:
 def in_local_time(events: pl.DataFrame, zone: str, midnight: datetime, weeks: int) -> pl.DataFrame:
     """The events as a machine in `zone` reads them, on an axis where its last midnight is that of UTC.
 
-    The files name no zone. Such a machine takes their times for its own; a time that its clocks leave out counts on from
-    the hour before. `prepare_sessions` then splits whole days of 86,400 s before the local midnight, as it does there.
+    The files name no zone. Such a machine takes their times for its own; a time that its clocks leave out counts on
+    from the hour before. `prepare_sessions` then splits whole days of 86,400 s before the local midnight, as it does
+    there.
 
     Args:
         events: the log, in UTC.
@@ -232,14 +233,13 @@ def padding(sessions: EncodedSessions, config: TrainingConfig) -> Row:
 def embedding_rows(events: pl.DataFrame, vocabulary: int) -> Row:
     """Rows of the embedding, and clicks of items that have none, by the vocabulary and by OTTO's rule."""
     clicked = events.filter(pl.col("event_type") == "click")["item_id"]
-    items = clicked.n_unique()
+    items, largest = clicked.n_unique(), int(clicked.to_numpy().max())
     beyond = int((clicked + 1 > items).sum())
     return Row(
-        "items counted from the vocabulary / from raw ids (there for OTTO alone)",
-        "rows of the embedding, padding's included",
-        f"{vocabulary + 1:,}",
-        f"{items + 1:,} for {items:,} clicked items, the largest raw id being {clicked.max():,}: "
-        f"{beyond:,} clicks read a row that is not there",
+        "items counted from the vocabulary / raw ids (there for OTTO alone)",
+        "rows of the embedding, padding's included; clicks of items that have none",
+        f"{vocabulary + 1:,}; 0",
+        f"{items + 1:,} for {items:,} clicked items, where the largest raw id needs {largest + 2:,}; {beyond:,}",
     )
 
 
