@@ -111,9 +111,9 @@ def figures(data: PreparedSessions, truth: Truth, recipe: preset.Preset, folder:
     return {"points": rows, "processor s": seconds}
 
 
-def counts_and_truth(data: PreparedSessions, truth: Truth) -> dict[str, list[dict[str, Any]]]:
+def counts_and_truth(judge: Judge) -> dict[str, list[dict[str, Any]]]:
     """Rows of the baselines, one each, and of the truth's own lists at the shown preferences."""
-    judge = Judge(truth, data)
+    data, truth = judge.data, judge.truth
     popular = 1 + np.argsort(-np.bincount(data.train.items, minlength=len(data.vocabulary) + 1)[1:], kind="stable")
     baselines = default_baselines(data.train)
     found = {}
@@ -160,7 +160,9 @@ def main() -> int:
         simulate(raw, sessions=options.sessions, items=options.items, days=8, seed=options.shop)
         data, truth = prepare_sessions(read_events(raw, "table"), "table"), Truth.load(raw)
         print(f"train {len(data.train):,} sessions, judged on {len(data.test):,}; {base.training.epochs} epochs")
-        others = counts_and_truth(data, truth)
+        judge = Judge(truth, data)
+        print(f"the best lists: expected clicks {judge.best_clicks:.4f}, expected orders {judge.best_orders:.4f}")
+        others = counts_and_truth(judge)
         with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as processes:
             jobs = {
                 loss: [
