@@ -91,30 +91,32 @@ def draw_in_batch(lengths: np.ndarray, draws: int, rng: np.random.Generator) -> 
     return np.where(chosen >= 0, chosen + skip_own, -1)
 
 
-def log_draw_rates(inputs: np.ndarray, uniform: int, in_batch: int) -> np.ndarray:
+def log_draw_rates(inputs: np.ndarray, uniform: int, in_batch: int, batch_steps: float) -> np.ndarray:
     """log q of each item, q its expected draws a session relative to as many draws that are all uniform.
 
-    The logQ correction lowers a negative's logit by it, so that items which are drawn for their popularity are not
-    pushed down for it (Bengio and Senecal, "Adaptive Importance Sampling to Accelerate Training of a Neural
-    Probabilistic Language Model", 2008; Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
-    Recommendations", RecSys 2019). q = (uniform / items + in_batch * share) / ((uniform + in_batch) / items), whose
-    mean over the items is 1. It is that of the recipe, not of one batch: that uniform draws leave out the inputs of
-    their batch, and that a small batch has fewer steps than are to be drawn, is not in it.
+    The logQ correction lowers a negative's logit by it (Bengio and Senecal, "Adaptive Importance Sampling to Accelerate
+    Training of a Neural Probabilistic Language Model", 2008; Yi et al., "Sampling-Bias-Corrected Neural Modeling for
+    Large Corpus Item Recommendations", RecSys 2019). An item of share f of the inputs is drawn from the batch in_batch
+    f times; it may be drawn uniformly where it is no input of the batch, which happens in a share exp(-batch_steps f)
+    of the batches: popular items come more often by the one way and more seldom by the other. The mean of q over the
+    items is 1.
 
     Args:
         inputs: int64 [items + 1], how often each item is an input of the training sessions; entry 0 is padding.
         uniform: uniform draws of a batch.
         in_batch: draws a session from the inputs of other sessions.
+        batch_steps: inputs of a batch, on average.
 
     Returns:
-        float64 [items + 1]; 0 for padding, for an item that is never drawn, and for all where draws are all uniform.
+        float64 [items + 1]; 0 for padding and for an item that is never drawn.
     """
     items = len(inputs) - 1
-    share = inputs / max(int(inputs.sum()), 1)
-    rates = (uniform + in_batch * items * share) / max(uniform + in_batch, 1)
-    found = np.log(rates, where=rates > 0.0, out=np.zeros(len(rates)))
-    found[0] = 0.0
-    return found
+    share = inputs[1:] / max(int(inputs.sum()), 1)
+    absent = np.exp(-batch_steps * share)
+    draws = uniform * absent / absent.sum() + in_batch * share
+    rates = draws * items / max(uniform + in_batch, 1)
+    found = np.log(rates, where=rates > 0.0, out=np.zeros(items))
+    return np.concatenate([[0.0], found])
 
 
 def draw_negatives(batch: Batch, items: int, uniform: int, in_batch: int, rng: np.random.Generator) -> Negatives:

@@ -477,7 +477,8 @@ def popularity_correction(
     inputs = np.zeros(model.items + 1, dtype=np.int64)
     for batch in _in_parts(data, rows, model):
         inputs += np.bincount(batch.inputs, minlength=model.items + 1)
-    rates = log_draw_rates(inputs, config.uniform_negatives, config.in_batch_negatives)
+    batch_steps = inputs.sum() * min(1.0, config.batch_sessions / len(rows))
+    rates = log_draw_rates(inputs, config.uniform_negatives, config.in_batch_negatives, batch_steps)
     return config.popularity_correction * rates
 
 

@@ -56,9 +56,11 @@ def ordered_softmax_loss(click: float, ordered: bool, rate: float, share: float)
 
 def drawn_too_often(item: int, inputs: Sequence[int], items: int, config: TrainingConfig) -> float:
     """q of Yi et al. (RecSys 2019), section 3, relative to a uniform sampler: expected draws of an item a session, over
-    those that each item would have if all draws were uniform. `inputs` are all of the training data."""
-    share = sum(one == item for one in inputs) / len(inputs)
-    expected = config.uniform_negatives / items + config.in_batch_negatives * share
+    those that each item would have if all draws were uniform. `inputs` are all of the training data, one batch."""
+    shares = [sum(one == other for one in inputs) / len(inputs) for other in range(1, items + 1)]
+    absent = [math.exp(-len(inputs) * share) for share in shares]  # no input of the batch, as Poisson has it
+    expected = config.uniform_negatives * absent[item - 1] / sum(absent)
+    expected += config.in_batch_negatives * shares[item - 1]
     return expected / ((config.uniform_negatives + config.in_batch_negatives) / items)
 
 

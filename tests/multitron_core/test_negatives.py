@@ -90,22 +90,48 @@ def test_a_catalogue_that_the_batch_exhausts_has_in_batch_negatives_only(uniform
 
 
 def test_draw_rates_of_four_items_by_hand():
-    # Of 4 items the first is 3 of 4 inputs and the second 1. Two uniform draws are half a draw an item, two of the
-    # batch 1.5 and 0.5 of the first two; if all four were uniform, each item would be drawn once.
-    found = log_draw_rates(np.array([0, 3, 1, 0, 0]), uniform=2, in_batch=2)
+    # Of 4 items the first is 3 of 4 inputs and the second 1. Of batches of no step no input is left out: two uniform
+    # draws are half a draw an item, two of the batch 1.5 and 0.5 of the first two; if all were uniform, one each.
+    counts = np.array([0, 3, 1, 0, 0])
+    found = log_draw_rates(counts, uniform=2, in_batch=2, batch_steps=0.0)
     np.testing.assert_allclose(found, [0.0, np.log(2.0), 0.0, np.log(0.5), np.log(0.5)])
+    # Of batches of 4 ln 2 steps the first is absent from an eighth, the second from a half, the others never have been
+    # there: 1 / 8, 1 / 2, 1, 1 of 21 / 8.
+    found = log_draw_rates(counts, uniform=21, in_batch=0, batch_steps=4.0 * np.log(2.0))
+    np.testing.assert_allclose(found, np.log([1.0, 4 / 21, 16 / 21, 32 / 21, 32 / 21]))
     # Without uniform draws the last two are never drawn: nothing to correct.
-    found = log_draw_rates(np.array([0, 3, 1, 0, 0]), uniform=0, in_batch=2)
+    found = log_draw_rates(counts, uniform=0, in_batch=2, batch_steps=1.0)
     np.testing.assert_allclose(found, [0.0, np.log(3.0), 0.0, 0.0, 0.0])
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(0, 99), st.integers(0, 9))
-def test_draw_rates_are_about_one_and_one_where_draws_are_uniform(counts, uniform, in_batch):
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(0, 99), st.integers(0, 9), st.floats(0.0, 50.0)
+)
+def test_draw_rates_are_one_in_the_mean(counts, uniform, in_batch, batch_steps):
     inputs = np.array([0, *counts])
-    found = log_draw_rates(inputs, uniform, in_batch)
+    found = log_draw_rates(inputs, uniform, in_batch, batch_steps)
     assert np.isfinite(found).all()
     assert found[0] == 0.0
     if uniform and inputs.sum():
         assert np.exp(found[1:]).mean() == pytest.approx(1.0)
-    assert not log_draw_rates(inputs, uniform, 0).any()
+
+
+def test_draw_rates_are_those_of_the_draws():
+    """Popular and rare items, drawn in two thousand batches by the rules of a step: the formula within a tenth."""
+    random = np.random.default_rng(0)
+    items, sessions, steps = 60, 8, 2
+    popularity = 1.0 / np.arange(1, items + 1)
+    popularity /= popularity.sum()
+    drawn, inputs = np.zeros(items + 1), np.zeros(items + 1, dtype=np.int64)
+    for _ in range(2_000):
+        of_sessions = random.choice(items, (sessions, steps), p=popularity) + 1
+        batch = batch_of(of_sessions.tolist(), [1] * sessions)
+        found = draw_negatives(batch, items, 20, 4, random)
+        drawn[found.batch_items] += found.batch_copies.mean(axis=0)
+        drawn[found.uniform_items] += found.uniform_copies
+        inputs += np.bincount(batch.inputs, minlength=items + 1)
+    rates = np.exp(log_draw_rates(inputs, 20, 4, sessions * steps))[1:]
+    relative = drawn[1:] / drawn.sum() * items
+    for group in (slice(0, 3), slice(3, 12), slice(12, 60)):
+        assert relative[group].mean() == pytest.approx(rates[group].mean(), rel=0.1)

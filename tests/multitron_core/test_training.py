@@ -386,8 +386,10 @@ def test_a_correction_counts_the_inputs_that_are_trained_on_and_not_those_held_o
     )
     model = ModelConfig(items=5)
     found = training.popularity_correction(data, np.array([0, 1]), model, config)
-    # Inputs 1, 2, 1, 1: q = (8 + 8 * 5 * share) / 16, half of its log.
-    np.testing.assert_allclose(found, 0.5 * np.log([1.0, 2.375, 1.125, 0.5, 0.5, 0.5]))
+    # Inputs 1, 2, 1, 1, one batch: q = (8 absent / sum of absent + 8 share) * 5 / 16, half of its log.
+    absent = np.exp(np.array([-3.0, -1.0, 0.0, 0.0, 0.0]))
+    rates = (8 * absent / absent.sum() + 8 * np.array([0.75, 0.25, 0.0, 0.0, 0.0])) * 5 / 16
+    np.testing.assert_allclose(found, 0.5 * np.log([1.0, *rates]))
     assert training.popularity_correction(data, np.array([0, 1]), model, small().training) is None
 
 
