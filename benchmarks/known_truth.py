@@ -184,7 +184,7 @@ def main() -> int:
                 print(f"  {loss}: {seconds:.0f} processor s a training", flush=True)
                 if options.json:
                     options.json.write_text(json.dumps({"runs": runs, "others": others}, indent=2) + "\n")
-    print(_markdown(runs, others), "\n")
+    print(_markdown(runs, others) + "\n")
     for loss, of_seeds in runs.items():
         said = [_said(name, rise(of_seeds, column)) for name, column in RISING.items()]
         print(f"{loss}, points not dominated, first to last: " + "; ".join(said))
