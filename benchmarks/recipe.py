@@ -3,12 +3,10 @@
     python benchmarks/recipe.py [--seeds 3] [--only NAME ...]
     python benchmarks/recipe.py --data <folder of diginetica files> --epochs 3
     python benchmarks/recipe.py --data <folder of diginetica files> --device cuda --jobs 12
-    python benchmarks/recipe.py --data <folder of diginetica files> --sessions 40000 --only ours "popularity corrected"
 
 Without --data the shop of `make demo` is simulated. With it the files are Diginetica's. Variants are judged on sessions
 that a choice may look at: the last part of TRAIN, never the test days. Figures are means over seeds, with the spread
-(largest minus smallest) behind them: a difference smaller than that decides nothing. With --sessions only the most
-recent ones are trained on, for a coarse search; the catalogue and the sessions to judge on stay.
+(largest minus smallest) behind them: a difference smaller than that decides nothing.
 """
 
 from __future__ import annotations
@@ -90,18 +88,11 @@ class Held:
     vocabulary: Any
 
 
-def held_out(data: PreparedSessions, share: float, most: int | None = None) -> Held:
-    """The last share of the training sessions as a test set; items that only it has cannot be hit and stay.
-
-    Args:
-        data: the sessions.
-        share: of the training sessions, to judge on.
-        most: of the others the most recent ones that are trained on; None for all.
-    """
+def held_out(data: PreparedSessions, share: float) -> Held:
+    """The last share of the training sessions as a test set; items that only it has cannot be hit and stay."""
     cut = int(len(data.train) * (1.0 - share))
     rows = np.arange(len(data.train))
-    first = 0 if most is None else max(0, cut - most)
-    return Held(data.train.select(rows[first:cut]), data.train.select(rows[cut:]), data.vocabulary)
+    return Held(data.train.select(rows[:cut]), data.train.select(rows[cut:]), data.vocabulary)
 
 
 def figures(data: Held, recipe: preset.Preset, folder: Path, device: str) -> dict[str, float]:
@@ -128,15 +119,12 @@ def main() -> int:
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--held-out", type=float, default=0.1, help="share of the training sessions to judge on")
-    parser.add_argument("--sessions", type=int, metavar="N", help="train on the most recent N alone; by default all")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), metavar="NAME", help="these variants alone")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, a process each")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--small", action="store_true", help="a minute: 4,000 sessions, one epoch, two variants")
     options = parser.parse_args()
-    if options.sessions is not None and options.sessions < 1:
-        parser.error("--sessions: use 1 or more")
     sessions, items, names = 20_000, 2_000, options.only or list(VARIANTS)
     if options.small:
         sessions, items, options.seeds, options.epochs = 4_000, 500, 1, 1
@@ -151,7 +139,7 @@ def main() -> int:
         else:
             simulate(Path(temporary) / "raw", sessions=sessions, items=items, days=8)
             log, format = read_events(Path(temporary) / "raw", "table"), "table"
-        data = held_out(prepare_sessions(log, format), options.held_out, options.sessions)
+        data = held_out(prepare_sessions(log, format), options.held_out)
         print(f"train {len(data.train):,} sessions, judged on {len(data.test):,}; {base.training.epochs} epochs")
         for row in evaluate_baselines(data.train, data.test).iter_rows(named=True):
             print(f"  {row['baseline']:<36} click {row['click_recall_20']:.4f}  order {row['order_recall_20']:.4f}")
