@@ -132,8 +132,9 @@ def counts_and_truth(judge: Judge) -> dict[str, list[dict[str, Any]]]:
 
 
 def rise(runs: list[dict[str, Any]], column: str) -> dict[str, Any]:
-    """From the first to the last of each seed's points that no other dominates: means, and the change of each seed."""
-    kept = [[row[column] for row in run["points"] if not row["dominated"]] for run in runs]
+    """From the first to the last of each seed's points that no other dominates and whose ranks were trained: means, and
+    the change of each seed."""
+    kept = [[row[column] for row in run["points"] if row["ranks_trained"] and not row["dominated"]] for run in runs]
     changes = [values[-1] - values[0] for values in kept]
     first, last = (float(np.mean([values[end] for values in kept])) for end in (0, -1))
     return {"first": first, "last": last, "changes": changes}

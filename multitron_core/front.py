@@ -43,7 +43,6 @@ from multitron_core.hypervolume import (
     hypervolume,
     normalised_hypervolume,
 )
-from multitron_core.losses import OBJECTIVE_LOSSES
 from multitron_core.metrics import ranking_metrics
 from multitron_core.model import MultiTRON, load_model
 from multitron_core.objectives import LABELS
@@ -77,9 +76,7 @@ def front_table(measurement: FrontMeasurement, *, k: int = 20) -> pl.DataFrame:
     Returns:
         `pi_order`, `pi_click`; `click_loss`, `order_loss` (means over steps, in nats), and the same of further
         objectives; the metrics of `metrics.ranking_metrics`; `dominated` (another point is no worse in all losses and
-        better in one); `ranks_trained` (False where only losses that do not rank have weight, as at pi_order = 1 with
-        "bce": nothing trained the scores of items that were not clicked, so ranks there mean little); `steps`,
-        `ordered_steps`, `carted_steps`.
+        better in one); `ranks_trained` (see `FrontMeasurement`); `steps`, `ordered_steps`, `carted_steps`.
 
     Raises:
         InputError: lists longer than ranks are exact.
@@ -88,7 +85,7 @@ def front_table(measurement: FrontMeasurement, *, k: int = 20) -> pl.DataFrame:
     means = measurement.losses.mean(axis=1, dtype=np.float64)
     beaten = dominated(means)
     names = [objective.name for objective in measurement.objectives]
-    ranks = np.array([OBJECTIVE_LOSSES[objective.loss].ranks for objective in measurement.objectives])
+    ranks_trained = measurement.ranks_trained
     labels = [label for label in LABELS.values() if label in measurement.steps.columns]
     rows: list[dict[str, object]] = []
     for point, pi in enumerate(measurement.pi):
@@ -99,7 +96,7 @@ def front_table(measurement: FrontMeasurement, *, k: int = 20) -> pl.DataFrame:
                 **{f"{name}_loss": float(loss) for name, loss in zip(names, means[point], strict=True)},
                 **ranking_metrics(ranked, k=k),
                 "dominated": bool(beaten[point]),
-                "ranks_trained": bool((pi[ranks] > 0.0).any()),
+                "ranks_trained": bool(ranks_trained[point]),
                 "steps": len(ranked),
                 **{f"{label}_steps": int(ranked[label].sum()) for label in reversed(labels)},
             }
@@ -384,11 +381,11 @@ def main(arguments: list[str] | None = None) -> int:
     print(as_table(front.select(pl.exclude("^.*steps$"))))
     if len(model.config.objectives) == 2:
         print(as_table(monotony(front)))
-        kept = front.filter(~pl.col("dominated"))["pi_order"]
+        kept = front.filter(~pl.col("dominated") & pl.col("ranks_trained"))["pi_order"]
         print(
-            f"from pi_order {kept[0]:.4f} to {kept[-1]:.4f}, the first and the last point that no other dominates, and"
+            f"from pi_order {kept[0]:.4f} to {kept[-1]:.4f}, the first and the last point that no other dominates (and"
         )
-        print("the change with its bootstrap interval by session (95 %):")
+        print("whose ranks were trained), the change with its bootstrap interval by session (95 %):")
         print(as_table(front_change(measurement, k=given.k, seed=given.seed)))
     else:
         print(as_table(extremes(front)))

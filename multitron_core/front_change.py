@@ -18,7 +18,8 @@ COLUMNS = ("click_loss", "order_loss", "click_recall_{k}", "order_recall_{k}", "
 def front_change(
     measurement: FrontMeasurement, *, k: int = 20, resamples: int = 1000, level: float = 0.95, seed: int = 1
 ) -> pl.DataFrame:
-    """The last minus the first of the points that no other dominates, in the order of pi_order.
+    """The last minus the first of the points that no other dominates and whose ranks were trained, in the order of
+    pi_order.
 
     Both were measured on the same sessions, so the intervals are of the paired difference: far narrower than those of
     the two figures.
@@ -39,14 +40,15 @@ def front_change(
 
 
 def session_sums(measurement: FrontMeasurement, *, k: int = 20) -> np.ndarray:
-    """What `changes` needs of a front, by session: its steps, its ordered steps, and of the first and the last point
-    that no other dominates the two losses, the hits and the ordered hits; float64 [sessions, 10].
+    """What `changes` needs of a front, by session: its steps, its ordered steps, and of the two points of
+    `front_change` the two losses, the hits and the ordered hits; float64 [sessions, 10].
 
     Raises:
         InputError: lists longer than ranks are exact.
     """
     check_list_length(k)
-    kept = np.flatnonzero(~dominated(measurement.losses.mean(axis=1, dtype=np.float64)))
+    beaten = dominated(measurement.losses.mean(axis=1, dtype=np.float64))
+    kept = np.flatnonzero(~beaten & measurement.ranks_trained)
     _, session = np.unique(measurement.steps["session"].to_numpy(), return_inverse=True)
     ordered = measurement.steps["ordered"].to_numpy()
     of_steps = [np.ones(len(session)), ordered]
@@ -63,8 +65,8 @@ def changes(
 
     Args:
         models: what `session_sums` gave for each.
-        k, resamples, level, seed: see `front_change`. The draws of sessions are the same for all models; how models of
-            other seeds would differ is not in the interval.
+        k, resamples, level, seed: see `front_change`. The draws of sessions are the same for all models. How models of
+            other seeds would differ, and that the two points were picked on the same sessions, is not in the interval.
 
     Returns:
         As `front_change`.

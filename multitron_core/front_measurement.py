@@ -78,6 +78,14 @@ class FrontMeasurement:
     reference: tuple[float, ...]
     objectives: tuple[Objective, ...]
 
+    @property
+    def ranks_trained(self) -> np.ndarray:
+        """bool [points], False where only losses that do not rank have weight, as at pi_order = 1 with "bce": nothing
+        trained the scores of items that were not clicked, so ranks there mean little."""
+        ranks = np.array([OBJECTIVE_LOSSES[objective.loss].ranks for objective in self.objectives])
+        trained: np.ndarray = (self.pi[:, ranks] > 0.0).any(axis=1)
+        return trained
+
 
 def measure_front(
     model: MultiTRON,

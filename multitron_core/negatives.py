@@ -113,7 +113,9 @@ def log_draw_rates(inputs: np.ndarray, uniform: int, in_batch: int, batch_steps:
     items = len(inputs) - 1
     share = inputs[1:] / max(int(inputs.sum()), 1)
     absent = np.exp(-batch_steps * share)
-    draws = uniform * absent / absent.sum() + in_batch * share
+    draws = in_batch * share
+    if absent.sum() > 0.0:  # otherwise every batch has every item: there is nothing to draw uniformly
+        draws = draws + uniform * absent / absent.sum()
     rates = draws * items / max(uniform + in_batch, 1)
     found = np.log(rates, where=rates > 0.0, out=np.zeros(items))
     return np.concatenate([[0.0], found])

@@ -6,12 +6,16 @@ import numpy as np
 import polars as pl
 import pytest
 
+from multitron_core.config import TrainingConfig
 from multitron_core.errors import InputError
 from multitron_core.front_change import changes, front_change, session_sums
 from multitron_core.front_measurement import FrontMeasurement
+from multitron_core.objectives import objectives_of
 
 
-def measurement(ranks: list[list[int]], ordered: list[bool], losses: list[tuple[float, float]]) -> FrontMeasurement:
+def measurement(
+    ranks: list[list[int]], ordered: list[bool], losses: list[tuple[float, float]], order_loss: str = "ordered_softmax"
+) -> FrontMeasurement:
     """Three sessions of two steps; `losses` are those of every step, a pair a point."""
     points = len(losses)
     pi_order = np.linspace(0.0, 1.0, points)
@@ -21,7 +25,7 @@ def measurement(ranks: list[list[int]], ordered: list[bool], losses: list[tuple[
         ranks=np.array(ranks, dtype=np.int32),
         losses=np.repeat(np.array(losses, dtype=np.float32)[:, None], 6, axis=1),
         reference=(9.0, 9.0),
-        objectives=(),
+        objectives=objectives_of(("click", "order"), TrainingConfig(order_loss=order_loss)),
     )
 
 
@@ -61,6 +65,14 @@ def test_a_point_that_dominates_all_changes_nothing() -> None:
     found = front_change(measured, k=5)
     assert found["change"].to_list() == [0.0] * 5
     assert found["first"].to_list() == found["last"].to_list() == [1.0] * 5
+
+
+def test_a_point_whose_ranks_nothing_trained_is_no_end() -> None:
+    """At pi_order = 1 the binary loss trains no rank: what its lists gain says nothing."""
+    ranks = [[9] * 6, [1, 9] * 3, [1] * 6]
+    arguments = (ranks, [True] * 6, [(1.0, 3.0), (2.0, 2.0), (3.0, 1.0)])
+    assert front_change(measurement(*arguments), k=5).row(3, named=True)["last"] == 1.0
+    assert front_change(measurement(*arguments, order_loss="bce"), k=5).row(3, named=True)["last"] == 0.5
 
 
 def test_without_orders_there_is_no_order_recall() -> None:
