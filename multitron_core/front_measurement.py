@@ -83,8 +83,7 @@ class FrontMeasurement:
         """bool [points], False where only losses that do not rank have weight, as at pi_order = 1 with "bce": nothing
         trained the scores of items that were not clicked, so ranks there mean little."""
         ranks = np.array([OBJECTIVE_LOSSES[objective.loss].ranks for objective in self.objectives])
-        trained: np.ndarray = (self.pi[:, ranks] > 0.0).any(axis=1)
-        return trained
+        return np.asarray((self.pi[:, ranks] > 0.0).any(axis=1))
 
 
 def measure_front(

@@ -99,8 +99,7 @@ def test_draw_rates_of_four_items_by_hand():
     # there: 1 / 8, 1 / 2, 1, 1 of 21 / 8.
     found = log_draw_rates(counts, uniform=21, in_batch=0, batch_steps=4.0 * np.log(2.0))
     np.testing.assert_allclose(found, np.log([1.0, 4 / 21, 16 / 21, 32 / 21, 32 / 21]))
-    # Of batches that have every item there is no uniform draw: the first is 3 of 4 draws, the second 1, of half the draws
-    # that were asked for.
+    # Of batches that have every item there is no uniform draw: 1.5 and 0.5 draws, where four would be two each.
     found = log_draw_rates(np.array([0, 3, 1]), uniform=2, in_batch=2, batch_steps=1e4)
     np.testing.assert_allclose(found, np.log([1.0, 0.75, 0.25]))
     # Without uniform draws the last two are never drawn: nothing to correct.
