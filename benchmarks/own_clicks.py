@@ -11,7 +11,6 @@ steps at pi 1. Test sessions are not looked at.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import tempfile
@@ -70,11 +69,8 @@ def judged(model: MultiTRON, config: TrainingConfig, prepared: PreparedSessions)
     assert model.own_clicks is not None
     _, rows = split_rows(prepared.train, config.validation_share)
     halves = [rows[0::2], rows[1::2]]
-    search = torch.float32
-    losses = [
-        [losses_of_numbers(model, HeldOut(prepared.train, half, config, [1.0, 1.0], search), i) for i in range(2)]
-        for half in halves
-    ]
+    held_out = [HeldOut(prepared.train, half, config, [1.0, 1.0], torch.float32) for half in halves]
+    losses = [[losses_of_numbers(model, half, place) for place in range(2)] for half in held_out]
     found: dict[str, dict[str, Any]] = {}
     for name, rule in RULES.items():
         weighed: dict[str, float] = dict.fromkeys([*MEASURED, "loss of ordered steps at pi 1"], 0.0)
@@ -141,7 +137,7 @@ def _train_small(folder: Path) -> None:
     recipe = preset.demo().changed(
         model={"own_clicks": "added"}, training={"epochs": 2, "validation_share": 0.1, "threads": 1}
     )
-    train(prepared, dataclasses.replace(recipe, name="own clicks"), folder / "model", progress=False)
+    train(prepared, recipe, folder / "model", progress=False)
 
 
 if __name__ == "__main__":

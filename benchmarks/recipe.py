@@ -95,13 +95,14 @@ def held_out(data: PreparedSessions, share: float) -> Held:
     return Held(data.train.select(rows[:cut]), data.train.select(rows[cut:]), data.vocabulary)
 
 
-def figures(data: Held, recipe: preset.Preset, folder: Path, device: str) -> dict[str, float]:
+def figures(data: Held, recipe: preset.Preset, folder: Path, device: str, whole_sessions: bool) -> dict[str, float]:
     """Train one variant with one seed: its metrics at the shown preferences, hypervolume, processor seconds."""
     torch.set_num_threads(1)
     began = time.process_time()
     train(data, recipe, folder, device=device, progress=False)
     seconds = time.process_time() - began
-    measured = measure_front(load_model(folder, device), data, MEASURED_PI, config=recipe.training)
+    model = load_model(folder, device)
+    measured = measure_front(model, data, MEASURED_PI, config=recipe.training, whole_sessions=whole_sessions)
     table = front_table(measured)
     found = {"hypervolume": front_volume(measured, resamples=1).normalised.value, "processor s": seconds}
     for row in table.iter_rows(named=True):
@@ -120,6 +121,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--held-out", type=float, default=0.1, help="share of the training sessions to judge on")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), metavar="NAME", help="these variants alone")
+    parser.add_argument("--whole-sessions", action="store_true", help="as `python -m multitron_core.front` has it")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, a process each")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
@@ -152,6 +154,7 @@ def main() -> int:
                     base.changed(**VARIANTS[name]).changed(training={"seed": seed}),
                     Path(temporary) / f"{number}-{seed}",
                     options.device,
+                    options.whole_sessions,
                 )
                 for seed in range(1, options.seeds + 1)
             ]

@@ -24,7 +24,7 @@ from multitron_core import preset
 from multitron_core.display import as_table
 from multitron_core.events import read_events
 from multitron_core.front import front_preferences, front_table, front_volume, model_and_test
-from multitron_core.front_change import COLUMNS, changes, session_sums
+from multitron_core.front_change import COLUMNS, changes, session_sums, worthwhile_ends
 from multitron_core.front_measurement import FrontMeasurement, measure_front
 from multitron_core.hypervolume import PAPER_REFERENCES, dominated, hypervolume, normalised_hypervolume
 from multitron_core.sessions import prepare_sessions
@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def _print_front(folder: Path, front: pl.DataFrame, measured: FrontMeasurement) -> None:
-    volume, kept = front_volume(measured), front.filter(~pl.col("dominated"))
+    volume, ends = front_volume(measured), worthwhile_ends(measured)
     print(f"\n{folder}: {front['steps'][0]} steps, {front['ordered_steps'][0]} ordered; {front.height} points")
     print(f"  normalised hypervolume {volume.normalised}; raw {volume.raw} with the reference {volume.reference}")
     paper = in_paper_losses(measured)
@@ -91,7 +91,10 @@ def _print_front(folder: Path, front: pl.DataFrame, measured: FrontMeasurement) 
             f"{hypervolume(paper, reference):.4f} with the reference {reference}, "
             f"{(~dominated(paper)).sum()} points not dominated"
         )
-    print(f"  not dominated: {kept.height} points, pi {kept['pi_order'][0]:.2f} to {kept['pi_order'][-1]:.2f}")
+    first, last = (measured.pi[point, 1] for point in ends)
+    print(
+        f"  not dominated: {(~front['dominated']).sum()} points; what changes below, from pi {first:.2f} to {last:.2f}"
+    )
     for name in (*COLUMNS, "click_mrr_20", "last_click_recall_20", "order_density"):
         values = front[name.format(k=20)]
         print(f"  {values.name}, pi 0 to 1: {values[0]:.5f} to {values[-1]:.5f}")

@@ -28,7 +28,7 @@ from multitron_core.devices import pick_device
 from multitron_core.display import as_table
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, MultitronError
-from multitron_core.front_change import front_change
+from multitron_core.front_change import front_change, worthwhile_ends
 from multitron_core.front_measurement import (
     FrontMeasurement,
     HasTest,
@@ -381,11 +381,11 @@ def main(arguments: list[str] | None = None) -> int:
     print(as_table(front.select(pl.exclude("^.*steps$"))))
     if len(model.config.objectives) == 2:
         print(as_table(monotony(front)))
-        kept = front.filter(~pl.col("dominated") & pl.col("ranks_trained"))["pi_order"]
+        first, last = (measurement.pi[point, 1] for point in worthwhile_ends(measurement))
         print(
-            f"from pi_order {kept[0]:.4f} to {kept[-1]:.4f}, the first and the last point that no other dominates (and"
+            f"from pi_order {first:.4f} to {last:.4f}, the first and the last point that no other dominates and whose"
         )
-        print("whose ranks were trained), the change with its bootstrap interval by session (95 %):")
+        print("ranks were trained, the change with its bootstrap interval by session (95 %):")
         print(as_table(front_change(measurement, k=given.k, seed=given.seed)))
     else:
         print(as_table(extremes(front)))

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from multitron_core.bootstrap import bootstrap
+from multitron_core.errors import InputError
 from multitron_core.front_measurement import FrontMeasurement, check_list_length
 from multitron_core.hypervolume import dominated
 
@@ -18,8 +19,7 @@ COLUMNS = ("click_loss", "order_loss", "click_recall_{k}", "order_recall_{k}", "
 def front_change(
     measurement: FrontMeasurement, *, k: int = 20, resamples: int = 1000, level: float = 0.95, seed: int = 1
 ) -> pl.DataFrame:
-    """The last minus the first of the points that no other dominates and whose ranks were trained, in the order of
-    pi_order.
+    """The last minus the first of the points that `worthwhile_ends` gives.
 
     Both were measured on the same sessions, so the intervals are of the paired difference: far narrower than those of
     the two figures.
@@ -34,25 +34,41 @@ def front_change(
         recall is null where no step is ordered.
 
     Raises:
-        InputError: lists longer than ranks are exact.
+        InputError: lists longer than ranks are exact, or no such point.
     """
     return changes([session_sums(measurement, k=k)], k=k, resamples=resamples, level=level, seed=seed)
 
 
-def session_sums(measurement: FrontMeasurement, *, k: int = 20) -> np.ndarray:
-    """What `changes` needs of a front, by session: its steps, its ordered steps, and of the two points of
-    `front_change` the two losses, the hits and the ordered hits; float64 [sessions, 10].
+def worthwhile_ends(measurement: FrontMeasurement) -> tuple[int, int]:
+    """The first and the last point, in the order of pi_order, that no other dominates and whose ranks were trained.
 
     Raises:
-        InputError: lists longer than ranks are exact.
+        InputError: there is none.
     """
-    check_list_length(k)
     beaten = dominated(measurement.losses.mean(axis=1, dtype=np.float64))
     kept = np.flatnonzero(~beaten & measurement.ranks_trained)
+    if not len(kept):
+        raise InputError(
+            "every point of the front is dominated or has ranks that nothing trained",
+            where="front_change",
+            found=measurement.pi[:, -1].tolist(),
+            mend="measure more preferences between 0 and 1",
+        )
+    return int(kept[0]), int(kept[-1])
+
+
+def session_sums(measurement: FrontMeasurement, *, k: int = 20) -> np.ndarray:
+    """What `changes` needs of a front, by session: its steps, its ordered steps, and of the two points of
+    `worthwhile_ends` the two losses, the hits and the ordered hits; float64 [sessions, 10].
+
+    Raises:
+        InputError: lists longer than ranks are exact, or no such point.
+    """
+    check_list_length(k)
     _, session = np.unique(measurement.steps["session"].to_numpy(), return_inverse=True)
     ordered = measurement.steps["ordered"].to_numpy()
     of_steps = [np.ones(len(session)), ordered]
-    for point in (kept[0], kept[-1]):
+    for point in worthwhile_ends(measurement):
         hits = measurement.ranks[point] <= k
         of_steps += [*measurement.losses[point].T, hits, hits & ordered]
     return np.column_stack([np.bincount(session, weights=values) for values in of_steps])

@@ -75,6 +75,12 @@ def test_a_point_whose_ranks_nothing_trained_is_no_end() -> None:
     assert front_change(measurement(*arguments, order_loss="bce"), k=5).row(3, named=True)["last"] == 0.5
 
 
+def test_a_front_without_a_worthwhile_point_is_refused() -> None:
+    measured = measurement([[1] * 6, [1] * 6], [True] * 6, [(2.0, 2.0), (1.0, 1.0)], order_loss="bce")
+    with pytest.raises(InputError, match="dominated or has ranks that nothing trained"):
+        front_change(measured)
+
+
 def test_without_orders_there_is_no_order_recall() -> None:
     measured = measurement([[1] * 6, [9] * 6], [False] * 6, [(1.0, 2.0), (2.0, 1.0)])
     order_recall = front_change(measured, k=5).row(3, named=True)
