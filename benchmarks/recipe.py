@@ -59,6 +59,12 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "Xavier": {"model": {"initialisation": "xavier"}},
     "no regulariser": {"training": {"regulariser": "none"}},
     "released regulariser": {"training": {"regulariser": "released"}},
+    "softmax in the regulariser": {"training": {"regulariser_g": "softmax"}},
+    "cosine regulariser": {"training": {"regulariser": "cosine"}},
+    "lambda 0.02": {"training": {"regularisation": 0.02}},  # the grid of the paper: these, and 0.2
+    "lambda 0.5": {"training": {"regularisation": 0.5}},
+    "lambda 1": {"training": {"regularisation": 1.0}},
+    "smooth Chebyshev": {"training": {"scalarisation": "chebyshev"}},
     "lazy Adam": {"training": {"optimiser": "lazy_adam"}},
     "bfloat16 autocast": {"training": {"precision": "bfloat16"}},
     "popularity corrected": {"training": {"popularity_correction": 1.0}},
@@ -118,6 +124,7 @@ def main() -> int:
     parser.add_argument(
         "--training", type=json.loads, default={}, metavar="JSON", help="settings that all variants start from"
     )
+    parser.add_argument("--model", type=json.loads, default={}, metavar="JSON", help="the same of the model's shape")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--held-out", type=float, default=0.1, help="share of the training sessions to judge on")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), metavar="NAME", help="these variants alone")
@@ -133,7 +140,8 @@ def main() -> int:
         names = options.only or ["ours", "binary order loss, free norm"]
     base = preset.named(options.preset or ("diginetica" if options.data else "demo"))
     changes: dict[str, Any] = {"validation_share": 0.0, "threads": 1}
-    base = base.changed(training=changes | options.training | ({"epochs": options.epochs} if options.epochs else {}))
+    changes |= options.training | ({"epochs": options.epochs} if options.epochs else {})
+    base = base.changed(model=options.model, training=changes)
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         if options.data:
