@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from multitron_core.errors import InputError
-from multitron_core.operating_point import choose_operating_point
+from multitron_core.operating_point import OperatingPoint, choose_operating_point
 from multitron_core.preference import pi_key
 from multitron_core.table_contracts import CHANNELS, contracts
 
@@ -130,12 +130,13 @@ def channel_rows(channels: Collection[Channel], front: pl.DataFrame | None = Non
     """The rows of the table `channels`, with the preference that each objective chooses; arguments and errors as in
     `publish_channels`.
     """
+    points = operating_points(channels, front)
     rows = [
         {
             "name": channel.name,
             "owner": channel.owner,
             "table_name": channel.table,
-            "pi": _preference(channel, front),
+            "pi": points[channel.name].pi_key if channel.pi is None else pi_key(channel.pi),
             "k": channel.k,
             "exclude_items": json.dumps([str(item) for item in channel.exclude_items]),
             "chosen_by": "pi" if channel.objective is None else channel.objective,
@@ -170,17 +171,21 @@ def publish_channels(
     return frame.with_columns(on_grid=pl.col("pi").is_in(list(grid)))
 
 
-def _preference(channel: Channel, front: pl.DataFrame | None) -> str:
-    if channel.pi is not None:
-        return pi_key(channel.pi)
-    if front is None or channel.objective is None:
-        raise InputError(
-            "a channel's objective needs a front",
-            where=f"channel {channel.name}",
-            found=channel.objective,
-            mend="evaluate the front of the deployed model first, or give the channel a pi",
-        )
-    return choose_operating_point(front, channel.objective, channel.max_click_recall_loss).pi_key
+def operating_points(channels: Collection[Channel], front: pl.DataFrame | None) -> dict[str, OperatingPoint]:
+    """What the channels that name an objective get from a front, by their names; errors as in `publish_channels`."""
+    points = {}
+    for channel in channels:
+        if channel.objective is None:
+            continue
+        if front is None:
+            raise InputError(
+                "a channel's objective needs a front",
+                where=f"channel {channel.name}",
+                found=channel.objective,
+                mend="evaluate the front of the deployed model first, or give the channel a pi",
+            )
+        points[channel.name] = choose_operating_point(front, channel.objective, channel.max_click_recall_loss)
+    return points
 
 
 def read_channel(lake: Lake, name: str) -> dict[str, Any]:

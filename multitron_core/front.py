@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 
 from multitron_core.bootstrap import Interval
-from multitron_core.config import TrainingConfig, from_dict
+from multitron_core.config import TrainingConfig
 from multitron_core.devices import pick_device
 from multitron_core.display import as_table
 from multitron_core.encoded_sessions import EncodedSessions
@@ -45,6 +45,7 @@ from multitron_core.hypervolume import (
 )
 from multitron_core.metrics import ranking_metrics
 from multitron_core.model import MultiTRON, load_model
+from multitron_core.model_folder import training_config
 from multitron_core.objectives import LABELS
 from multitron_core.operating_point import OperatingPoint, choose_operating_point, record_operating_point
 from multitron_core.paper_fronts import PAPER_FRONTS, paper_front
@@ -66,6 +67,7 @@ __all__ = [
     "measure_front",
     "monotony",
     "normalised_hypervolume",
+    "off_course",
     "spaced_preferences",
 ]
 
@@ -167,7 +169,7 @@ def evaluate_front(
         model, dataset, measuring: see `measure_front`.
     """
     if beta is None:
-        beta = (measuring.get("config") or TrainingConfig()).beta
+        beta = measuring["config"].beta
     preferences = front_preferences(model, points, spacing=spacing, beta=beta)
     return evaluate_points(model, dataset, preferences, k=k, **measuring)
 
@@ -217,6 +219,27 @@ def monotony(front: pl.DataFrame) -> pl.DataFrame:
                 }
             )
     return pl.DataFrame(rows)
+
+
+def off_course(front: pl.DataFrame, *, tolerance: float = 0.1) -> pl.DataFrame:
+    """The losses that do not follow the preference: rows of `monotony` that fall back too far.
+
+    Only points count that no other dominates and whose ranks were trained: the first points of a front are often
+    dominated, in the paper's pictures too, and nobody should choose them.
+
+    Args:
+        front: what `evaluate_front` gives.
+        tolerance: how far a loss may fall back, as a share of its range over these points.
+
+    Returns:
+        As `monotony`; empty where both losses go the way that they should.
+    """
+    worthwhile = front.filter(~pl.col("dominated") & pl.col("ranks_trained"))
+    if worthwhile.is_empty():
+        return monotony(front).clear()
+    rows = monotony(worthwhile).filter(pl.col("column").str.ends_with("_loss"))
+    ranges = [float(np.ptp(worthwhile[name].to_numpy())) for name in rows["column"]]
+    return rows.filter(pl.col("worst_reversal") > tolerance * pl.Series(ranges, dtype=pl.Float64))
 
 
 def extremes(front: pl.DataFrame) -> pl.DataFrame:
@@ -291,6 +314,49 @@ def save_front(front: pl.DataFrame, volume: FrontVolume, model_dir: Path | str) 
         os.replace(temporary, model_dir / name)
 
 
+def front_text(
+    measurement: FrontMeasurement,
+    front: pl.DataFrame,
+    volume: FrontVolume,
+    point: OperatingPoint,
+    *,
+    k: int = 20,
+    seed: int = 1,
+) -> str:
+    """What the commands print of a front.
+
+    Args:
+        measurement, front, volume, point: what was measured, its `front_table`, `front_volume` and operating point.
+        k, seed: the length of the lists, and the seed of the bootstrap.
+
+    Raises:
+        InputError: between two objectives, no point is worth choosing (`front_change.worthwhile_ends`).
+    """
+    if len(measurement.objectives) == 2:
+        first, last = (measurement.pi[end, 1] for end in worthwhile_ends(measurement))
+        about = [
+            as_table(monotony(front)),
+            f"from pi_order {first:.4f} to {last:.4f}, the first and the last point that no other dominates and whose",
+            "ranks were trained, the change with its bootstrap interval by session (95 %):",
+            as_table(front_change(measurement, k=k, seed=seed)),
+        ]
+    else:
+        about = [as_table(extremes(front))]
+    labelled = [name.removesuffix("_steps") for name in front.columns if name.endswith("ed_steps")]
+    return "\n".join(
+        [
+            as_table(front.select(pl.exclude("^.*steps$"))),
+            *about,
+            f"{front['steps'][0]} steps; " + ", ".join(f"{front[f'{name}_steps'][0]} {name}" for name in labelled),
+            f"hypervolume, normalised by the front's own smallest and largest losses: {volume.normalised}",
+            f"hypervolume, raw, reference point {volume.reference}: {volume.raw}",
+            f"points that no other dominates: {front.height - front['dominated'].sum()} of {front.height}",
+            f"operating point: pi {point.pi_key} gives {point.objective} {point.value:.4f} "
+            f"and costs {point.click_recall_loss:.4f} click recall (allowed {point.max_click_recall_loss})",
+        ]
+    )
+
+
 def kept_volume(model_dir: Path | str) -> FrontVolume:
     """The hypervolumes that `save_front` kept.
 
@@ -325,7 +391,7 @@ def model_and_test(
             found=test.vocabulary_hash,
             mend="evaluate on the sessions that were prepared for this model",
         )
-    return model, from_dict(TrainingConfig, described["training"]), test
+    return model, training_config(model_dir), test
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -371,6 +437,7 @@ def main(arguments: list[str] | None = None) -> int:
         point = choose_operating_point(
             front, given.objective, given.max_click_recall_loss, click_recall=f"click_recall_{given.k}"
         )
+        text = front_text(measurement, front, volume, point, k=given.k, seed=given.seed)
         if given.save:
             save_front(front, volume, given.model)
         if given.record:
@@ -378,26 +445,7 @@ def main(arguments: list[str] | None = None) -> int:
     except MultitronError as error:
         print(error, file=sys.stderr)
         return 1
-    print(as_table(front.select(pl.exclude("^.*steps$"))))
-    if len(model.config.objectives) == 2:
-        print(as_table(monotony(front)))
-        first, last = (measurement.pi[point, 1] for point in worthwhile_ends(measurement))
-        print(
-            f"from pi_order {first:.4f} to {last:.4f}, the first and the last point that no other dominates and whose"
-        )
-        print("ranks were trained, the change with its bootstrap interval by session (95 %):")
-        print(as_table(front_change(measurement, k=given.k, seed=given.seed)))
-    else:
-        print(as_table(extremes(front)))
-    labelled = [name.removesuffix("_steps") for name in front.columns if name.endswith("ed_steps")]
-    print(f"{front['steps'][0]} steps; " + ", ".join(f"{front[f'{name}_steps'][0]} {name}" for name in labelled))
-    print(f"hypervolume, normalised by the front's own smallest and largest losses: {volume.normalised}")
-    print(f"hypervolume, raw, reference point {volume.reference}: {volume.raw}")
-    print(f"points that no other dominates: {front.height - front['dominated'].sum()} of {front.height}")
-    print(
-        f"operating point: pi {point.pi_key} gives {point.objective} {point.value:.4f} "
-        f"and costs {point.click_recall_loss:.4f} click recall (allowed {point.max_click_recall_loss})"
-    )
+    print(text)
     return 0
 
 

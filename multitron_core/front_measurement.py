@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol, TypedDict
+from typing import Literal, NamedTuple, Protocol, Required, TypedDict
 
 import numpy as np
 import polars as pl
@@ -49,7 +49,7 @@ class HasTest(Protocol):
 class Measuring(TypedDict, total=False):
     """The keyword arguments of `measure_front`, for those who pass them on."""
 
-    config: TrainingConfig | None
+    config: Required[TrainingConfig]
     click_loss_mode: Literal["sampled", "exact"]
     repeats: int
     seed: int
@@ -91,7 +91,7 @@ def measure_front(
     dataset: EncodedSessions | HasTest,
     preferences: Sequence[float] | Sequence[Sequence[float]],
     *,
-    config: TrainingConfig | None = None,
+    config: TrainingConfig,
     click_loss_mode: Literal["sampled", "exact"] = "sampled",
     repeats: int = 1,
     seed: int = 1,
@@ -106,7 +106,7 @@ def measure_front(
         dataset: the sessions, or prepared sessions, of which the test split is taken.
         preferences: of a model of two objectives the weights on orders, in [0, 1]; of any model whole preferences, a
             weight an objective.
-        config: which negatives and which losses; the default of `TrainingConfig` when None.
+        config: which negatives and which losses: how the model was trained (`model_folder.training_config`).
         click_loss_mode: "sampled" is the paper's loss among the hardest sampled negatives; "exact" is the softmax over
             the whole catalogue.
         repeats: how often negatives are drawn anew, to damp sampling noise (the paper repeats small sets 256 times).
@@ -122,7 +122,6 @@ def measure_front(
         InputError: no session to evaluate, weights that are no preference, labels that the sessions lack, items that
             the model does not know, model weights that are not finite.
     """
-    config = TrainingConfig() if config is None else config
     sessions = dataset if isinstance(dataset, EncodedSessions) else dataset.test
     # What training leaves to all steps steadies its gradient; the figure of an objective is of its own steps alone.
     objectives = tuple(replace(objective, share=1.0) for objective in objectives_of(model.config.objectives, config))

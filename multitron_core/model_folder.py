@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from multitron_core.config import ModelConfig
+from multitron_core.config import ModelConfig, TrainingConfig, from_dict
 from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
 from multitron_core.model import MultiTRON
@@ -132,6 +132,21 @@ def write_untrained_model(
         details={"version": version},
     )
     return out_dir
+
+
+def training_config(folder: Path | str) -> TrainingConfig:
+    """How the model of a folder was trained, for example what its front is measured with.
+
+    Raises:
+        InputError: not a model folder.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        return from_dict(TrainingConfig, json.loads(path.read_text())["training"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            "not a model folder", where=path, found=str(error), mend="name the folder that training wrote"
+        ) from error
 
 
 def refuse_another(found: Any, identity: str, where: Path) -> None:

@@ -162,7 +162,7 @@ def train(home: Path, preset: str | None, settings: tuple[str, ...], keep_sessio
 @command(
     """
     multitron front
-    multitron front --points 11 --objective order_recall_20 --max-click-recall-loss 0.01
+    multitron front --points 11 --objective order_recall_20 --max-click-recall-loss 0.01 --record newsletter
     multitron front --json | jq '.rows[] | [.pi_order, .click_recall_20]'
     """
 )
@@ -170,13 +170,14 @@ def train(home: Path, preset: str | None, settings: tuple[str, ...], keep_sessio
 @click.option("--points", type=int, show_default="front_points of [model]", help="Preferences to measure.")
 @OBJECTIVE
 @ALLOWED
+@click.option("--record", metavar="NAME", help="Record the operating point in the model folder as NAME.")
 def front(home: Path, **options: Any) -> tuple[str, Any]:
     """Measure a model's front.
 
-    Losses and exact metrics at each preference, both hypervolumes with their intervals, and the pi that a constraint
-    leads to. As pi_order rises, the order loss should fall and the click loss rise; a dominated point is no better than
-    another in either, so nobody should choose it. Table and pictures are kept in the model folder, the points in the
-    Delta table `fronts`.
+    Losses and exact metrics at each preference, how steadily they follow it, what they change over the points that no
+    other dominates, both hypervolumes, with intervals, and the pi that a constraint leads to. As pi_order rises, the
+    order loss should fall and the click loss rise; a dominated point is no better than another in either, so nobody
+    should choose it. Table and pictures are kept in the model folder, the points in the Delta table `fronts`.
     """
     from orchestration import commands
 

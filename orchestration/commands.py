@@ -19,7 +19,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from multitron_core.baselines import evaluate_baselines
 from multitron_core.display import as_table
 from multitron_core.errors import InputError, MultitronError
-from multitron_core.operating_point import choose_operating_point
+from multitron_core.front import front_change, front_text, monotony
+from multitron_core.operating_point import choose_operating_point, record_operating_point
 from multitron_core.preference import pi_grid
 from multitron_core.preset import named
 from multitron_core.sessions import PreparedSessions
@@ -77,7 +78,15 @@ def train(home: Path, *, preset: str | None, settings: Sequence[str], keep_sessi
     return text, {"model_version": version, "folder": str(folder), "epochs": epochs.to_dicts()}
 
 
-def front(home: Path, *, model: str | None, points: int | None, objective: str, max_click_recall_loss: float) -> Answer:
+def front(
+    home: Path,
+    *,
+    model: str | None,
+    points: int | None,
+    objective: str,
+    max_click_recall_loss: float,
+    record: str | None,
+) -> Answer:
     """`multitron front`."""
     shop = load_shop(home)
     folder = model_folder(shop, model)
@@ -86,23 +95,15 @@ def front(home: Path, *, model: str | None, points: int | None, objective: str, 
     point = choose_operating_point(
         measured.table, objective, max_click_recall_loss, model_version=measured.model_version
     )
-    volume = measured.volume
-    kept = measured.table.height - int(measured.table["dominated"].sum())
-    text = "\n".join(
-        [
-            as_table(measured.table.drop("steps", "ordered_steps", "pi_click")),
-            f"points that no other dominates: {kept} of {measured.table.height}",
-            f"hypervolume, normalised by the front's own smallest and largest losses: {volume.normalised}",
-            f"hypervolume, raw, reference point {volume.reference}: {volume.raw}",
-            f"operating point: pi {point.pi_key} gives {point.objective} {point.value:.4f} "
-            f"and costs {point.click_recall_loss:.4f} click recall (allowed {max_click_recall_loss})",
-            f"picture: {folder / 'front.png'}",
-        ]
-    )
-    return text, {
+    text = front_text(measured.measurement, measured.table, measured.volume, point)
+    recorded = None if record is None else record_operating_point(point, folder, name=record)
+    text += f"\nrecorded as {record}: {recorded}" if recorded else ""
+    return f"{text}\npicture: {folder / 'front.png'}", {
         "model_version": measured.model_version,
         "rows": measured.table.to_dicts(),
-        "hypervolume": dataclasses.asdict(volume),
+        "monotony": monotony(measured.table).to_dicts(),
+        "change": front_change(measured.measurement).to_dicts(),
+        "hypervolume": dataclasses.asdict(measured.volume),
         "operating_point": dataclasses.asdict(point),
         "picture": str(folder / "front.png"),
     }

@@ -5,7 +5,6 @@ Each takes a shop and gives what it made; assets turn that into metadata, the sh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,13 @@ import polars as pl
 
 from multitron_core import preset
 from multitron_core.baselines import co_visitation, evaluate_baselines, popularity
-from multitron_core.config import TrainingConfig, from_dict
 from multitron_core.errors import InputError
 from multitron_core.event_log import read_event_log
 from multitron_core.front import front_table, front_volume, save_front, spaced_preferences
-from multitron_core.front_measurement import measure_front
+from multitron_core.front_measurement import FrontMeasurement, measure_front
 from multitron_core.hypervolume import FrontVolume
 from multitron_core.model import load_model
-from multitron_core.model_folder import fingerprint
+from multitron_core.model_folder import fingerprint, training_config
 from multitron_core.preset import Preset
 from multitron_core.report import write_report
 from multitron_core.sessions import PreparedSessions, prepare_sessions
@@ -85,6 +83,7 @@ class MeasuredFront:
     Args:
         folder: the model's, which now holds `front.parquet`, `front.png` and `grid.parquet`.
         model_version: the model's.
+        measurement: what the table sums up.
         table: a row a preference, see `front.front_table`.
         grid: the same at the preferences that the shop scores.
         volume: both hypervolumes, with the declared reference.
@@ -94,6 +93,7 @@ class MeasuredFront:
 
     folder: Path
     model_version: str
+    measurement: FrontMeasurement
     table: pl.DataFrame
     grid: pl.DataFrame
     volume: FrontVolume
@@ -114,7 +114,7 @@ def measure_model(
     """
     version = models.model_version(folder)
     trained, prepared = load_model(folder), PreparedSessions.load(shop.training_sessions)
-    config = from_dict(TrainingConfig, json.loads((folder / "config.json").read_text())["training"])
+    config = training_config(folder)
     points = shop.settings.model.front_points if points is None else points
     measured = measure_front(
         trained, prepared, spaced_preferences(points, beta=config.beta), config=config, progress=progress
@@ -128,6 +128,7 @@ def measure_model(
     return MeasuredFront(
         folder,
         version,
+        measured,
         table,
         grid,
         volume,

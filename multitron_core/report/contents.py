@@ -12,12 +12,12 @@ from typing import Any
 import polars as pl
 
 from multitron_core.baselines import against_baselines, evaluate_baselines
-from multitron_core.config import TrainingConfig, from_dict
 from multitron_core.errors import InputError
 from multitron_core.front import VOLUME_FILE, front_table, front_volume, kept_volume, save_front, spaced_preferences
 from multitron_core.front_measurement import measure_front
 from multitron_core.hypervolume import FrontVolume
 from multitron_core.model import load_model
+from multitron_core.model_folder import training_config
 from multitron_core.operating_point import OperatingPoint, choose_operating_point
 from multitron_core.report.measurements import Example, ablation, examples
 from multitron_core.sessions import PreparedSessions
@@ -97,7 +97,7 @@ def measure(
             found=model.config.objectives,
             mend="see its front with python -m multitron_core.front --save",
         )
-    config = from_dict(TrainingConfig, described["training"])
+    config = training_config(folder)
     if not ((folder / "front.parquet").exists() and (folder / VOLUME_FILE).exists()):
         progress("measuring the front")
         measured = measure_front(model, prepared, spaced_preferences(POINTS, beta=config.beta), config=config)

@@ -12,6 +12,7 @@ from multitron_core.event_log import read_event_log
 from multitron_core.front import front_table
 from multitron_core.front_measurement import measure_front
 from multitron_core.model import load_model
+from multitron_core.model_folder import training_config
 from multitron_core.sessions import encode_sessions
 from multitron_core.vocabulary import Vocabulary
 from orchestration import models
@@ -72,8 +73,9 @@ def live_front_asset(partitions: Partitions) -> dg.AssetsDefinition:
             figures = {"sessions": len(chosen), "lost": 0.0}
             decayed, now = False, then.clear()
             if len(chosen):
+                config, preferences = training_config(folder), then["pi_order"].to_list()
                 now = front_table(
-                    measure_front(load_model(folder), sessions.select(chosen), then["pi_order"].to_list())
+                    measure_front(load_model(folder), sessions.select(chosen), preferences, config=config)
                 )
                 known = counted["clicks"] / counted["in"]["clicks"]
                 found = decay(then, now, known_share=known, sessions=len(chosen))

@@ -2,14 +2,16 @@
 
 import dataclasses
 import datetime as dt
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
 
-from multitron_core.channels import channel_rows, publish_channels
+from multitron_core.channels import channel_rows, operating_points, publish_channels
 from multitron_core.errors import InputError
 from multitron_core.housekeeping import Housekeeping, delete_night_files, keep_house
 from multitron_core.lake import Lake
+from multitron_core.operating_point import record_operating_point
 from orchestration import models
 from orchestration.assets.scoring import live_model, live_vocabulary
 from orchestration.metadata import as_markdown
@@ -31,7 +33,8 @@ def table_assets() -> list[dg.AssetsDefinition]:
         kinds={"deltalake"},
         op_tags=on_queue("scoring"),
         description=(
-            "Who reads which table at which preference, from [channels] of shop.toml. A channel moves to another "
+            "Who reads which table at which preference, from [channels] of shop.toml; what an objective chose is "
+            "recorded in the live model's folder, operating_points.json. A channel moves to another "
             "published preference by this asset alone; while one asks for a preference that is not published, all "
             "channels stay as they are."
         ),
@@ -40,14 +43,20 @@ def table_assets() -> list[dg.AssetsDefinition]:
         here, lake = shop.load(), shop.lake()
         with failures(context):
             lake.create(live_vocabulary(here).item_ids.dtype)
-            declared, front = here.settings.declared_channels, _scored_front(here)
+            declared, folder = here.settings.declared_channels, _live_folder(here)
+            front = _scored_front(folder)
             _require_published(lake, channel_rows(declared, front))
             rows = publish_channels(lake, declared, front=front, grid=here.settings.preferences)
+            version, chosen = models.model_version(folder), []
+            for name, point in operating_points(declared, front).items():
+                record_operating_point(point, folder, name=name)
+                chosen.append({"channel": name, **dataclasses.asdict(point), "model_version": version})
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": rows.height,
                 "dagster/uri": lake.uri("channels"),
                 "channels": as_markdown(rows),
+                "operating points": as_markdown(pl.DataFrame(chosen)) if chosen else "none",
                 "delta version": lake.version("channels"),
             }
         )
@@ -106,9 +115,13 @@ def table_assets() -> list[dg.AssetsDefinition]:
     return [channels, housekeeping]
 
 
-def _scored_front(shop: Shop) -> pl.DataFrame | None:
+def _live_folder(shop: Shop) -> Path:
+    return models.folder_of(shop, live_model(shop).model_version)
+
+
+def _scored_front(folder: Path) -> pl.DataFrame | None:
     """The live model's front at the preferences that nights score, from which objectives choose; None without one."""
-    path = models.folder_of(shop, live_model(shop).model_version) / "grid.parquet"
+    path = folder / "grid.parquet"
     return pl.read_parquet(path) if path.exists() else None
 
 

@@ -138,7 +138,7 @@ def attention(x: np.ndarray, weights: Weights, layer: str, heads: int) -> np.nda
 
 
 def states(weights: Weights, config: ModelConfig, clicks: Sequence[int], pi: Sequence[float]) -> np.ndarray:
-    """The model's state after each click, float64 [clicks, d], without dropout."""
+    """The model's state after each click, float64 [clicks, d], without dropout and without what own clicks add."""
     d, n = config.dimension, len(clicks)
     first = config.max_length - n if config.positions == "end" else 0
     x = np.zeros((n, d))
@@ -159,6 +159,16 @@ def states(weights: Weights, config: ModelConfig, clicks: Sequence[int], pi: Seq
     return np.stack([layer_norm(step, weights["norm.weight"], weights["norm.bias"]) for step in x])
 
 
+def own_clicks(weights: Weights, config: ModelConfig, clicks: Sequence[int], pi: Sequence[float]) -> np.ndarray:
+    """What own clicks add to the state after each click, float64 [clicks, d]."""
+    added = np.zeros((len(clicks), config.dimension))
+    if config.own_clicks == "added":
+        for step in range(len(clicks)):
+            for item in clicks[: step + 1]:
+                added[step] += linear(weights["own_clicks"], pi) * weights["item_embedding.weight"][item]
+    return added
+
+
 def unit_items(weights: Weights) -> dict[str, np.ndarray]:
     """The weights with item embeddings of norm 1, but for the padding row."""
     items = weights["item_embedding.weight"].copy()
@@ -173,14 +183,14 @@ class Problem:
     Args:
         batch: the sessions.
         negatives: what each of them drew.
-        pi: float [sessions, 2].
-        order_rate: share of ordered targets in the training data.
+        pi: float [sessions, objectives].
+        rates: share of the training data's targets that have each event.
     """
 
     batch: Batch
     negatives: Negatives
     pi: np.ndarray
-    order_rate: float
+    rates: Mapping[str, float]
 
     def drawn_by(self, session: int) -> list[int]:
         """Every item that the session drew, as often as it drew it."""
@@ -190,16 +200,19 @@ class Problem:
 
 
 def step_losses(weights: Weights, model: ModelConfig, config: TrainingConfig, problem: Problem) -> np.ndarray:
-    """Click and order loss of every step of a batch, float64 [steps, 2]; the batch is all of the training data."""
+    """Every objective's loss of every step of a batch, float64 [steps, objectives]; the batch is all of the training
+    data."""
     if model.item_norm == "unit":
         weights = unit_items(weights)
     items, batch = weights["item_embedding.weight"], problem.batch
     losses = []
     for session, (start, length) in enumerate(zip(batch.starts, batch.lengths, strict=True)):
         own_steps = range(start, start + length)
-        found = states(weights, model, [int(batch.inputs[step]) for step in own_steps], problem.pi[session])
-        for state, step in zip(found, own_steps, strict=True):
-            target, ordered = int(batch.targets[step]), bool(batch.ordered[step])
+        clicks, pi = [int(batch.inputs[step]) for step in own_steps], problem.pi[session]
+        without = states(weights, model, clicks, pi)
+        found = without + own_clicks(weights, model, clicks, pi)
+        for state, unlifted, step in zip(found, without, own_steps, strict=True):
+            target = int(batch.targets[step])
             drawn = [item for item in problem.drawn_by(session) if config.collisions == "official" or item != target]
             logits = [float(state @ items[item]) for item in drawn]
             if config.popularity_correction:
@@ -209,14 +222,20 @@ def step_losses(weights: Weights, model: ModelConfig, config: TrainingConfig, pr
                     for logit, rate in zip(logits, rates, strict=True)
                 ]
             hardest = sorted(logits, reverse=True)[: config.kept_negatives]
-            own = float(state @ items[target])
-            click = click_loss(own, hardest)
-            order = 0.0
-            if config.order_loss != "ordered_softmax":
-                order += order_loss(own, ordered)
-            if config.order_loss != "bce":
-                order += ordered_softmax_loss(click, ordered, problem.order_rate, config.ordered_share)
-            losses.append((click, order))
+            click = click_loss(float(state @ items[target]), hardest)
+            of_step = [click]
+            for event in model.objectives[1:]:
+                kind, happened = (
+                    {"order": config.order_loss, "cart": config.cart_loss}[event],
+                    batch.labels[event][step],
+                )
+                loss = 0.0
+                if kind != "ordered_softmax":
+                    loss += order_loss(float(unlifted @ items[target]), bool(happened))
+                if kind != "bce":
+                    loss += ordered_softmax_loss(click, bool(happened), problem.rates[event], config.ordered_share)
+                of_step.append(loss)
+            losses.append(of_step)
     return np.array(losses)
 
 

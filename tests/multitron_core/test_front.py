@@ -27,6 +27,7 @@ from multitron_core.front import (
     main,
     measure_front,
     monotony,
+    off_course,
     spaced_preferences,
 )
 from multitron_core.metrics import evaluation_batches, step_states
@@ -278,6 +279,23 @@ def test_monotony_counts_steps_and_the_worst_reversal() -> None:
     assert (rows["order_loss"]["first"], rows["order_loss"]["last"]) == (4.0, 1.0)
 
 
+def test_a_loss_that_turns_back_is_off_course() -> None:
+    front = pl.DataFrame(
+        {
+            "pi_order": [0.0, 0.25, 0.5, 0.75, 1.0],
+            "click_loss": [9.0, 1.0, 1.9, 2.0, 1.5],  # the first is dominated, the last has no trained ranks
+            "order_loss": [9.0, 3.0, 2.0, 2.5, 0.5],  # back by half of its range of one
+            "dominated": [True, False, False, False, False],
+            "ranks_trained": [True, True, True, True, False],
+        }
+    )
+    assert off_course(front)["column"].to_list() == ["order_loss"]
+    assert off_course(front, tolerance=0.5).is_empty()
+    untrained = front.with_columns(ranks_trained=pl.col("ranks_trained") | (pl.col("pi_order") == 1.0))
+    assert off_course(untrained, tolerance=0.3)["column"].to_list() == ["click_loss"]
+    assert off_course(front.filter("dominated")).is_empty()
+
+
 class TestCommand:
     @pytest.fixture
     def folders(self, model: MultiTRON, tmp_path: Path) -> list[str]:
@@ -321,7 +339,7 @@ class TestRefusals:
     def test_nothing_to_evaluate(self, model: MultiTRON) -> None:
         empty = EncodedSessions(pl.Series([], dtype=pl.String), np.zeros(1, np.int64), *np.zeros((2, 0), bool), "hash")
         with pytest.raises(InputError, match="nothing to evaluate"):
-            evaluate_front(model, empty)
+            evaluate_front(model, empty, config=SMALL)
 
     @pytest.mark.parametrize("pi_orders", [[], [1.1], [float("nan")]])
     def test_preferences(self, model: MultiTRON, pi_orders: list[float]) -> None:

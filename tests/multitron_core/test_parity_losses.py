@@ -143,6 +143,17 @@ class TestRegularisers:
         assert regularisers.cosine(elementwise, tensor(0.6, 0.8)).tolist() == pytest.approx([-1.0, -0.96])
         assert regularisers.cosine(elementwise, tensor(1.0, 0.0)).tolist() == pytest.approx([-0.6, -0.8])
 
+    def test_the_cosine_of_losses_of_zero(self) -> None:
+        assert regularisers.cosine(tensor((0.0, 0.0)), tensor(0.5, 0.5)).tolist() == [0.0]
+
+    def test_the_cosine_and_chebyshev_of_three_objectives(self) -> None:
+        elementwise, pi = (3.0, 2.0, 1.0), (0.2, 0.3, 0.5)
+        found = regularisers.cosine(tensor(elementwise), tensor(*pi)).item()
+        assert found == pytest.approx(-(0.6 + 0.6 + 0.5) / math.sqrt(14 * 0.38))
+        smooth = losses.chebyshev(tensor(elementwise), tensor(*pi)).item()
+        assert smooth == pytest.approx(plain.chebyshev(elementwise, pi))
+        assert smooth == pytest.approx(0.1 * (6 + math.log((2 + math.exp(-1)) / 3)))
+
     def test_three_objectives(self) -> None:
         elementwise, pi = (3.0, 2.0, 1.0), (0.2, 0.3, 0.5)
         found = regularisers.non_uniformity(tensor(elementwise), tensor(*pi)).item()

@@ -25,7 +25,7 @@ from multitron_core.vocabulary import Vocabulary
 from tests.multitron_core import plain_formulas as plain
 
 ITEMS = 12
-RATE = 0.3
+RATES = {"order": 0.3, "cart": 0.45}
 
 
 def small_model(**settings: object) -> MultiTRON:
@@ -47,12 +47,14 @@ def weights_of(model: MultiTRON) -> dict[str, np.ndarray]:
 class TestModel:
     @pytest.mark.parametrize("positions", ["start", "end"])
     @pytest.mark.parametrize("heads", [1, 2, 3])
+    @pytest.mark.parametrize("own_clicks", ["attended", "added"])
     @pytest.mark.parametrize("pi", [(1.0, 0.0), (0.0, 1.0), (0.3, 0.7)])
-    def test_states_and_scores(self, positions: str, heads: int, pi: tuple[float, float]) -> None:
-        model = small_model(positions=positions, heads=heads).double()
+    def test_states_and_scores(self, positions: str, heads: int, own_clicks: str, pi: tuple[float, float]) -> None:
+        model = small_model(positions=positions, heads=heads, own_clicks=own_clicks).double()
         weights = weights_of(model)
         for clicks in ([7], [3, 3], [1, 12, 5, 1, 9]):  # one step, an item twice, the longest
-            expected = plain.states(weights, model.config, clicks, pi)
+            described = weights, model.config, clicks, pi
+            expected = plain.states(*described) + plain.own_clicks(*described)
             padded = torch.tensor([clicks + [0] * (5 - len(clicks))])
             arguments = padded, torch.tensor([len(clicks)]), torch.tensor(pi, dtype=torch.float64)
             with torch.no_grad():
@@ -86,16 +88,19 @@ class Case:
     pi: tuple[tuple[float, float], ...] = ()
     uniform: int = 30
 
-    def problem(self, seed: int = 1) -> plain.Problem:
+    def problem(self, objectives: int = 2, seed: int = 1) -> plain.Problem:
         inputs = [item for clicks in self.sessions for item in clicks[:-1]]
         targets = [item for clicks in self.sessions for item in clicks[1:]]
         lengths = np.array([len(clicks) - 1 for clicks in self.sessions])
         ordered = np.isin(np.arange(len(inputs)), self.ordered)
-        batch = Batch(np.arange(len(lengths)), lengths, np.array(inputs), np.array(targets), ordered)
+        carted = np.array(targets) % 2 == 0
+        batch = Batch(np.arange(len(lengths)), lengths, np.array(inputs), np.array(targets), ordered, carted)
         rng = np.random.default_rng(seed)
         negatives = draw_negatives(batch, ITEMS, self.uniform, 3, rng)
         pi = np.array(self.pi) if self.pi else rng.dirichlet((0.5, 0.5), size=len(lengths))
-        return plain.Problem(batch, negatives, pi.astype(np.float32).astype(np.float64), RATE)
+        if objectives == 3:  # orders share their weight with carts
+            pi = np.column_stack([pi[:, 0], 0.25 * pi[:, 1], 0.75 * pi[:, 1]])
+        return plain.Problem(batch, negatives, pi.astype(np.float32).astype(np.float64), RATES)
 
 
 THREE = ((7, 8), (1, 2, 1), (3, 4, 3, 9, 5))
@@ -120,12 +125,25 @@ RECIPES: dict[str, dict[str, object]] = {
     "ranked_bce": {"order_loss": "ranked_bce"},
     "ordered steps alone": {"order_loss": "ordered_softmax", "ordered_share": 1.0, "regulariser": "none"},
     "cosine and chebyshev": {"regulariser": "cosine", "scalarisation": "chebyshev"},
+    "own clicks added": {"order_loss": "ranked_bce", "ordered_share": 0.15},
+    "three objectives": {"order_loss": "ranked_bce", "cart_loss": "bce"},
+    "three objectives, cosine and chebyshev": {
+        "cart_loss": "ordered_softmax",
+        "regulariser": "cosine",
+        "scalarisation": "chebyshev",
+    },
     "popularity corrected": {
         "order_loss": "ranked_bce",
         "popularity_correction": 0.7,
         "uniform_negatives": 2,
         "in_batch_negatives": 3,
     },
+}
+
+SHAPES: dict[str, dict[str, object]] = {
+    "own clicks added": {"own_clicks": "added"},
+    "three objectives": {"objectives": ("click", "order", "cart"), "own_clicks": "added"},
+    "three objectives, cosine and chebyshev": {"objectives": ("click", "cart", "order")},
 }
 
 
@@ -139,6 +157,10 @@ def work_of(model: MultiTRON, config: TrainingConfig, problem: plain.Problem) ->
     return prepare(problem.batch, problem.negatives, problem.pi, model.config, overhead=4, correction=correction)
 
 
+def rates_of(model: MultiTRON) -> tuple[float, ...]:
+    return 1.0, *(RATES[event] for event in model.config.objectives[1:])
+
+
 def rows_of(model: MultiTRON, work: object) -> list[torch.Tensor]:
     embedding = model.item_embedding.weight.detach()
     return [embedding[index].requires_grad_() for index in (work.batch_items, work.uniform_items)]  # type: ignore[attr-defined]
@@ -149,10 +171,11 @@ class TestStep:
     @pytest.mark.parametrize("name", RECIPES)
     @pytest.mark.parametrize("norm", ["free", "unit"])
     def test_losses(self, case: str, name: str, norm: str) -> None:
-        model, config, problem = small_model(item_norm=norm), recipe(name), CASES[case].problem()
+        model, config = small_model(item_norm=norm, **SHAPES.get(name, {})), recipe(name)
+        problem = CASES[case].problem(len(model.config.objectives))
         work = work_of(model, config, problem)
         with torch.no_grad():
-            found = losses_of(model, *rows_of(model, work), work, config, (1.0, RATE), torch.float32)
+            found = losses_of(model, *rows_of(model, work), work, config, rates_of(model), torch.float32)
             pi = work.pi[work.negatives.session_of_step]
             penalty = losses.regulariser(config)(found, pi)
             total = (losses.scalarisation(config)(found, pi) + config.regularisation * penalty).mean()
@@ -169,15 +192,23 @@ class TestStep:
             ("one session of one step", "released", "free"),
             ("both ends in one batch", "paper", "unit"),
             ("three sessions", "popularity corrected", "unit"),
+            ("three sessions", "softmax", "free"),
+            ("three sessions", "cosine and chebyshev", "unit"),
+            ("three sessions", "own clicks added", "unit"),
+            ("no orders", "own clicks added", "unit"),
+            ("every click ordered", "own clicks added", "unit"),
+            ("orders alone", "own clicks added", "free"),
+            ("three sessions", "three objectives", "unit"),
+            ("both ends in one batch", "three objectives, cosine and chebyshev", "unit"),
         ],
     )
     def test_gradients(self, case: str, name: str, norm: str) -> None:
         """Every coordinate of every weight against a central difference of the plain formula."""
-        model = small_model(item_norm=norm, dimension=4, layers=1, max_length=4)
-        config, problem = recipe(name), CASES[case].problem()
+        model = small_model(item_norm=norm, dimension=4, layers=1, max_length=4, **SHAPES.get(name, {}))
+        config, problem = recipe(name), CASES[case].problem(len(model.config.objectives))
         work = work_of(model, config, problem)
         rows = rows_of(model, work)
-        found = losses_of(model, *rows, work, config, (1.0, RATE), torch.float32)
+        found = losses_of(model, *rows, work, config, rates_of(model), torch.float32)
         pi = work.pi[work.negatives.session_of_step]
         total = losses.scalarisation(config)(found, pi)
         (total + config.regularisation * losses.regulariser(config)(found, pi)).mean().backward()
@@ -213,7 +244,7 @@ class TestStep:
         )
         work = work_of(model, config, problem)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            found = losses_of(model, *rows_of(model, work), work, config, (1.0, RATE), search)
+            found = losses_of(model, *rows_of(model, work), work, config, rates_of(model), search)
         expected = plain.step_losses(weights_of(model), model.config, config, problem)
         np.testing.assert_allclose(found, expected, atol=0.05 if autocast else 1e-5)
         assert found.dtype == torch.float32
@@ -252,7 +283,7 @@ SESSIONS = {
 
 class TestTraining:
     @pytest.mark.parametrize("sessions", SESSIONS)
-    @pytest.mark.parametrize("whose", ["ours", "official", "popularity corrected"])
+    @pytest.mark.parametrize("whose", ["demo", "diginetica", "official", "popularity corrected"])
     def test_the_first_step(self, tmp_path: Path, sessions: str, whose: str) -> None:
         """What training says of its first batch, and where Adam takes the weights: all of it from the formulas."""
         data = Data(one_batch(*SESSIONS[sessions]), VOCABULARY)
@@ -319,7 +350,8 @@ def _one_step(whose: str) -> Preset:
         return preset.named("official", model=model, training=training)
     if whose == "popularity corrected":
         training |= {"popularity_correction": 0.7, "uniform_negatives": 5, "in_batch_negatives": 4}
-    return preset.named("demo", model=model | {"item_scale": 0.5}, training=training)
+    name = "diginetica" if whose == "diginetica" else "demo"
+    return preset.named(name, model=model | {"item_scale": 0.5}, training=training)
 
 
 def _first_problem(data: EncodedSessions, config: Preset, shape: ModelConfig) -> plain.Problem:
@@ -333,4 +365,5 @@ def _first_problem(data: EncodedSessions, config: Preset, shape: ModelConfig) ->
     pi = np.broadcast_to(
         random.dirichlet(settings.beta, sessions if settings.pi_per == "session" else None), (sessions, 2)
     )
-    return plain.Problem(batch, negatives, pi.astype(np.float32).astype(np.float64), float(np.mean(batch.ordered)))
+    rates = {"order": float(np.mean(batch.ordered))}
+    return plain.Problem(batch, negatives, pi.astype(np.float32).astype(np.float64), rates)

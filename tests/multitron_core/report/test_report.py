@@ -14,6 +14,7 @@ from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
 from multitron_core.front import evaluate_points
 from multitron_core.model import load_model
+from multitron_core.model_folder import training_config
 from multitron_core.preset import named
 from multitron_core.report import measure, page, write_report
 from multitron_core.report.__main__ import main
@@ -139,7 +140,7 @@ def test_the_lists_are_of_both_ends_and_of_the_chosen_preference() -> None:
 def test_ranks_behind_prefixes_are_those_of_the_front(folder: Path, prepared: PreparedSessions) -> None:
     model = load_model(folder)
     steps = steps_of(prepared.test, model.config.max_length)
-    front = evaluate_points(model, prepared.test, [0.5])
+    front = evaluate_points(model, prepared.test, [0.5], config=training_config(folder))
     table = ablation(model, prepared.test, "0.50")
     first = table.row(0, named=True)
     assert len(steps.targets) == front["steps"][0]
