@@ -49,7 +49,14 @@ from multitron_core.model_folder import training_config
 from multitron_core.objectives import LABELS
 from multitron_core.operating_point import OperatingPoint, choose_operating_point, record_operating_point
 from multitron_core.paper_fronts import PAPER_FRONTS, paper_front
-from multitron_core.pictures import compare_fronts, front_picture, metrics_picture, pairs_picture, simplex_picture
+from multitron_core.pictures import (
+    compare_fronts,
+    front_picture,
+    metrics_picture,
+    pairs_picture,
+    simplex_picture,
+    training_curves,
+)
 from multitron_core.spacing import lattice_preferences, spaced_preferences
 
 __all__ = [
@@ -287,8 +294,9 @@ VOLUME_FILE = "hypervolume.json"
 
 
 def save_front(front: pl.DataFrame, volume: FrontVolume, model_dir: Path | str) -> None:
-    """Keep a front with its model: `front.parquet`, `hypervolume.json`, `front.png`, `front_metrics.png`, and between
-    clicks and orders `front_beside_paper.png`.
+    """Keep a front with its model: `front.parquet`, `hypervolume.json`, `front.png`, `front_metrics.png`, between
+    clicks and orders `front_beside_paper.png`, and of a model that was trained here its losses by epoch,
+    `training.png`.
 
     Each file is replaced whole.
     """
@@ -308,6 +316,9 @@ def save_front(front: pl.DataFrame, volume: FrontVolume, model_dir: Path | str) 
         }
     else:
         contents |= {"front.png": pairs_picture(front), "front_metrics.png": simplex_picture(front)}
+    epochs = model_dir / "metrics.parquet"
+    if epochs.exists() and len(history := pl.read_parquet(epochs)):
+        contents["training.png"] = training_curves(history)
     for name, content in contents.items():
         temporary = model_dir / f".{name}.{os.getpid()}"
         temporary.write_bytes(content)

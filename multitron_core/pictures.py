@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -194,17 +195,16 @@ def training_curves(metrics: pl.DataFrame) -> bytes:
     """Losses and validation recall by epoch.
 
     Args:
-        metrics: `metrics.parquet` of a model folder: `epoch`, `train_...`, `validation_..._{pi}`.
+        metrics: `metrics.parquet` of a model folder: `epoch`, `train_..._loss`, `validation_..._{pi}`.
 
     Returns:
         A PNG.
     """
-    _need(metrics, "epoch", "train_click_loss", "train_order_loss")
+    _need(metrics, "epoch", "train_click_loss")
+    trained = [re.fullmatch(r"train_(\w+_loss)", name) for name in metrics.columns]
+    losses = [found.group(1) for found in trained if found]
     recalls = [name for name in metrics.columns if name.startswith("validation_click_recall")]
-    groups = [
-        ("click loss (nats a step)", _curves(metrics, "click_loss")),
-        ("order loss (nats a step)", _curves(metrics, "order_loss")),
-    ]
+    groups = [(f"{name.replace('_', ' ')} (nats a step)", _curves(metrics, name)) for name in losses]
     if recalls:
         at = recalls[0].removeprefix("validation_click_recall_").split("_")[0]
         groups.append((f"click recall@{at}, held-out sessions", _curves(metrics, f"click_recall_{at}")))

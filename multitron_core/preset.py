@@ -111,37 +111,40 @@ def diginetica() -> Preset:
 
 
 def yoochoose() -> Preset:
-    """Yoochoose: 37 thousand items, 7.9 million sessions."""
+    """Yoochoose: 37 thousand items, 7.9 million sessions. What ranks clicks and orders was found on Diginetica."""
     return Preset(
         "yoochoose",
         TrainingConfig(
             epochs=10,
             warmup_steps=200,
             schedule="cosine",
-            order_loss="ordered_softmax",
-            cart_loss="ordered_softmax",
+            order_loss="ranked_bce",
+            cart_loss="ranked_bce",
+            ordered_share=0.15,
             checkpoint_steps=2000,
             validation_share=0.002,
         ),
-        {"item_scale": 0.01},
+        {"item_scale": 0.01, "own_clicks": "added"},
     )
 
 
 def otto() -> Preset:
-    """OTTO: 1.8 million items, 12.9 million sessions; lazy Adam, since a step touches one item in a hundred."""
+    """OTTO: 1.8 million items, 12.9 million sessions; lazy Adam, since a step touches one item in a hundred. What ranks
+    clicks and orders was found on Diginetica."""
     return Preset(
         "otto",
         TrainingConfig(
             epochs=10,
             warmup_steps=200,
             schedule="cosine",
-            order_loss="ordered_softmax",
-            cart_loss="ordered_softmax",
+            order_loss="ranked_bce",
+            cart_loss="ranked_bce",
+            ordered_share=0.15,
             optimiser="lazy_adam",
             checkpoint_steps=10_000,
             validation_share=0.001,
         ),
-        {"item_scale": 0.01},
+        {"item_scale": 0.01, "own_clicks": "added"},
     )
 
 

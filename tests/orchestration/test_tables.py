@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import uuid
@@ -209,6 +210,11 @@ def test_a_channel_moves_along_the_grid_without_scoring(shop: ShopInTest) -> Non
     assert shop.lake.read_recommendations(channel="product_page").height == 4 * ITEMS
     assert shop.lake.read_recommendations(channel="home_page").height == 5
     assert shop.lake.read_recommendations(channel="chosen")["pi"].unique().to_list() == ["0.50"]
+    (recorded,) = shop.home.glob("models/*/operating_points.json")
+    points = json.loads(recorded.read_text())
+    assert list(points) == ["chosen"], "the others name their pi"
+    assert (points["chosen"]["pi_key"], points["chosen"]["model_version"]) == ("0.50", "random")
+    assert points["chosen"]["click_recall_loss"] == pytest.approx(0.01)
     assert versions == {table: shop.lake.version(table) for table in LIST_TABLES}
 
 
