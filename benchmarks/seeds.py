@@ -4,14 +4,17 @@
     python benchmarks/seeds.py --small                                       # two seeds of a small simulated shop
 
 Printed for each model: the range of losses and recalls from pi 0 to 1, the two hypervolumes with intervals, the
-hypervolume in the paper's own two losses (the binary loss of orders alone, where the objective is that and a ranking
-one), and what changes from the first to the last point that no other dominates, with its interval; then the same change
-in the mean of the models, whose interval draws the sessions once for all. --out keeps every front as a CSV file.
+normalised one of the points that are not dominated alone, the hypervolume in the paper's own two losses (the binary
+loss of orders alone, where the objective is that and a ranking one), and what changes from the first to the last point
+that no other dominates, with its interval; then the same change in the mean of the models, whose interval draws the
+sessions once for all. --out keeps every front as a CSV file.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -26,7 +29,13 @@ from multitron_core.events import read_events
 from multitron_core.front import front_preferences, front_table, front_volume, model_and_test
 from multitron_core.front_change import COLUMNS, changes, session_sums, worthwhile_ends
 from multitron_core.front_measurement import FrontMeasurement, measure_front
-from multitron_core.hypervolume import PAPER_REFERENCES, dominated, hypervolume, normalised_hypervolume
+from multitron_core.hypervolume import (
+    PAPER_REFERENCES,
+    FrontVolume,
+    dominated,
+    hypervolume,
+    normalised_hypervolume,
+)
 from multitron_core.sessions import prepare_sessions
 from multitron_core.simulator import simulate
 from multitron_core.training import train
@@ -54,6 +63,7 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=26)
     parser.add_argument("--whole-sessions", action="store_true", help="as `python -m multitron_core.front` has it")
     parser.add_argument("--out", type=Path, help="keep the fronts there, front-1.csv and so on")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--small", action="store_true", help="half a minute: two seeds of a simulated shop, 6 points")
     options = parser.parse_args()
     if bool(options.models) != bool(options.sessions) or not (options.models or options.small):
@@ -62,7 +72,7 @@ def main() -> int:
         if not options.models:
             options.points, options.sessions = 6, Path(temporary) / "sessions"
             options.models = _train_small(Path(temporary))
-        sums = []
+        sums, figures = [], []
         for number, folder in enumerate(options.models, start=1):
             model, config, test = model_and_test(folder, options.sessions)
             preferences = front_preferences(model, options.points, spacing="beta", beta=config.beta)
@@ -72,17 +82,26 @@ def main() -> int:
                 options.out.mkdir(parents=True, exist_ok=True)
                 front.write_csv(options.out / f"front-{number}.csv", float_precision=5)
             sums.append(session_sums(measured, k=20))
-            _print_front(folder, front, measured)
-            print(as_table(changes(sums[-1:])), flush=True)
+            volume, change = front_volume(measured), changes(sums[-1:])
+            _print_front(folder, front, measured, volume)
+            print(as_table(change), flush=True)
+            figures.append(
+                {"hypervolume": dataclasses.asdict(volume), "change": change.to_dicts(), "front": front.to_dicts()}
+            )
+    in_the_mean = changes(sums)
     print(f"in the mean of {len(sums)} models, with a bootstrap interval by session (95 %):")
-    print(as_table(changes(sums)))
+    print(as_table(in_the_mean))
+    if options.json:
+        options.json.write_text(json.dumps({"models": figures, "change": in_the_mean.to_dicts()}, indent=2))
     return 0
 
 
-def _print_front(folder: Path, front: pl.DataFrame, measured: FrontMeasurement) -> None:
-    volume, ends = front_volume(measured), worthwhile_ends(measured)
+def _print_front(folder: Path, front: pl.DataFrame, measured: FrontMeasurement, volume: FrontVolume) -> None:
+    ends = worthwhile_ends(measured)
     print(f"\n{folder}: {front['steps'][0]} steps, {front['ordered_steps'][0]} ordered; {front.height} points")
     print(f"  normalised hypervolume {volume.normalised}; raw {volume.raw} with the reference {volume.reference}")
+    worthwhile = front.filter(~pl.col("dominated")).select("click_loss", "order_loss").to_numpy()
+    print(f"  normalised by the points that are not dominated alone {normalised_hypervolume(worthwhile):.4f}")
     paper = in_paper_losses(measured)
     if paper is not None:
         reference = PAPER_REFERENCES["diginetica"]
