@@ -49,14 +49,6 @@ from multitron_core.model_folder import training_config
 from multitron_core.objectives import LABELS
 from multitron_core.operating_point import OperatingPoint, choose_operating_point, record_operating_point
 from multitron_core.paper_fronts import PAPER_FRONTS, paper_front
-from multitron_core.pictures import (
-    compare_fronts,
-    front_picture,
-    metrics_picture,
-    pairs_picture,
-    simplex_picture,
-    training_curves,
-)
 from multitron_core.spacing import lattice_preferences, spaced_preferences
 
 __all__ = [
@@ -300,6 +292,8 @@ def save_front(front: pl.DataFrame, volume: FrontVolume, model_dir: Path | str) 
 
     Each file is replaced whole.
     """
+    from multitron_core import pictures  # matplotlib takes a second to import: only who draws waits for it
+
     model_dir = Path(model_dir)
     table = io.BytesIO()
     front.write_parquet(table)
@@ -310,15 +304,15 @@ def save_front(front: pl.DataFrame, volume: FrontVolume, model_dir: Path | str) 
     if len(_objectives(front)) == 2:
         published = {f"paper, {name}": paper_front(name) for name in PAPER_FRONTS}
         contents |= {
-            "front.png": front_picture(front),
-            "front_metrics.png": metrics_picture(front),
-            "front_beside_paper.png": compare_fronts({"this model": front, **published}),
+            "front.png": pictures.front_picture(front),
+            "front_metrics.png": pictures.metrics_picture(front),
+            "front_beside_paper.png": pictures.compare_fronts({"this model": front, **published}),
         }
     else:
-        contents |= {"front.png": pairs_picture(front), "front_metrics.png": simplex_picture(front)}
+        contents |= {"front.png": pictures.pairs_picture(front), "front_metrics.png": pictures.simplex_picture(front)}
     epochs = model_dir / "metrics.parquet"
     if epochs.exists() and len(history := pl.read_parquet(epochs)):
-        contents["training.png"] = training_curves(history)
+        contents["training.png"] = pictures.training_curves(history)
     for name, content in contents.items():
         temporary = model_dir / f".{name}.{os.getpid()}"
         temporary.write_bytes(content)

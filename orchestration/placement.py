@@ -41,7 +41,7 @@ CELERY_SETTINGS: dict[str, Any] = {
 }
 """What the executor and the workers must agree on; `celery.yaml` says the same to the workers."""
 
-_PRELOADED = ("torch.export", "dagster", "matplotlib.figure", "grpc")
+_PRELOADED = ("torch.export", "dagster", "grpc")
 """What takes most of a step's start, imported once a run. Not polars: a process with its threads must not be forked."""
 
 _RESOURCES: dict[Queue, dict[str, dict[str, str]]] = {

@@ -3,7 +3,6 @@
 import dagster as dg
 import polars as pl
 
-from multitron_core import pictures
 from multitron_core.front import monotony, off_course
 from orchestration import models
 from orchestration.assets.ingestion import add_up, add_up_spec
@@ -74,15 +73,16 @@ def training_assets() -> list[dg.AssetsDefinition]:
         ),
     )
     def model(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
-        here = shop.load()
+        from multitron_core.pictures import training_curves  # only who draws waits for matplotlib
 
+        here = shop.load()
         rows: list[dict[str, float]] = []
 
         def log_epoch(row: dict[str, float]) -> None:
             """An observation an epoch: while training runs, the asset's page plots its numbers and shows the curves."""
             rows.append(row)
             context.log.info("epoch %d: %s", row["epoch"], {name: round(value, 4) for name, value in row.items()})
-            curves = picture(pictures.training_curves(pl.DataFrame(rows)), "losses by epoch")
+            curves = picture(training_curves(pl.DataFrame(rows)), "losses by epoch")
             context.log_event(dg.AssetObservation(context.asset_key, metadata={**row, "curves": curves}))
 
         with failures(context):
@@ -93,7 +93,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
                 "dagster/uri": str(folder),
                 "model version": models.model_version(folder),
                 "preset": preset_of(here.settings).name,
-                "curves": picture(pictures.training_curves(metrics), "losses by epoch"),
+                "curves": picture(training_curves(metrics), "losses by epoch"),
                 "epochs": as_markdown(metrics),
             }
         )
@@ -134,14 +134,14 @@ def training_assets() -> list[dg.AssetsDefinition]:
         with failures(context):
             measured = measure_model(here, models.newest(here))
         table, volume = measured.table, measured.volume
-        image = (measured.folder / "front.png").read_bytes()
+        losses, metrics = ((measured.folder / name).read_bytes() for name in ("front.png", "front_metrics.png"))
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": table.height,
                 "dagster/column_schema": column_schema(table, FRONT_COLUMNS),
                 "dagster/uri": lake.uri("fronts"),
-                "front": picture(image, "click loss against order loss, coloured by the weight on orders"),
-                "metrics": picture(pictures.metrics_picture(table), "metrics against the weight on orders"),
+                "front": picture(losses, "click loss against order loss, coloured by the weight on orders"),
+                "metrics": picture(metrics, "metrics against the weight on orders"),
                 "model version": measured.model_version,
                 "made by": dg.MetadataValue.asset(dg.AssetKey("model")),
                 "delta version": measured.delta_version,
