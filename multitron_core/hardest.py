@@ -141,19 +141,20 @@ def _search(
     on_cpu = states.device.type == "cpu"
     if on_cpu and columns < 2 * _CHUNK * k:
         search = states.dtype  # so few are sorted at once
-    ranked_states, ranked_table = states.to(search), table.to(search).T
-    margin = screen_margin(states, table, search)
+    ranked_states, ranked_table = states.to(search), table.to(search)
+    screens = search != states.dtype
+    margin = screen_margin(states, ranked_states, table, ranked_table) if screens and on_cpu else None
     rows = min(n, max(1, _BLOCK_CELLS[states.device.type] // columns))
     buffer = ranked_states.new_empty(rows, columns)  # one for all blocks: new memory costs as much as half the product
     values, found = [], []
     for first in range(0, n, rows):
         block = slice(first, min(first + rows, n))
         part = ranked_states[block]
-        logits = torch.mm(part, ranked_table, out=buffer[: len(part)])  # (rows, b + u)
+        logits = torch.mm(part, ranked_table.T, out=buffer[: len(part)])  # (rows, b + u)
         leave_out(logits, negatives, block, mask_targets)
-        if search == states.dtype:
+        if not screens:
             best = largest(logits, k)
-        elif on_cpu and (passing := _passing(logits, k, margin[block])):
+        elif margin is not None and (passing := _passing(logits, k, margin[block])):
             best = _highest(_products(states[block], table, *passing), *passing, k)
         elif on_cpu:  # too many logits are too close to each other
             exact = states[block] @ table.T
@@ -166,20 +167,23 @@ def _search(
     return torch.cat(values), torch.cat(found)
 
 
-def screen_margin(states: Tensor, table: Tensor, search: torch.dtype) -> Tensor:
-    """How far below the k-th largest logit of `search` the k largest exact ones may be found, float [n].
+def screen_margin(states: Tensor, ranked_states: Tensor, table: Tensor, ranked_table: Tensor) -> Tensor:
+    """How far below the k-th largest logit of a screen the k largest exact ones may be found, float [n].
 
-    Twice what the rounding of the factors can move a product, by the Cauchy-Schwarz inequality: the states' is known,
-    the table's at most half of eps of each number. The rounding of the product itself is `_passing`'s.
+    Twice what the rounding of the factors can move a product, by the Cauchy-Schwarz inequality from how far each factor
+    was moved, and what float32 loses in the sums. The rounding of the product itself is `_passing`'s.
 
     Args:
         states: float [n, d].
+        ranked_states: the same in the dtype of the screen.
         table: float [columns, d].
-        search: dtype of the screen.
+        ranked_table: the same in the dtype of the screen.
     """
-    rounded = states.to(search).to(states.dtype)
-    off = (states - rounded).norm(dim=1) + 0.5 * torch.finfo(search).eps * rounded.norm(dim=1)
-    return 2.02 * off * table.norm(dim=1).max()  # a hundredth more, for the sums
+    rounded = ranked_states.to(states.dtype)
+    states_off, lengths = (states - rounded).norm(dim=1), rounded.norm(dim=1)
+    table_off, longest = (table - ranked_table).norm(dim=1).max(), table.norm(dim=1).max()
+    sums = states.shape[1] * torch.finfo(states.dtype).eps
+    return 2.02 * (states_off * longest + lengths * (table_off + sums * longest))
 
 
 def _products(states: Tensor, table: Tensor, counts: Tensor, columns: Tensor) -> Tensor:

@@ -179,6 +179,24 @@ def test_the_margin_of_the_search_covers_roundings_that_all_go_one_way():
     torch.testing.assert_close(screened, (states @ table[300:320].T), atol=1e-5, rtol=0)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.01, 10.0), st.sampled_from(["both", "states", "table", "neither"]), st.integers(0, 99))
+def test_the_margin_of_the_search_is_twice_what_rounding_moves_a_logit_at_most(scale, rounded, seed):
+    torch.manual_seed(seed)
+    states, table = scale * torch.randn(20, 64), torch.randn(400, 64) * torch.rand(400, 1)
+    if rounded in ("states", "neither"):
+        table = table.bfloat16().float()  # already a number of the screen's dtype
+    if rounded in ("table", "neither"):
+        states = states.bfloat16().float()
+    screen = states.bfloat16(), table.bfloat16()
+    margin = hardest.screen_margin(states, screen[0], table, screen[1])
+    moved = (screen[0].double() @ screen[1].double().T - states.double() @ table.double().T).abs()
+    norms = states.norm(dim=1) * table.norm(dim=1).max()
+    assert (2 * moved <= margin[:, None]).all()
+    share = {"both": 2.0**-7, "states": 2.0**-8, "table": 2.0**-8, "neither": 0.0}[rounded]  # as if all were the worst
+    assert (margin <= 2.02 * (share + 1e-5) * norms).all()
+
+
 def test_what_a_gpu_sorts_in_bfloat16_is_ranked_by_exact_logits():
     torch.manual_seed(3)
     states, table = torch.randn(60, 64), torch.randn(4050, 64)
