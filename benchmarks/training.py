@@ -14,6 +14,8 @@ training does; the authors' trainer has processes for that), sessions/s by the w
 that rate, peak memory (on a GPU the GPU's); for ours the phases of a step, and what share of it the multiplications
 would take at the matrix-multiply rate that this machine reaches in their dtype. Losses of ours are float32 in the row
 float32; the hardest negatives are searched as the presets do it (`negative_search = "auto"`), which finds the same.
+What a step of ours costs depends on what the model knows, since the search looks again at logits that it cannot tell
+apart: `--after 1400` measures one that has been trained for so many steps, `--preset official` the paper's recipe.
 Processor seconds are what to compare on a machine that others use too.
 
     python benchmarks/training.py --catalogue 42000 500000 1800000
@@ -35,7 +37,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,8 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[os.cpu_count() or 1])
     parser.add_argument("--steps", type=int, default=20, help="steps of ours; a quarter of them of the authors' code")
+    parser.add_argument("--after", type=int, default=WARMUP, help="steps of ours before those that are measured")
+    parser.add_argument("--preset", default="diginetica", help="of ours; the sizes stay the paper's")
     parser.add_argument("--compile", action="store_true", help="ours with what stands behind the attention compiled")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--catalogue", type=int, nargs="+", metavar="ITEMS", help="measure the optimisers instead")
@@ -153,10 +157,10 @@ def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str
     data = PreparedSessions.load(folder / "prepared")
     same_work = {"uniform_negatives": 16_384, "in_batch_negatives": 32, "kept_negatives": 100}  # the official numbers
     config = preset.named(
-        "diginetica", training={"precision": precision, "cuda_graphs": options.device == "cuda", **same_work}
+        options.preset, training={"precision": precision, "cuda_graphs": options.device == "cuda", **same_work}
     )
     run = training._Run(data, config, "benchmark", folder / "none", torch.device(options.device))
-    works = run._works(0, 0)
+    works = chain.from_iterable(run._works(epoch, 0) for epoch in count())
     for layer in run.model.layers if options.compile else ():
         layer.rest = torch.compile(layer.rest, dynamic=True)
 
@@ -172,7 +176,7 @@ def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str
         make()
         take()
 
-    for _ in range(WARMUP):
+    for _ in range(options.after):
         one()
     times = [(_timed(make), _timed(take)) for _ in range(options.steps)]
     found: dict[str, Any] = _summary(*map(list, zip(*times, strict=True)))  # before the profile, which takes memory
