@@ -141,27 +141,33 @@ def _search(
     on_cpu = states.device.type == "cpu"
     if on_cpu and columns < 2 * _CHUNK * k:
         search = states.dtype  # so few are sorted at once
-    ranked_states, ranked_table = states.to(search), table.to(search)
     screens = search != states.dtype
-    margin = screen_margin(states, ranked_states, table, ranked_table) if screens and on_cpu else None
+    ranked = states.to(search), table.to(search)
+    margin = screen_margin(states, ranked[0], table, ranked[1]) if screens and on_cpu else None
     rows = min(n, max(1, _BLOCK_CELLS[states.device.type] // columns))
-    buffer = ranked_states.new_empty(rows, columns)  # one for all blocks: new memory costs as much as half the product
+    buffers: dict[torch.dtype, Tensor] = {}  # for all blocks: new memory costs as much as half the product
+
+    def logits_of(states: Tensor, table: Tensor, block: slice) -> Tensor:
+        part = states[block]
+        if states.dtype not in buffers:
+            buffers[states.dtype] = states.new_empty(rows, columns)
+        logits = torch.mm(part, table.T, out=buffers[states.dtype][: len(part)])  # (rows, b + u)
+        leave_out(logits, negatives, block, mask_targets)
+        return logits
+
     values, found = [], []
     for first in range(0, n, rows):
         block = slice(first, min(first + rows, n))
-        part = ranked_states[block]
-        logits = torch.mm(part, ranked_table.T, out=buffer[: len(part)])  # (rows, b + u)
-        leave_out(logits, negatives, block, mask_targets)
-        if not screens:
-            best = largest(logits, k)
-        elif margin is not None and (passing := _passing(logits, k, margin[block])):
-            best = _highest(_products(states[block], table, *passing), *passing, k)
-        elif on_cpu:  # too many logits are too close to each other
-            exact = states[block] @ table.T
-            leave_out(exact, negatives, block, mask_targets)
-            best = largest(exact, k)
-        else:
-            best = _screened_by_sorting(logits, states[block], table, k)
+        best = None
+        if margin is not None:
+            passing = _passing(logits_of(*ranked, block), k, margin[block])
+            if passing is None:
+                margin = None  # too many logits are too close to each other, and in the other blocks they will be
+            else:
+                best = _highest(_products(states[block], table, *passing), *passing, k)
+        elif screens and not on_cpu:
+            best = _screened_by_sorting(logits_of(*ranked, block), states[block], table, k)
+        best = best or largest(logits_of(states, table, block), k)
         values.append(best[0])
         found.append(best[1])
     return torch.cat(values), torch.cat(found)
