@@ -133,7 +133,6 @@ def write_stream(
 
     def stream() -> Iterator[RecordBatch]:
         try:
-            _allow(caller, cpus)  # the plan is made by now
             for frame in frames:
                 yield from Table.from_arrow(frame.rechunk()).to_batches()
         except BaseException as error:
@@ -141,7 +140,8 @@ def write_stream(
             raise
 
     # delta-rs plans as many parallel tasks as the calling thread may use CPUs, and their batches reach the file out
-    # of order. Planned for one CPU, the order is kept and so are tight row groups; the work itself uses all CPUs.
+    # of order. Planned for one CPU, the order is kept and so are tight row groups; the work itself, which other
+    # threads do, uses all CPUs. The stream begins in one of those, and so cannot tell that the plan is complete.
     # Where threads cannot be pinned (macOS) batches may change places; every reader here sorts what it returns.
     _allow(caller, {min(cpus)} if cpus else cpus)
     try:
