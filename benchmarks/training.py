@@ -15,7 +15,7 @@ that rate, peak memory (on a GPU the GPU's); for ours the phases of a step, and 
 would take at the matrix-multiply rate that this machine reaches in their dtype. Losses of ours are float32 in the row
 float32; the hardest negatives are searched as the presets do it (`negative_search = "auto"`), which finds the same.
 What a step of ours costs depends on what the model knows, since the search looks again at logits that it cannot tell
-apart: `--after 1400` measures one that has been trained for so many steps, `--preset official` the paper's recipe.
+apart: `--after 700` measures one that has been trained for so many steps, `--preset official` the paper's recipe.
 Processor seconds are what to compare on a machine that others use too.
 
     python benchmarks/training.py --catalogue 42000 500000 1800000

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,8 +128,6 @@ def write_stream(
         Whatever `frames` raises; the table is then as it was.
     """
     failures: list[BaseException] = []
-    caller = threading.get_native_id()
-    cpus = _cpus(caller)
 
     def stream() -> Iterator[RecordBatch]:
         try:
@@ -139,33 +137,37 @@ def write_stream(
             failures.append(error)  # delta-rs would hand on its text only
             raise
 
-    # delta-rs plans as many parallel tasks as the calling thread may use CPUs, and their batches reach the file out
-    # of order. Planned for one CPU, the order is kept and so are tight row groups; the work itself, which other
-    # threads do, uses all CPUs. The stream begins in one of those, and so cannot tell that the plan is complete.
-    # Where threads cannot be pinned (macOS) batches may change places; every reader here sorts what it returns.
-    _allow(caller, {min(cpus)} if cpus else cpus)
     try:
-        write_deltalake(
-            table,
-            RecordBatchReader.from_batches(arrow_schema(schema), stream()),
-            mode="overwrite",
-            predicate=predicate,
-            schema_mode=schema_mode,
-            writer_properties=WRITER_PROPERTIES,
-            commit_properties=CommitProperties(custom_metadata=metadata, max_commit_retries=COMMIT_RETRIES),
-        )
+        with _on_one_cpu():
+            write_deltalake(
+                table,
+                RecordBatchReader.from_batches(arrow_schema(schema), stream()),
+                mode="overwrite",
+                predicate=predicate,
+                schema_mode=schema_mode,
+                writer_properties=WRITER_PROPERTIES,
+                commit_properties=CommitProperties(custom_metadata=metadata, max_commit_retries=COMMIT_RETRIES),
+            )
     except Exception:
         if failures:
             raise failures[0] from None
         raise
+
+
+@contextmanager
+def _on_one_cpu() -> Iterator[None]:
+    """Keep the calling thread on one CPU, where threads can be kept (not on macOS).
+
+    delta-rs plans as many parallel tasks as the calling thread may use CPUs, and their batches reach the file out of
+    order. Planned for one, the order is kept and so are tight row groups; the work itself, the stream's too, is done by
+    threads that use all CPUs. Elsewhere batches may change places; every reader here sorts what it returns.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        yield
+        return
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        yield
     finally:
-        _allow(caller, cpus)
-
-
-def _cpus(thread: int) -> set[int]:
-    return set(os.sched_getaffinity(thread)) if hasattr(os, "sched_getaffinity") else set()
-
-
-def _allow(thread: int, cpus: set[int]) -> None:
-    if cpus:
-        os.sched_setaffinity(thread, cpus)
+        os.sched_setaffinity(0, cpus)

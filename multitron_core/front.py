@@ -292,7 +292,7 @@ def save_front(front: pl.DataFrame, volume: FrontVolume, model_dir: Path | str) 
 
     Each file is replaced whole.
     """
-    from multitron_core import pictures  # matplotlib takes a second to import: only who draws waits for it
+    from multitron_core import pictures  # only who draws waits for matplotlib
 
     model_dir = Path(model_dir)
     table = io.BytesIO()

@@ -41,6 +41,12 @@ def test_who_reads_lists_waits_neither_for_torch_nor_for_pictures() -> None:
     assert done.stdout.split() == ["polars"]
 
 
+def test_what_dagster_and_the_command_line_load_has_no_pictures() -> None:
+    loaded = "import sys, orchestration.cli, orchestration.definitions; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
+
+
 def test_the_guard_sees_an_import(tmp_path: Path) -> None:
     path = tmp_path / "wrong.py"
     path.write_text("def f():\n    from dagster import asset\n    import serving.scorer\n")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import threading
 from datetime import date, datetime
 
 import duckdb
@@ -94,6 +96,22 @@ def test_rows_lie_sorted_in_the_files(lake):
     for file in lake.open("recommendations").file_uris():
         stored = pl.read_parquet(file, columns=["session_id", "rank"], hive_partitioning=False)
         assert stored.equals(stored.sort("session_id", "rank"))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be kept on a CPU here")
+def test_a_write_is_planned_for_one_cpu_until_it_ends(lake):
+    caller, before = threading.get_native_id(), os.sched_getaffinity(0)
+    during = []
+
+    def watched():
+        for n in range(3):
+            yield lists(5, first=5 * n)
+            during.append((threading.get_native_id(), len(os.sched_getaffinity(caller))))
+
+    replace(lake, watched())
+    assert len(during) == 3
+    assert all(thread != caller and cpus == 1 for thread, cpus in during), during
+    assert os.sched_getaffinity(0) == before
 
 
 @pytest.mark.parametrize("good_batches", [0, 1, 30])
