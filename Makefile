@@ -45,12 +45,12 @@ install: .venv/installed .triton/installed
 	@touch $@
 
 demo: install
-	@$(RUN) -m orchestration.demo --home "$(SHOP)" \
+	@$(RUN) -m orchestration.cli.demo --home "$(SHOP)" \
 	  $(if $(DATA),--data "$(DATA)") $(if $(FORMAT),--format "$(FORMAT)") $(if $(SPLIT_DAYS),--split-days "$(SPLIT_DAYS)") \
 	  $(if $(PRESET),--preset "$(PRESET)")
 
 ui: install
-	@$(RUN) -m orchestration.ui --home "$(SHOP)" $(if $(PORT),--port "$(PORT)")
+	@$(RUN) -m orchestration.cli.ui --home "$(SHOP)" $(if $(PORT),--port "$(PORT)")
 
 # As many processes as cores and one more: threads of their own would only wait for each other.
 test test-fast: export OMP_NUM_THREADS ?= 1

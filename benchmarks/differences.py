@@ -33,23 +33,24 @@ import numpy as np
 import polars as pl
 import torch
 
-from multitron_core import preset
-from multitron_core.batches import epoch_order, make_batch, rectangles, training_rows
-from multitron_core.config import TrainingConfig
-from multitron_core.devices import search_dtype
-from multitron_core.encoded_sessions import EncodedSessions
-from multitron_core.events import read_events
-from multitron_core.formats import get_format
-from multitron_core.front import model_and_test
-from multitron_core.front_measurement import FrontMeasurement, measure_front
-from multitron_core.losses import scalarisation
-from multitron_core.model import MultiTRON
-from multitron_core.preference import preference
-from multitron_core.sessions import PreparedSessions, prepare_sessions
-from multitron_core.simulator import simulate
-from multitron_core.step import rectangle_overhead
-from multitron_core.training import split_rows, train
-from multitron_core.validation import HeldOut
+from multitron_core.events.formats import get_format
+from multitron_core.events.read import read_events
+from multitron_core.front.files import model_and_test
+from multitron_core.front.measurement import FrontMeasurement, measure_front
+from multitron_core.losses.scalarisation import scalarisation
+from multitron_core.model.transformer import MultiTRON
+from multitron_core.preference.keys import preference
+from multitron_core.sessions.batches import epoch_order, make_batch, rectangles, training_rows
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.prepare import PreparedSessions, prepare_sessions
+from multitron_core.simulator.simulation import simulate
+from multitron_core.training import presets
+from multitron_core.training.config import TrainingConfig
+from multitron_core.training.data import split_rows
+from multitron_core.training.devices import search_dtype
+from multitron_core.training.step_inputs import rectangle_overhead
+from multitron_core.training.trainer import train
+from multitron_core.training.validation import HeldOut
 
 FORMAT = "diginetica"
 BATCH = 256  # sessions, of the official code
@@ -341,7 +342,7 @@ def _mean_loss(model: MultiTRON, held_out: HeldOut, preferences: list[np.ndarray
     for number, work in enumerate(held_out.works(model, preferences[0])):
         pi = torch.from_numpy(preferences[number % len(preferences)]).expand_as(work.pi)
         losses = held_out.losses(model, replace(work, pi=pi))
-        total += float(scalarisation(held_out.config)(losses, pi[work.negatives.session_of_step]).sum())
+        total += float(scalarisation(held_out.config.scalarisation)(losses, pi[work.negatives.session_of_step]).sum())
         steps += len(losses)
     return total / steps
 
@@ -351,7 +352,7 @@ def _simulated(folder: Path) -> tuple[Path, Path, Path]:
     simulate(folder / "raw", sessions=4_000, items=500, days=28, format=FORMAT)
     data = prepare_sessions(read_events(folder / "raw", FORMAT), FORMAT)
     data.save(folder / "sessions")
-    train(data, preset.demo().changed(training={"epochs": 1}), folder / "model", progress=False)
+    train(data, presets.demo().changed(training={"epochs": 1}), folder / "model", progress=False)
     return folder / "raw", folder / "model", folder / "sessions"
 
 

@@ -24,10 +24,11 @@ import numpy as np
 import torch
 from scoring import write_random_shop
 
-from multitron_core.encoded_sessions import EncodedSessions
-from multitron_core.model import MultiTRON, load_model
-from multitron_core.preference import pi_vector
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.model.folder import load_model
+from multitron_core.model.transformer import MultiTRON
+from multitron_core.preference.keys import pi_vector
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.vocabulary import Vocabulary
 from serving.deployment import deploy
 from serving.in_process import InProcessServer
 from serving.repository import InstanceSettings, ModelRepository

@@ -21,17 +21,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from multitron_core import preset
-from multitron_core.config import TrainingConfig
-from multitron_core.encoded_sessions import EncodedSessions
-from multitron_core.events import read_events
-from multitron_core.front import model_and_test
-from multitron_core.front_measurement import MANY_ITEMS, FrontMeasurement, measure_front
-from multitron_core.model import MultiTRON, load_model
-from multitron_core.sessions import prepare_sessions
-from multitron_core.simulator import simulate
-from multitron_core.spacing import spaced_preferences
-from multitron_core.training import train
+from multitron_core.events.read import read_events
+from multitron_core.front.files import model_and_test
+from multitron_core.front.measurement import MANY_ITEMS, FrontMeasurement, measure_front
+from multitron_core.model.folder import load_model
+from multitron_core.model.transformer import MultiTRON
+from multitron_core.preference.spacing import spaced_preferences
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.prepare import prepare_sessions
+from multitron_core.simulator.simulation import simulate
+from multitron_core.training import presets
+from multitron_core.training.config import TrainingConfig
+from multitron_core.training.trainer import train
 
 
 def main() -> int:
@@ -94,7 +95,7 @@ def _simulated(folder: Path, *, sessions: int) -> tuple[MultiTRON, TrainingConfi
     """A model of the demo's preset, its recipe and its test sessions."""
     simulate(folder / "raw", sessions=sessions, items=40_000)
     data = prepare_sessions(read_events(folder / "raw", "table"), min_item_clicks=1)
-    recipe = preset.demo().changed(training={"epochs": 2})
+    recipe = presets.demo().changed(training={"epochs": 2})
     train(data, recipe, folder / "model")
     return load_model(folder / "model"), recipe.training, data.test
 

@@ -185,7 +185,8 @@ def repeat_sessions(source: Path, target: Path, copies: int, sessions: int) -> N
 
 def simulate_raw(format: str, size: float, folder: Path) -> dict[str, int]:
     """Raw files of the wanted size: million clicks for Yoochoose, gigabytes for OTTO."""
-    from multitron_core.simulator import Habits, simulate
+    from multitron_core.simulator.ground_truth import Habits
+    from multitron_core.simulator.simulation import simulate
 
     if format == "yoochoose":  # sessions of 5 clicks, less what the cut at 40 takes
         done = simulate(folder, format=format, sessions=round(size * 200_800), items=40_000, days=30)
@@ -228,7 +229,7 @@ def differences(format: str, raw: Path, ours: Path, theirs: Path) -> list[str]:
     """What the two preparations disagree about; an empty list when nothing."""
     import numpy as np
 
-    from multitron_core.sessions import PreparedSessions
+    from multitron_core.sessions.prepare import PreparedSessions
 
     prepared = PreparedSessions.load(ours)
     stats = json.loads((theirs / f"{format}_stats.json").read_text())

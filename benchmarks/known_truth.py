@@ -27,19 +27,22 @@ import numpy as np
 import polars as pl
 import torch
 
-from multitron_core import preset
-from multitron_core.baselines import Scorer, default_baselines, evaluate_baselines
-from multitron_core.events import read_events
-from multitron_core.front import front_table
-from multitron_core.front_measurement import measure_front
-from multitron_core.losses import EVENT_LOSSES
-from multitron_core.metrics import ranking_metrics, score_blocks
-from multitron_core.model import MultiTRON, load_model
-from multitron_core.preference import pi_key
+from multitron_core.baselines.evaluation import default_baselines, evaluate_baselines
+from multitron_core.baselines.scorer import Scorer
+from multitron_core.events.read import read_events
+from multitron_core.front.evaluation import front_table
+from multitron_core.front.measurement import measure_front
+from multitron_core.losses.objective_losses import EVENT_LOSSES
+from multitron_core.metrics.ranking import ranking_metrics, score_blocks
+from multitron_core.model.folder import load_model
+from multitron_core.model.transformer import MultiTRON
+from multitron_core.preference.keys import pi_key
 from multitron_core.report.measurements import states_of, steps_of
-from multitron_core.sessions import PreparedSessions, prepare_sessions
-from multitron_core.simulator import Truth, simulate
-from multitron_core.training import train
+from multitron_core.sessions.prepare import PreparedSessions, prepare_sessions
+from multitron_core.simulator.ground_truth import Truth
+from multitron_core.simulator.simulation import simulate
+from multitron_core.training import presets
+from multitron_core.training.trainer import train
 
 K = 20
 MEASURED_PI = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -98,7 +101,7 @@ def counted_lists(scorer: Scorer, prefixes: Sequence[np.ndarray], popular: np.nd
     return np.array([list(dict.fromkeys([*by_step.get(step, []), *popular]))[:K] for step in range(len(prefixes))])
 
 
-def figures(data: PreparedSessions, truth: Truth, recipe: preset.Preset, folder: Path) -> dict[str, Any]:
+def figures(data: PreparedSessions, truth: Truth, recipe: presets.Preset, folder: Path) -> dict[str, Any]:
     """Train one loss with one seed: a row a preference, and processor seconds of the training."""
     torch.set_num_threads(1)
     began = time.process_time()
@@ -155,7 +158,7 @@ def main() -> int:
     if options.small:
         options.sessions, options.items, options.seeds, changes["epochs"] = 4_000, 500, 1, 1
     torch.set_num_threads(1)
-    base = preset.demo().changed(training=changes)
+    base = presets.demo().changed(training=changes)
     with tempfile.TemporaryDirectory() as temporary:
         raw = Path(temporary) / "raw"
         simulate(raw, sessions=options.sessions, items=options.items, days=8, seed=options.shop)

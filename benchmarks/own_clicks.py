@@ -21,17 +21,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from multitron_core import preset
-from multitron_core.config import TrainingConfig
-from multitron_core.events import read_events
-from multitron_core.front import front_table, model_and_test
-from multitron_core.front_measurement import measure_front
-from multitron_core.model import MultiTRON
-from multitron_core.own_clicks import TRIED, losses_of_numbers
-from multitron_core.sessions import PreparedSessions, prepare_sessions
-from multitron_core.simulator import simulate
-from multitron_core.training import split_rows, train
-from multitron_core.validation import HeldOut
+from multitron_core.events.read import read_events
+from multitron_core.front.evaluation import front_table
+from multitron_core.front.files import model_and_test
+from multitron_core.front.measurement import measure_front
+from multitron_core.model.transformer import MultiTRON
+from multitron_core.sessions.prepare import PreparedSessions, prepare_sessions
+from multitron_core.simulator.simulation import simulate
+from multitron_core.training import presets
+from multitron_core.training.config import TrainingConfig
+from multitron_core.training.data import split_rows
+from multitron_core.training.own_clicks import TRIED, losses_of_numbers
+from multitron_core.training.trainer import train
+from multitron_core.training.validation import HeldOut
 
 MEASURED = {
     "click recall@20 at pi 0": ("click_recall_20", 0),
@@ -134,7 +136,7 @@ def _train_small(folder: Path) -> None:
     simulate(folder / "raw", sessions=8_000, items=500)
     prepared = prepare_sessions(read_events(folder / "raw", "table"))
     prepared.save(folder / "sessions")
-    recipe = preset.demo().changed(
+    recipe = presets.demo().changed(
         model={"own_clicks": "added"}, training={"epochs": 2, "validation_share": 0.1, "threads": 1}
     )
     train(prepared, recipe, folder / "model", progress=False)

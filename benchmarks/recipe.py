@@ -25,16 +25,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from multitron_core import preset
-from multitron_core.baselines import evaluate_baselines
-from multitron_core.encoded_sessions import EncodedSessions
-from multitron_core.events import read_events
-from multitron_core.front import front_table, front_volume
-from multitron_core.front_measurement import measure_front
-from multitron_core.model import load_model
-from multitron_core.sessions import PreparedSessions, prepare_sessions
-from multitron_core.simulator import simulate
-from multitron_core.training import train
+from multitron_core.baselines.evaluation import evaluate_baselines
+from multitron_core.events.read import read_events
+from multitron_core.front.evaluation import front_table, front_volume
+from multitron_core.front.measurement import measure_front
+from multitron_core.model.folder import load_model
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.prepare import PreparedSessions, prepare_sessions
+from multitron_core.simulator.simulation import simulate
+from multitron_core.training import presets
+from multitron_core.training.trainer import train
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "ours": {},
@@ -101,7 +101,7 @@ def held_out(data: PreparedSessions, share: float) -> Held:
     return Held(data.train.select(rows[:cut]), data.train.select(rows[cut:]), data.vocabulary)
 
 
-def figures(data: Held, recipe: preset.Preset, folder: Path, device: str, whole_sessions: bool) -> dict[str, float]:
+def figures(data: Held, recipe: presets.Preset, folder: Path, device: str, whole_sessions: bool) -> dict[str, float]:
     """Train one variant with one seed: its metrics at the shown preferences, hypervolume, processor seconds."""
     torch.set_num_threads(1)
     began = time.process_time()
@@ -138,7 +138,7 @@ def main() -> int:
     if options.small:
         sessions, items, options.seeds, options.epochs = 4_000, 500, 1, 1
         names = options.only or ["ours", "binary order loss, free norm"]
-    base = preset.named(options.preset or ("diginetica" if options.data else "demo"))
+    base = presets.named(options.preset or ("diginetica" if options.data else "demo"))
     changes: dict[str, Any] = {"validation_share": 0.0, "threads": 1}
     changes |= options.training | ({"epochs": options.epochs} if options.epochs else {})
     base = base.changed(model=options.model, training=changes)

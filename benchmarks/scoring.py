@@ -111,10 +111,10 @@ def write_random_shop(folder: Path, *, items: int, sessions: int) -> None:
     """A model folder `model` with random weights, and `sessions` as long as Diginetica's."""
     import polars as pl
 
-    from multitron_core.config import ModelConfig
-    from multitron_core.encoded_sessions import EncodedSessions
-    from multitron_core.model_folder import write_untrained_model
-    from multitron_core.vocabulary import Vocabulary
+    from multitron_core.model.config import ModelConfig
+    from multitron_core.model.folder import write_untrained_model
+    from multitron_core.sessions.encoded import EncodedSessions
+    from multitron_core.sessions.vocabulary import Vocabulary
 
     vocabulary = Vocabulary(pl.Series(np.arange(items, dtype=np.int64) * 7 + 3))
     write_untrained_model(folder / "model", ModelConfig(items=items), vocabulary)
@@ -130,8 +130,8 @@ def _measure(way: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     """One way, in this process."""
     import torch
 
-    from multitron_core.encoded_sessions import EncodedSessions
-    from multitron_core.vocabulary import Vocabulary
+    from multitron_core.sessions.encoded import EncodedSessions
+    from multitron_core.sessions.vocabulary import Vocabulary
 
     torch.set_num_threads(options.threads)
     sessions = EncodedSessions.load(folder / "sessions")
@@ -156,8 +156,8 @@ def _measure(way: str, folder: Path, options: argparse.Namespace) -> dict[str, A
 def _loop(folder: Path, first: Any, chosen: Any, device: str) -> tuple[float, float, float]:
     import torch
 
-    from multitron_core.model import load_model
-    from multitron_core.preference import pi_vector
+    from multitron_core.model.folder import load_model
+    from multitron_core.preference.keys import pi_vector
 
     model = load_model(folder / "model", device)
     pi = torch.tensor(pi_vector(PI), device=device)
@@ -234,9 +234,9 @@ def _profile(options: argparse.Namespace) -> None:
     import torch
     import torch.nn.functional as F
 
-    from multitron_core.config import ModelConfig
-    from multitron_core.model import MultiTRON
-    from serving.program import ScoringProgram, Screen
+    from multitron_core.model.config import ModelConfig
+    from multitron_core.model.transformer import MultiTRON
+    from serving.scoring_program import ScoringProgram, Screen
 
     torch.set_num_threads(1)
     model = MultiTRON(ModelConfig(items=options.items)).eval()
@@ -267,7 +267,7 @@ def _profile(options: argparse.Namespace) -> None:
 def _write(frames: Any, folder: Path, part: Any, vocabulary: Any) -> None:
     import datetime as dt
 
-    from multitron_core.lake import Lake
+    from multitron_core.lake.lake import Lake
 
     lake = Lake(folder / "lake")
     lake.create(vocabulary.item_ids.dtype)

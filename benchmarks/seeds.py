@@ -23,22 +23,17 @@ import numpy as np
 import polars as pl
 import torch
 
-from multitron_core import preset
-from multitron_core.display import as_table
-from multitron_core.events import read_events
-from multitron_core.front import front_preferences, front_table, front_volume, model_and_test
-from multitron_core.front_change import COLUMNS, changes, session_sums, worthwhile_ends
-from multitron_core.front_measurement import FrontMeasurement, measure_front
-from multitron_core.hypervolume import (
-    PAPER_REFERENCES,
-    FrontVolume,
-    dominated,
-    hypervolume,
-    normalised_hypervolume,
-)
-from multitron_core.sessions import prepare_sessions
-from multitron_core.simulator import simulate
-from multitron_core.training import train
+from multitron_core.events.read import read_events
+from multitron_core.front.change import COLUMNS, changes, non_dominated_ends, session_sums
+from multitron_core.front.evaluation import front_preferences, front_table, front_volume
+from multitron_core.front.files import model_and_test
+from multitron_core.front.measurement import FrontMeasurement, measure_front
+from multitron_core.front.volume import PAPER_REFERENCES, FrontVolume, dominated, hypervolume, normalised_hypervolume
+from multitron_core.sessions.prepare import prepare_sessions
+from multitron_core.simulator.simulation import simulate
+from multitron_core.training import presets
+from multitron_core.training.trainer import train
+from multitron_core.utils.text_table import as_table
 
 
 def in_paper_losses(measurement: FrontMeasurement) -> np.ndarray | None:
@@ -97,7 +92,7 @@ def main() -> int:
 
 
 def _print_front(folder: Path, front: pl.DataFrame, measured: FrontMeasurement, volume: FrontVolume) -> None:
-    ends = worthwhile_ends(measured)
+    ends = non_dominated_ends(measured)
     print(f"\n{folder}: {front['steps'][0]} steps, {front['ordered_steps'][0]} ordered; {front.height} points")
     print(f"  normalised hypervolume {volume.normalised}; raw {volume.raw} with the reference {volume.reference}")
     worthwhile = front.filter(~pl.col("dominated")).select("click_loss", "order_loss").to_numpy()
@@ -124,7 +119,7 @@ def _train_small(folder: Path) -> list[Path]:
     simulate(folder / "raw", sessions=8_000, items=500)
     prepared = prepare_sessions(read_events(folder / "raw", "table"))
     prepared.save(folder / "sessions")
-    recipe = preset.demo().changed(training={"epochs": 2, "order_loss": "ranked_bce"})
+    recipe = presets.demo().changed(training={"epochs": 2, "order_loss": "ranked_bce"})
     return [
         train(prepared, recipe.changed(training={"seed": seed}), folder / f"model-{seed}", progress=False)
         for seed in (1, 2)

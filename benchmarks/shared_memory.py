@@ -22,11 +22,11 @@ import polars as pl
 import tritonclient.grpc as triton
 import tritonclient.utils.shared_memory as shared_memory
 
-from multitron_core.config import ModelConfig
-from multitron_core.model_folder import write_untrained_model
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.model.config import ModelConfig
+from multitron_core.model.folder import write_untrained_model
+from multitron_core.sessions.vocabulary import Vocabulary
 from serving.deployment import deploy
-from serving.request import ScoringRequest
+from serving.interface import ScoringRequest
 from serving.server import TritonServer
 from serving.triton_scorer import request_tensors
 

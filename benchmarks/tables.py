@@ -63,7 +63,7 @@ def create(root: Path) -> None:
     """The empty tables."""
     import polars as pl
 
-    from multitron_core.lake import Lake
+    from multitron_core.lake.lake import Lake
 
     Lake(root).create(pl.Int64)
 
@@ -75,7 +75,7 @@ def write(root: Path, pi: str, sessions: int, k: int, items: int) -> dict[str, A
     import numpy as np
     import polars as pl
 
-    from multitron_core.lake import Lake
+    from multitron_core.lake.lake import Lake
 
     making = 0.0
 
@@ -116,7 +116,7 @@ def write(root: Path, pi: str, sessions: int, k: int, items: int) -> dict[str, A
 
 def publish(root: Path, pi: str) -> None:
     """Release the partition that is read."""
-    from multitron_core.lake import Lake
+    from multitron_core.lake.lake import Lake
 
     Lake(root).publish(NIGHT, pi)
 
@@ -126,7 +126,7 @@ def read(root: Path, pi: str, sessions: int, repetitions: int) -> dict[str, dict
     import duckdb
     import polars as pl
 
-    from multitron_core.lake import Lake
+    from multitron_core.lake.lake import Lake
 
     lake = Lake(root)
     table = lake.uri("recommendations")

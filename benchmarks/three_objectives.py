@@ -19,14 +19,17 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from multitron_core import preset
-from multitron_core.events import read_events
-from multitron_core.front import extremes, front_preferences, front_table, front_volume, measure_front, save_front
-from multitron_core.losses import EVENT_LOSSES
-from multitron_core.model import load_model
-from multitron_core.sessions import format_statistics, prepare_sessions
-from multitron_core.simulator import simulate
-from multitron_core.training import train
+from multitron_core.events.read import read_events
+from multitron_core.front.evaluation import front_preferences, front_table, front_volume
+from multitron_core.front.files import save_front
+from multitron_core.front.measurement import measure_front
+from multitron_core.front.monotonicity import extremes
+from multitron_core.losses.objective_losses import EVENT_LOSSES
+from multitron_core.model.folder import load_model
+from multitron_core.sessions.prepare import format_statistics, prepare_sessions
+from multitron_core.simulator.simulation import simulate
+from multitron_core.training import presets
+from multitron_core.training.trainer import train
 
 OBJECTIVES = ("click", "cart", "order")
 
@@ -51,7 +54,7 @@ def main() -> int:
         simulate(Path(temporary) / "raw", sessions=options.sessions, items=options.items, format="otto")
         data = prepare_sessions(read_events(Path(temporary) / "raw", "otto"), "otto", objectives=OBJECTIVES)
         print(format_statistics(data.statistics), flush=True)
-        recipe = preset.demo().with_objectives(OBJECTIVES)
+        recipe = presets.demo().with_objectives(OBJECTIVES)
         recipe = recipe.changed(
             training={"epochs": options.epochs, "order_loss": options.loss, "cart_loss": options.loss}
         )

@@ -45,11 +45,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from multitron_core import hardest, preset, step, training
-from multitron_core.adam import Adam
-from multitron_core.ahead import ahead
-from multitron_core.events import read_events
-from multitron_core.sessions import PreparedSessions, prepare_sessions
+from multitron_core.events.read import read_events
+from multitron_core.losses import hard_negatives
+from multitron_core.sessions.prepare import PreparedSessions, prepare_sessions
+from multitron_core.training import presets, step, trainer
+from multitron_core.training.optimiser import Adam
+from multitron_core.training.step_inputs import StepInputs, to_device
+from multitron_core.utils.prefetch import prefetch
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 256
@@ -113,7 +115,7 @@ def _data() -> PreparedSessions:
     if source.is_dir():
         print(f"data: {source}")
         return prepare_sessions(read_events(source, "diginetica"), "diginetica")
-    from multitron_core.simulator import simulate
+    from multitron_core.simulator.simulation import simulate
 
     print(f"data: simulated ({source} is not there)")
     with tempfile.TemporaryDirectory() as folder:
@@ -156,21 +158,21 @@ def _summary(making: list[tuple[float, float]], stepping: list[tuple[float, floa
 def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str, Any]:
     data = PreparedSessions.load(folder / "prepared")
     same_work = {"uniform_negatives": 16_384, "in_batch_negatives": 32, "kept_negatives": 100}  # the official numbers
-    config = preset.named(
+    config = presets.named(
         options.preset, training={"precision": precision, "cuda_graphs": options.device == "cuda", **same_work}
     )
-    run = training._Run(data, config, "benchmark", folder / "none", torch.device(options.device))
+    run = trainer.Trainer(data, config, "benchmark", folder / "none", torch.device(options.device))
     works = chain.from_iterable(run._works(epoch, 0) for epoch in count())
     for layer in run.model.layers if options.compile else ():
         layer.rest = torch.compile(layer.rest, dynamic=True)
 
-    made: list[step.Work] = []
+    made: list[StepInputs] = []
 
     def make() -> None:
         made[:] = [next(works)]
 
     def take() -> None:
-        run._step(step.to_device(made[0], run.device))
+        run._step(to_device(made[0], run.device))
 
     def one() -> None:
         make()
@@ -189,13 +191,13 @@ def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str
     return found | {"products": _products(run, one, precision), "phases": _phases(run, works, options.steps)}
 
 
-def _ahead(run: training._Run, works: Iterator[step.Work], steps: int) -> float:
+def _ahead(run: trainer.Trainer, works: Iterator[StepInputs], steps: int) -> float:
     """Seconds a step while a thread makes the batches, as training does."""
-    with closing(ahead(islice(works, steps))) as made:
+    with closing(prefetch(islice(works, steps))) as made:
 
         def all_steps() -> None:
             for work in made:
-                run._step(step.to_device(work, run.device))
+                run._step(to_device(work, run.device))
 
         return _timed(all_steps)[0] / steps
 
@@ -209,26 +211,26 @@ def _kernels(one: Callable[[], None]) -> dict[str, float]:
     return {"kernels": len(events), "kernel_seconds": sum(event.device_time for event in events) / 1e6}
 
 
-def _products(run: training._Run, one: Callable[[], None], precision: str) -> list[dict[str, Any]]:
+def _products(run: trainer.Trainer, one: Callable[[], None], precision: str) -> list[dict[str, Any]]:
     """GFLOP of a step's products, the search's and the others', and the rate of a large product in their dtype."""
-    every, search, found = FlopCounterMode(display=False), FlopCounterMode(display=False), hardest._search
+    every, search, found = FlopCounterMode(display=False), FlopCounterMode(display=False), hard_negatives._search
 
     def counted(*arguments: Any) -> Any:
         with search:
             return found(*arguments)
 
-    hardest._search = counted
+    hard_negatives._search = counted
     try:
         with every:
             one()
     finally:
-        hardest._search = found
+        hard_negatives._search = found
     of_search, of_all = search.get_total_flops() / 1e9, every.get_total_flops() / 1e9
     kinds = [(str(run.search).removeprefix("torch."), of_search), (precision, of_all - of_search)]
     return [{"dtype": kind, "gigaflop": flop, "rate": _matmul_rate(kind, run.device)} for kind, flop in kinds]
 
 
-def _phases(run: training._Run, works: Iterator[step.Work], steps: int) -> dict[str, float]:
+def _phases(run: trainer.Trainer, works: Iterator[StepInputs], steps: int) -> dict[str, float]:
     """Seconds a step in each phase: of the processors, on a GPU by the wall clock."""
     clock = 1 if run.device.type == "cpu" else 0
     spent: dict[str, float] = {}
@@ -244,7 +246,7 @@ def _phases(run: training._Run, works: Iterator[step.Work], steps: int) -> dict[
 
     places: list[tuple[Any, str, str]] = [
         (step, "packed_states", "layers forward"),
-        (hardest, "_search", "search of the negatives"),
+        (hard_negatives, "_search", "search of the negatives"),
         (torch.autograd, "grad", "backward"),
         (Adam, "step", "optimiser"),
     ]
@@ -254,7 +256,7 @@ def _phases(run: training._Run, works: Iterator[step.Work], steps: int) -> dict[
     try:
         make, take = watched("making the batch", lambda: next(works)), watched("step", run._step)
         for _ in range(steps):
-            take(step.to_device(make(), run.device))
+            take(to_device(make(), run.device))
     finally:
         for (owner, attribute, _), function in zip(places, kept, strict=True):
             setattr(owner, attribute, function)

@@ -23,17 +23,19 @@ import dagster as dg
 import polars as pl
 import torch
 
-from multitron_core.config import ModelConfig
-from multitron_core.lake import Lake
-from multitron_core.model_folder import write_untrained_model
-from multitron_core.simulator import simulate
-from multitron_core.vocabulary import Vocabulary
-from orchestration import models
-from orchestration.checks import LIST_TABLES
+from multitron_core.lake.contracts import LIST_TABLES
+from multitron_core.lake.lake import Lake
+from multitron_core.model.config import ModelConfig
+from multitron_core.model.folder import write_untrained_model
+from multitron_core.sessions.vocabulary import Vocabulary
+from multitron_core.simulator.simulation import simulate
 from orchestration.code_location import build_definitions
-from orchestration.partitions import night_key
-from orchestration.runs import run_job
-from orchestration.shop import Settings, Shop, demo_settings, load_shop, write_shop
+from orchestration.runtime.in_process_runs import run_job
+from orchestration.runtime.partitions import night_key
+from orchestration.shop import models
+from orchestration.shop.home import Shop, load_shop
+from orchestration.shop.settings import Settings, demo_settings
+from orchestration.shop.toml import write_shop
 from serving.deployment import deploy
 from serving.in_process import InProcessServer
 

@@ -22,9 +22,11 @@ from typing import Any
 
 from chaos.faults import FAULTS, Fault, NotPossibleError
 from chaos.shop import SETTINGS, digest, finish, make_base, night, start
-from multitron_core.simulator import simulate
-from orchestration.instance import prepare_instance
-from orchestration.shop import Settings, load_shop, write_shop
+from multitron_core.simulator.simulation import simulate
+from orchestration.runtime.instance import prepare_instance
+from orchestration.shop.home import load_shop
+from orchestration.shop.settings import Settings
+from orchestration.shop.toml import write_shop
 
 
 def main() -> int:

@@ -15,9 +15,9 @@ from types import TracebackType
 import dagster as dg
 
 from chaos.shop import ROOT, environment
-from orchestration.instance import prepare_instance
-from orchestration.nights import published_rows, read_night
-from orchestration.shop import load_shop
+from orchestration.automation.night import published_rows, read_night
+from orchestration.runtime.instance import prepare_instance
+from orchestration.shop.home import load_shop
 
 
 class Daemon:

@@ -22,12 +22,13 @@ from safetensors.torch import load_file, save_file
 
 from chaos import shop as small
 from chaos.shop import disturbed_day, finish, night, start
-from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import MultitronError
-from multitron_core.sessions import PreparedSessions
-from orchestration import models
-from orchestration.partitions import night_key
-from orchestration.shop import URL_VARIABLE, Shop, load_shop, write_shop
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.prepare import PreparedSessions
+from orchestration.runtime.partitions import night_key
+from orchestration.shop import models
+from orchestration.shop.home import URL_VARIABLE, Shop, load_shop
+from orchestration.shop.toml import write_shop
 from serving.deployment import deploy
 from serving.in_process import InProcessServer
 from serving.repository import ModelRepository
@@ -301,7 +302,7 @@ def wrong_vocabulary(home: Path, chance: random.Random) -> tuple[int, str]:
     assert made.returncode, "it did not notice"
     assert small.digest(home) == before
     _ended_well(home)
-    lines = [line for line in made.stderr.splitlines() if "vocabular" in line and "mend" in line]
+    lines = [line for line in made.stderr.splitlines() if "vocabular" in line and "hint" in line]
     return 1, lines[0].partition("Failure: ")[2] or lines[0]
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-import orchestration.retries
 from chaos.shop import disturbed_day
-from multitron_core.lake import Lake
-from orchestration.checks import LIST_TABLES
+from multitron_core.lake.contracts import LIST_TABLES
+from multitron_core.lake.lake import Lake
+from orchestration.automation.run_history import failure_of
 from orchestration.code_location import build_definitions
-from orchestration.instance import close_dead_runs, prepare_instance
-from orchestration.partitions import night_key
-from orchestration.run_history import failure_of
-from orchestration.shop import Shop, load_shop
+from orchestration.runtime import retries
+from orchestration.runtime.instance import close_dead_runs, prepare_instance
+from orchestration.runtime.partitions import night_key
+from orchestration.shop.home import Shop, load_shop
 
 STARTED_BY = "multitron/started_by"
 
@@ -86,10 +86,13 @@ def main() -> int:
     parser.add_argument("--job", choices=["night", "training"], default="night")
     parser.add_argument("--nights", type=int, help="so many whole nights, and what they cost, as JSON")
     parser.add_argument("--first-delay", type=float, default=0.2, help="seconds before a step is tried again")
-    parser.add_argument("--retries", type=int, default=orchestration.retries.MAX_RETRIES, help="of a step")
+    parser.add_argument("--retries", type=int, default=retries.MAX_RETRIES, help="of a step")
     parser.add_argument("--after-kill", action="store_true", help="close the runs of a killed process first")
     given = parser.parse_args()
-    orchestration.retries.FIRST_DELAY, orchestration.retries.MAX_RETRIES = given.first_delay, given.retries
+    retries.FIRST_DELAY, retries.MAX_RETRIES = (
+        given.first_delay,
+        given.retries,
+    )
     shop = load_shop(given.home)
     os.environ.update(prepare_instance(shop))
     with dg.DagsterInstance.get() as instance:

@@ -13,9 +13,11 @@ from typing import Any
 import polars as pl
 
 from multitron_core.errors import InputError
-from multitron_core.simulator import simulate
-from orchestration.checks import LIST_TABLES
-from orchestration.shop import Settings, Shop, load_shop, write_shop
+from multitron_core.lake.contracts import LIST_TABLES
+from multitron_core.simulator.simulation import simulate
+from orchestration.shop.home import Shop, load_shop
+from orchestration.shop.settings import Settings
+from orchestration.shop.toml import write_shop
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST_DAY = dt.date(2026, 3, 29)
@@ -71,7 +73,12 @@ def night(home: Path, *arguments: str, **env: str) -> tuple[int, str]:
 
 def make_base(home: Path, *, sessions: int = 2_000, items: int = 300) -> Path:
     """A home whose model is trained and deployed, and whose last night is still to come."""
-    from orchestration.work import deploy_model, measure_model, prepare_training, train_model  # imports torch
+    from orchestration.lifecycle.model import (  # imports torch
+        deploy_model,
+        measure_model,
+        prepare_training,
+        train_model,
+    )
     from serving.deployment import deploy
     from serving.in_process import InProcessServer
 
@@ -80,8 +87,8 @@ def make_base(home: Path, *, sessions: int = 2_000, items: int = 300) -> Path:
     first = shop.settings.calendar.first_day
     for file in simulate(home / "raw", sessions=sessions, items=items, days=4, first_day=first).files:
         os.utime(file, (0, 0))
-    from multitron_core.event_log import ingest
-    from orchestration.assets.ingestion import raw_source
+    from multitron_core.events.ingestion import ingest
+    from orchestration.shop.sources import raw_source
 
     ingest(raw_source(shop), shop.tables(), first, LAST_DAY - dt.timedelta(days=1))
     prepare_training(shop)

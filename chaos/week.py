@@ -30,11 +30,13 @@ import polars as pl
 
 from chaos import shop as small
 from chaos.daemon import Daemon
-from multitron_core.preference import DEFAULT_GRID
-from multitron_core.simulator import simulate
-from orchestration.run_history import AT_WORK
-from orchestration.shop import Settings, load_shop, write_shop
-from orchestration.status import NightStatus, status
+from multitron_core.preference.keys import DEFAULT_GRID
+from multitron_core.simulator.simulation import simulate
+from orchestration.automation.run_history import AT_WORK
+from orchestration.automation.status import NightStatus, status
+from orchestration.shop.home import load_shop
+from orchestration.shop.settings import Settings
+from orchestration.shop.toml import write_shop
 from serving.server import TritonServer
 
 DAYS = 7

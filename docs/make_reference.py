@@ -15,16 +15,21 @@ import click
 import polars as pl
 from pydantic import BaseModel
 
-from multitron_core import channels, events, front, lake, losses, model, operating_point, report, sessions, training
-from multitron_core.config import ModelConfig, TrainingConfig
-from multitron_core.formats import FORMATS, ColumnMapping
-from multitron_core.losses import EVENT_LOSSES
-from multitron_core.preset import PRESETS
-from multitron_core.regularisers import REGULARISERS
-from multitron_core.table_contracts import contracts
-from orchestration.cli import main as cli
+from multitron_core import events, front, losses, model, report, sessions
+from multitron_core.events.formats import FORMATS, ColumnMapping
+from multitron_core.lake import channels, lake
+from multitron_core.lake.contracts import contracts
+from multitron_core.losses.objective_losses import EVENT_LOSSES
+from multitron_core.losses.regularisers import REGULARISERS
+from multitron_core.model.config import ModelConfig
+from multitron_core.preference import operating_point
+from multitron_core.training import trainer
+from multitron_core.training.config import TrainingConfig
+from multitron_core.training.presets import PRESETS
+from orchestration.cli.app import main as cli
 from orchestration.code_location import build_definitions
-from orchestration.shop import Settings, Shop, demo_settings
+from orchestration.shop.home import Shop
+from orchestration.shop.settings import Settings, demo_settings
 from serving import deployment, scorer, server
 
 _MISSING = dataclasses.MISSING
@@ -37,7 +42,7 @@ CALLS: tuple[Callable[..., Any], ...] = (
     losses.click_loss,
     losses.order_loss,
     losses.non_uniformity,
-    training.train,
+    trainer.train,
     front.evaluate_front,
     front.hypervolume,
     operating_point.choose_operating_point,

@@ -26,11 +26,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from multitron_core import preset
-from multitron_core.config import ModelConfig
 from multitron_core.errors import InputError, MultitronError
-from multitron_core.model import MultiTRON
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.model.config import ModelConfig
+from multitron_core.model.transformer import MultiTRON
+from multitron_core.sessions.vocabulary import Vocabulary
+from multitron_core.training import presets
 
 _MEND = "import a checkpoint of the released configs: shared embeddings, no output bias, two objectives"
 
@@ -100,7 +100,7 @@ def model_from_official_state(state_dict: Mapping[str, Tensor], *, dropout: floa
         model.load_state_dict(weights)
     except (KeyError, ValueError, RuntimeError) as error:
         raise InputError(
-            "the official weights do not fit together", where="the state_dict", found=str(error), mend=_MEND
+            "the official weights do not fit together", where="the state_dict", found=str(error), hint=_MEND
         ) from error
     return model.eval()
 
@@ -120,7 +120,7 @@ def _translated(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], in
             (new + found[2][len(old) :] for old, new in _LAYER_NAMES.items() if found[2].startswith(old)), None
         )
         if not found or not ours:
-            raise InputError("an unknown tensor", where="the official state_dict", found=name, mend=_MEND)
+            raise InputError("an unknown tensor", where="the official state_dict", found=name, hint=_MEND)
         layers.add(int(found[1]))
         weights[f"layers.{found[1]}.{ours}"] = tensor.float()
     for copy, original in _COPIES.items():
@@ -129,7 +129,7 @@ def _translated(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], in
                 "a tensor is not the copy that it has to be",
                 where="the official state_dict",
                 found=f"{copy} differs from {original}",
-                mend=_MEND,
+                hint=_MEND,
             )
     return weights, len(layers)
 
@@ -154,11 +154,11 @@ def import_checkpoint(
     """
     path, out_dir = Path(path), Path(out_dir)
     if out_dir.exists():
-        raise InputError("the model folder exists", where=out_dir, mend="name a folder that does not exist")
+        raise InputError("the model folder exists", where=out_dir, hint="name a folder that does not exist")
     state, settings = _read(path)
     model = model_from_official_state(state, dropout=float(settings.get("dropout_rate", 0.05)))
     if settings.get("final_activation"):
-        raise InputError("the model has a final activation, ours has none", where=path, mend=_MEND)
+        raise InputError("the model has a final activation, ours has none", where=path, hint=_MEND)
     items = model.config.items
     if vocabulary is None:
         vocabulary = Vocabulary(pl.int_range(1, items + 1, dtype=pl.Int64, eager=True))
@@ -169,10 +169,10 @@ def import_checkpoint(
             "the vocabulary is not of the model's length",
             where=path,
             found={"model": items, "vocabulary": len(vocabulary)},
-            mend="take the vocabulary of the data that the checkpoint was trained on, prepared by the official rules",
+            hint="take the vocabulary of the data that the checkpoint was trained on, prepared by the official rules",
         )
     training = dataclasses.replace(
-        preset.official().training,
+        presets.official().training,
         beta=tuple(float(value) for value in settings.get("beta", (0.5, 0.5))),
         regularisation=float(settings.get("regularization_penalty", 0.2)),
         kept_negatives=int(settings.get("topk_sampling_k", 100)),
@@ -190,7 +190,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "not a checkpoint of the official code",
             where=path,
             found=str(error).strip().split("\n")[0],
-            mend="name a .ckpt file that Lightning wrote; one that holds more than tensors and plain values is refused",
+            hint="name a .ckpt file that Lightning wrote; one that holds more than tensors and plain values is refused",
         ) from error
 
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dagster as dg
 
+from orchestration.assets.freshness import with_freshness
 from orchestration.assets.ingestion import ingestion_assets
-from orchestration.assets.live_front import live_front_asset
+from orchestration.assets.monitoring import live_front_asset
+from orchestration.assets.pages import with_pages
 from orchestration.assets.publication import publication
 from orchestration.assets.scoring import scoring_assets
 from orchestration.assets.serving import serving_assets
 from orchestration.assets.tables import table_assets
 from orchestration.assets.training import training_assets
-from orchestration.freshness import with_freshness
-from orchestration.pages import with_pages
-from orchestration.partitions import partitions_of
-from orchestration.placement import executor
-from orchestration.resources import ShopResource
-from orchestration.schedules import jobs, schedules
-from orchestration.sensors import sensors
-from orchestration.shop import Shop
+from orchestration.automation.jobs import jobs
+from orchestration.automation.schedules import schedules
+from orchestration.automation.sensors import sensors
+from orchestration.runtime.executors import executor
+from orchestration.runtime.partitions import partitions_of
+from orchestration.runtime.resources import ShopResource
+from orchestration.shop.home import Shop
 
 
 def build_definitions(shop: Shop) -> dg.Definitions:

@@ -1,6 +1,6 @@
 """Everything that Dagster loads, for the shop of MULTITRON_HOME (by default `var/demo`)."""
 
 from orchestration.code_location import build_definitions
-from orchestration.shop import shop_or_demo
+from orchestration.shop.home import shop_or_demo
 
 defs = build_definitions(shop_or_demo())

@@ -19,14 +19,15 @@ from pathlib import Path
 import numpy as np
 from tritonclient.grpc import model_config_pb2 as pb
 
-from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
-from multitron_core.preference import DEFAULT_GRID, preference
+from multitron_core.preference.keys import DEFAULT_GRID, preference
+from multitron_core.sessions.encoded import EncodedSessions
 from serving.export import export_version, verify_checksums
+from serving.gates import Gate
 from serving.golden import compare_lists, golden_requests
 from serving.in_process import InProcessScorer
+from serving.interface import PYTHON_BACKEND, LiveModel, Scorer, Server
 from serving.manifest import read_manifest
-from serving.quality import Gate
 from serving.repository import (
     DEFAULT_SETTINGS,
     MODEL_NAME,
@@ -37,7 +38,6 @@ from serving.repository import (
     settings_of,
     write_warmup,
 )
-from serving.request import PYTHON_BACKEND, LiveModel, Scorer, Server
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def rollback(version: int | None, server: Server, *, model_name: str = MODEL_NAM
     with repository.locked():
         config = repository.read_config()
         if config is None:
-            raise InputError("nothing is deployed", where=repository.folder, mend="deploy a model first")
+            raise InputError("nothing is deployed", where=repository.folder, hint="deploy a model first")
         live = live_model_of(config)
         if version is None:
             others = [held for held in config.version_policy.specific.versions if held != live.version]
@@ -138,7 +138,7 @@ def rollback(version: int | None, server: Server, *, model_name: str = MODEL_NAM
                 "that version is not kept",
                 where=repository.folder,
                 found=version,
-                mend=f"name one of {repository.versions()}",
+                hint=f"name one of {repository.versions()}",
             )
         folder = repository.version_folder(version)
         verify_checksums(folder)
@@ -165,7 +165,7 @@ def _repository(server: Server, model_name: str) -> ModelRepository:
         raise InputError(
             "a deployment needs the model repository that the server reads",
             where=", ".join(server.urls),
-            mend="give repository= (the same folder as the server's) to TritonServer",
+            hint="give repository= (the same folder as the server's) to TritonServer",
         )
     return ModelRepository(server.repository, model_name)
 
@@ -231,7 +231,7 @@ def _verify(
                     "the loaded model does not give the lists of the model folder",
                     where=f"{candidate.model_name} version {candidate.version}, pi {pi}",
                     found=difference,
-                    mend="export again; if it happens again, the server's torch differs from this one",
+                    hint="export again; if it happens again, the server's torch differs from this one",
                 )
             lists += len(request.items)
     return lists

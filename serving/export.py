@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from multitron_core.errors import InputError
-from multitron_core.model import load_model
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.model.folder import load_model
+from multitron_core.sessions.vocabulary import Vocabulary
+from serving.interface import ONNX_BACKEND, PYTHON_BACKEND
 from serving.manifest import MANIFEST_FILE, ONNX_FILE, Manifest, read_manifest
-from serving.program import BLOCK_ITEMS, ScoringProgram, screen_for
-from serving.request import ONNX_BACKEND, PYTHON_BACKEND
+from serving.scoring_program import BLOCK_ITEMS, ScoringProgram, screen_for
 from serving.version_program import check_files, file_sha256
 
 SERVER_FILES = {"model.py": "triton_model.py", "version_program.py": "version_program.py"}
@@ -99,7 +99,7 @@ def export_program(program: ScoringProgram, path: Path) -> None:
     torch.export.save(exported, path)
     if not archive_is_plain(path):
         raise InputError(
-            "the exported program is not plain", where=path, mend="use the torch version of the project's lock file"
+            "the exported program is not plain", where=path, hint="use the torch version of the project's lock file"
         )
 
 
@@ -138,7 +138,7 @@ def export_version(
             backend.
     """
     if backend not in (PYTHON_BACKEND, ONNX_BACKEND):
-        raise InputError("unknown backend", found=backend, mend=f"use {PYTHON_BACKEND} or {ONNX_BACKEND}")
+        raise InputError("unknown backend", found=backend, hint=f"use {PYTHON_BACKEND} or {ONNX_BACKEND}")
     model_dir = Path(model_dir)
     model = load_model(model_dir)
     model_version, vocabulary_hash = model_identity(model_dir)
@@ -148,7 +148,7 @@ def export_version(
             "the model and its vocabulary do not belong together",
             where=model_dir,
             found={"hash": vocabulary.hash, "items": len(vocabulary)},
-            mend=f"expected {vocabulary_hash} and {model.config.items} items; train the model again",
+            hint=f"expected {vocabulary_hash} and {model.config.items} items; train the model again",
         )
     staging = target.with_name(f".staging-{uuid.uuid4().hex}")
     staging.mkdir(parents=True)
@@ -203,7 +203,7 @@ def verify_checksums(version_folder: Path) -> Manifest:
         check_files(str(version_folder))
     except (OSError, ValueError) as error:
         raise InputError(
-            "the version is damaged", where=version_folder, found=str(error), mend="deploy the model again"
+            "the version is damaged", where=version_folder, found=str(error), hint="deploy the model again"
         ) from error
     return read_manifest(version_folder)
 
@@ -222,5 +222,5 @@ def model_identity(model_dir: Path) -> tuple[str, str]:
             "the model folder does not say its version and vocabulary",
             where=model_dir / "config.json",
             found=str(error),
-            mend="train the model again",
+            hint="train the model again",
         ) from error

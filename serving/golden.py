@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from multitron_core.encoded_sessions import EncodedSessions
-from serving.request import LiveModel, ScoringRequest
+from multitron_core.sessions.encoded import EncodedSessions
+from serving.interface import LiveModel, ScoringRequest
 
 GOLDEN_SESSIONS = 256
 TOLERANCE = 1e-4

@@ -17,12 +17,12 @@ from torch import Tensor
 from tritonclient.grpc import model_config_pb2 as pb
 
 from multitron_core.errors import InputError, UnavailableError
-from multitron_core.model import load_model
+from multitron_core.model.folder import load_model
 from serving.export import model_identity
+from serving.interface import ONNX_BACKEND, LiveModel, ScoringRequest, check_k
 from serving.manifest import ONNX_FILE
-from serving.program import ScoringProgram
 from serving.repository import MODEL_NAME, ModelRepository, live_model_of
-from serving.request import ONNX_BACKEND, LiveModel, ScoringRequest, check_k
+from serving.scoring_program import ScoringProgram
 from serving.triton_scorer import request_tensors
 from serving.version_program import VersionProgram, check_files
 
@@ -120,7 +120,7 @@ class InProcessServer:
         repository = ModelRepository(self.repository, model_name)
         config = config or repository.read_config()
         if config is None:
-            raise InputError("no model is deployed", where=repository.folder, mend="deploy one")
+            raise InputError("no model is deployed", where=repository.folder, hint="deploy one")
         held = list(config.version_policy.specific.versions)
         programs = {
             (model_name, version): self._programs.get((model_name, version))
@@ -148,7 +148,7 @@ class InProcessServer:
             InputError: no model is deployed.
         """
         if model_name not in self._configs:
-            raise InputError("no model is deployed", where=f"{model_name} in {self.repository}", mend="deploy one")
+            raise InputError("no model is deployed", where=f"{model_name} in {self.repository}", hint="deploy one")
         return live_model_of(self._configs[model_name])
 
     def answer(self, request: ScoringRequest, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +160,7 @@ class InProcessServer:
             raise UnavailableError(
                 "the deployed version is not served any more",
                 where=f"{model.model_name} version {model.version}",
-                mend="start the run again: it will use the version that is live then",
+                hint="start the run again: it will use the version that is live then",
             ) from error
         return program(request, model)
 
@@ -188,7 +188,7 @@ def _load_version(folder: Path, backend: str, device: str, score_memory_mib: int
         return _with_torch(folder, device, score_memory_mib)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            "the version cannot be loaded", where=folder, found=str(error), mend="deploy the model again"
+            "the version cannot be loaded", where=folder, found=str(error), hint="deploy the model again"
         ) from error
 
 
@@ -211,7 +211,7 @@ def _with_onnxruntime(folder: Path) -> _Answer:
         raise InputError(
             "the ONNX variant runs here with the package onnxruntime",
             found=str(error),
-            mend="pip install 'multitron-batch[onnx]'",
+            hint="pip install 'multitron-batch[onnx]'",
         ) from error
     check_files(str(folder))
     session = onnxruntime.InferenceSession(folder / ONNX_FILE, providers=["CPUExecutionProvider"])

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from multitron_core.encoded_sessions import EncodedSessions
-from multitron_core.vocabulary import Vocabulary
-from serving.request import Scorer
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.vocabulary import Vocabulary
+from serving.interface import Scorer
 from serving.scorer import score_sessions
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multitron_core.errors import InputError
-from serving.request import PYTHON_BACKEND
+from serving.interface import PYTHON_BACKEND
 
 MANIFEST_FILE = "manifest.json"
 ONNX_FILE = "model.onnx"  # the name that Triton looks for
@@ -37,5 +37,5 @@ def read_manifest(version_folder: Path) -> Manifest:
         return Manifest(**json.loads((version_folder / MANIFEST_FILE).read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            "the version cannot be read", where=version_folder, found=str(error), mend="deploy the model again"
+            "the version cannot be read", where=version_folder, found=str(error), hint="deploy the model again"
         ) from error

@@ -22,16 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from multitron_core.config import ModelConfig
 from multitron_core.errors import InputError
-from serving.program import BLOCK_ITEMS
+from multitron_core.model.config import ModelConfig
+from serving.scoring_program import BLOCK_ITEMS
 
 try:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 except ImportError as error:
     raise InputError(
-        "the ONNX variant needs the package onnx", found=str(error), mend="pip install 'multitron-batch[onnx]'"
+        "the ONNX variant needs the package onnx", found=str(error), hint="pip install 'multitron-batch[onnx]'"
     ) from error
 
 OPSET, IR_VERSION = 18, 9

@@ -20,9 +20,9 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2 as pb
 
 from multitron_core.errors import InputError
-from multitron_core.file_lock import file_lock
+from multitron_core.utils.file_lock import file_lock
+from serving.interface import ONNX_BACKEND, LiveModel
 from serving.manifest import ONNX_FILE, Manifest, read_manifest
-from serving.request import ONNX_BACKEND, LiveModel
 
 MODEL_NAME = "multitron"
 ASSORTMENT = "assortment"  # the input that has no row a session
@@ -92,7 +92,7 @@ class ModelRepository:
             live_model_of(config)
         except (text_format.ParseError, UnicodeDecodeError, InputError) as error:
             raise InputError(
-                "config.pbtxt cannot be read", where=path, found=str(error), mend="remove it and deploy again"
+                "config.pbtxt cannot be read", where=path, found=str(error), hint="remove it and deploy again"
             ) from error
         return config
 
@@ -125,7 +125,7 @@ class ModelRepository:
             InputError: another deployment holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        refusal = InputError("another deployment is under way", where=self.folder, mend="wait until it has finished")
+        refusal = InputError("another deployment is under way", where=self.folder, hint="wait until it has finished")
         with file_lock(self.folder / ".lock", refusal=refusal):
             for left_over in self.folder.glob(".staging-*"):  # of a deployment that was killed
                 shutil.rmtree(left_over)
@@ -251,5 +251,5 @@ def live_model_of(config: pb.ModelConfig) -> LiveModel:
             "the model on the server was not deployed by this project",
             where=config.name,
             found=sorted(parameters),
-            mend="deploy a model, or name the model that was deployed",
+            hint="deploy a model, or name the model that was deployed",
         ) from error

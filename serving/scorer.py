@@ -17,17 +17,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
-from multitron_core.preference import preference
-from multitron_core.vocabulary import Vocabulary
-from serving.request import LiveModel, Scorer, ScoringRequest, check_k
+from multitron_core.preference.keys import preference
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.vocabulary import Vocabulary
+from serving.interface import LiveModel, Scorer, ScoringRequest, check_k
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Progress:
+class ScoringProgress:
     """How far scoring is."""
 
     sessions: int  # scored so far
@@ -47,7 +47,7 @@ class Progress:
         return (self.total - self.sessions) / self.rate if self.rate > 0 else float("inf")
 
 
-def log_progress(progress: Progress) -> None:
+def log_progress(progress: ScoringProgress) -> None:
     """Write a line to the log: what `score_sessions` does unless told otherwise."""
     logger.info(
         "scored %d of %d sessions (%.0f a second, %.0f s left)",
@@ -72,7 +72,7 @@ def score_sessions(
     batch_sessions: int = 256,
     in_flight: int = 4,
     window_sessions: int = 65_536,
-    progress: Callable[[Progress], None] = log_progress,
+    progress: Callable[[ScoringProgress], None] = log_progress,
 ) -> Iterator[pl.DataFrame]:
     """The k best items of every session at one preference.
 
@@ -150,10 +150,10 @@ def _stream(
     vocabulary: Vocabulary,
     in_flight: int,
     window_sessions: int,
-    progress: Callable[[Progress], None],
+    progress: Callable[[ScoringProgress], None],
 ) -> Iterator[pl.DataFrame]:
     begun = time.monotonic()
-    done = Progress(0, len(order), 0, 0, 0.0)
+    done = ScoringProgress(0, len(order), 0, 0, 0.0)
     windows = [order[start : start + window_sessions] for start in range(0, len(order), window_sessions)]
     waiting: deque[tuple[np.ndarray, list[tuple[_Batch, Future[tuple[np.ndarray, np.ndarray]]]]]] = deque()
     with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="scoring") as pool:
@@ -268,7 +268,7 @@ def _frame(
             "a list cannot be filled" if barred else "a score is not a finite number",
             where=f"session {sessions.session_ids[int(window[row])]}",
             found=scores[row].tolist(),
-            mend="allow more items in the assortment or ask for a smaller k" if barred else "train the model again",
+            hint="allow more items in the assortment or ask for a smaller k" if barred else "train the model again",
         )
     return pl.DataFrame(
         {
@@ -287,18 +287,18 @@ def _check(sessions: EncodedSessions, k: int, live: LiveModel, vocabulary: Vocab
                 f"the {name} to score and the deployed model have different vocabularies",
                 where=f"{live.model_name} version {live.version} (model {live.model_version})",
                 found=found,
-                mend=f"expected {live.vocabulary_hash}: encode the sessions with the model's vocabulary, or deploy the "
+                hint=f"expected {live.vocabulary_hash}: encode the sessions with the model's vocabulary, or deploy the "
                 "model of this vocabulary",
             )
     check_k(k, live.items)
     empty = int((sessions.lengths < 1).sum())
     if empty:
-        raise InputError("sessions without a click cannot be scored", found=empty, mend="leave them out")
+        raise InputError("sessions without a click cannot be scored", found=empty, hint="leave them out")
     if sessions.session_ids.n_unique() != len(sessions):
         raise InputError(
             "session ids repeat",
             found=str(sessions.session_ids.filter(sessions.session_ids.is_duplicated())[0]),
-            mend="give every session an id of its own",
+            hint="give every session an id of its own",
         )
 
 
@@ -314,6 +314,6 @@ def _assortment(assortment: pl.Series, vocabulary: Vocabulary, k: int) -> np.nda
             "the assortment is smaller than a list",
             where=f"k = {k}",
             found=f"{int(allowed.sum())} items that the model knows",
-            mend="allow more items or ask for a smaller k",
+            hint="allow more items or ask for a smaller k",
         )
     return allowed

@@ -23,9 +23,9 @@ from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.utils import InferenceServerException
 
 from multitron_core.errors import InputError, UnavailableError
-from multitron_core.temporary_folder import is_running, temporary_folder
+from multitron_core.utils.temporary_folder import is_running, temporary_folder
+from serving.interface import LiveModel
 from serving.repository import MODEL_NAME
-from serving.request import LiveModel
 from serving.triton_home import assemble_backend, find_triton_home
 from serving.triton_scorer import ANSWER_SECONDS, TritonScorer, is_unavailable
 
@@ -83,7 +83,7 @@ class TritonServer:
         self.log_file: Path | None = None
         if self.embedded:
             if self.repository is None:
-                raise InputError("an embedded Triton server needs a model repository", mend="give repository=")
+                raise InputError("an embedded Triton server needs a model repository", hint="give repository=")
             self.log_file = Path(log_file) if log_file else self.repository.with_name(self.repository.name + ".log")
         self._ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
         self._triton_home = triton_home
@@ -153,7 +153,7 @@ class TritonServer:
                     "the Triton server cannot load the model",
                     where=f"{model_name} on {url}",
                     found=error.message().split("Internal: ")[-1].split("\n")[0],  # the cause, without its wrapping
-                    mend=f"see the server's log{f' {self.log_file}' if self.log_file else ''}",
+                    hint=f"see the server's log{f' {self.log_file}' if self.log_file else ''}",
                 ) from error
 
     def unload(self, model_name: str) -> None:
@@ -220,7 +220,7 @@ class TritonServer:
                 raise InputError(
                     f"the {name} port of the Triton server is in use",
                     where=f"{LOOPBACK}:{port}",
-                    mend="stop what uses it, give another port, or leave it out and the system chooses a free one",
+                    hint="stop what uses it, give another port, or leave it out and the system chooses a free one",
                 )
         self.repository.mkdir(parents=True, exist_ok=True)
         remove_dead_regions()
@@ -264,7 +264,7 @@ class TritonServer:
             command += [f"--{name}-address={LOOPBACK}", f"--{name}-port={port}"]
         # The backend runs the python3 that is first in PATH: this one, which has torch.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        tie = [sys.executable, "-I", "-S", str(Path(__file__).with_name("tied_process.py")), str(os.getpid())]
+        tie = [sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death_signal.py")), str(os.getpid())]
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         if self.log_file.exists():  # it may say why the server before has ended
             os.replace(self.log_file, self.log_file.with_name(self.log_file.name + ".1"))
@@ -315,7 +315,7 @@ class TritonServer:
             f"the Triton server is not ready after {self._start_timeout:g} s",
             where=url,
             found=problem,
-            mend=f"see its log:\n{self.log_tail()}" if self.embedded else "check the address and that the server runs",
+            hint=f"see its log:\n{self.log_tail()}" if self.embedded else "check the address and that the server runs",
         )
 
     def _remove_regions(self) -> None:
@@ -347,7 +347,7 @@ class TritonServer:
             "tritonserver has ended",
             where=self.log_file,
             found=f"exit status {status}",
-            mend=f"the end of its log says why:\n{self.log_tail()}",
+            hint=f"the end of its log says why:\n{self.log_tail()}",
         )
 
     def _load_deployed(self) -> None:
@@ -381,7 +381,7 @@ def _addresses(url: str) -> list[str]:
             "not the address of a server",
             where="urls",
             found=url,
-            mend="give host:port, for example triton:8001 (the gRPC port)",
+            hint="give host:port, for example triton:8001 (the gRPC port)",
         )
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
@@ -404,7 +404,7 @@ def _raise_if_away(error: InferenceServerException, url: str) -> None:
             "the Triton server lets only key holders change what it serves",
             where=url,
             found=error.message(),
-            mend=f"set {ADMIN_KEY_VARIABLE} to the server's key",
+            hint=f"set {ADMIN_KEY_VARIABLE} to the server's key",
         ) from error
     if is_unavailable(error):
         raise UnavailableError("the Triton server does not answer", where=url, found=str(error)) from error

@@ -29,7 +29,7 @@ def find_triton_home(given: Path | str | None = None) -> Path:
     raise InputError(
         "this machine has no Triton binary",
         where=" or ".join(str(place) for place in places),
-        mend="install it (pip install --no-deps --target .triton nvidia-pytriton) and name the folder in "
+        hint="install it (pip install --no-deps --target .triton nvidia-pytriton) and name the folder in "
         f"MULTITRON_TRITON_HOME; or {_ELSEWHERE}",
     )
 
@@ -44,7 +44,7 @@ def assemble_backend(home: Path, run_dir: Path) -> Path:
             "the Triton binary has no stub for this Python",
             where=stub.parent.parent,
             found=version,
-            mend=f"use a Python of {', '.join(have)}; or {_ELSEWHERE}",
+            hint=f"use a Python of {', '.join(have)}; or {_ELSEWHERE}",
         )
     backend = run_dir / "backends" / "python"
     backend.mkdir(parents=True)

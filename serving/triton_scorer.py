@@ -13,8 +13,8 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from multitron_core.errors import InputError, UnavailableError
+from serving.interface import ONNX_BACKEND, LiveModel, ScoringRequest
 from serving.repository import MODEL_NAME, live_model_of
-from serving.request import ONNX_BACKEND, LiveModel, ScoringRequest
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class TritonScorer:
                         "no model is deployed",
                         where=f"{self._model_name} on {url}",
                         found=error.message(),
-                        mend="deploy one",
+                        hint="deploy one",
                     ) from error
                 last = error
         raise UnavailableError(
@@ -127,14 +127,14 @@ class TritonScorer:
                 if gone:
                     without.add(url)
                 if without.issuperset(self._urls) or time.monotonic() > deadline:
-                    what, mend = "the Triton server does not answer", "start the run again"
+                    what, hint = "the Triton server does not answer", "start the run again"
                     if gone:
-                        what, mend = "the deployed version is not served any more", f"{mend}: it will use the live one"
+                        what, hint = "the deployed version is not served any more", f"{hint}: it will use the live one"
                     if ended:
                         what = "the process of the model has ended on the Triton server"
-                        mend = f"see the server's log, start that server again where it runs by URL, then {mend}"
+                        hint = f"see the server's log, start that server again where it runs by URL, then {hint}"
                     where = f"{self._model_name} version {version} on {url}"
-                    raise UnavailableError(what, where=where, found=error.message(), mend=mend) from error
+                    raise UnavailableError(what, where=where, found=error.message(), hint=hint) from error
                 logger.info("no answer from %s (%s); trying again in %.1f s", url, error.message(), pause)
             time.sleep(pause)
             pause = min(2 * pause, 2.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestration.cli import main
+from orchestration.cli.app import main
 from tests.documentation import PAGES, ROOT, Block, blocks, blocks_of
 
 BLOCKS = blocks()

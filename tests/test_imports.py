@@ -36,13 +36,13 @@ def test_a_package_imports_nothing_above_it(package: str) -> None:
 
 
 def test_who_reads_lists_waits_neither_for_torch_nor_for_pictures() -> None:
-    loaded = "import sys, orchestration.reading; print(*{'torch', 'matplotlib', 'polars'} & set(sys.modules))"
+    loaded = "import sys, orchestration.cli.read; print(*{'torch', 'matplotlib', 'polars'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["polars"]
 
 
 def test_what_dagster_and_the_command_line_load_has_no_pictures() -> None:
-    loaded = "import sys, orchestration.cli, orchestration.definitions; print('matplotlib' in sys.modules)"
+    loaded = "import sys, orchestration.cli.app, orchestration.definitions; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from multitron_core.report.contents import Contents, measure
 from multitron_core.report.page import page
-from multitron_core.sessions import PreparedSessions
+from multitron_core.sessions.prepare import PreparedSessions
 
 __all__ = ["FILE_NAME", "Contents", "measure", "page", "write_report"]
 

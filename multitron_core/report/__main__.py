@@ -8,7 +8,7 @@ from pathlib import Path
 
 from multitron_core.errors import MultitronError
 from multitron_core.report import FILE_NAME, write_report
-from multitron_core.sessions import PreparedSessions
+from multitron_core.sessions.prepare import PreparedSessions
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,16 +11,18 @@ from typing import Any
 
 import polars as pl
 
-from multitron_core.baselines import against_baselines, evaluate_baselines
+from multitron_core.baselines.evaluation import against_baselines, evaluate_baselines
 from multitron_core.errors import InputError
-from multitron_core.front import VOLUME_FILE, front_table, front_volume, kept_volume, save_front, spaced_preferences
-from multitron_core.front_measurement import measure_front
-from multitron_core.hypervolume import FrontVolume
-from multitron_core.model import load_model
-from multitron_core.model_folder import training_config
-from multitron_core.operating_point import OperatingPoint, choose_operating_point
+from multitron_core.front.evaluation import front_table, front_volume
+from multitron_core.front.files import VOLUME_FILE, kept_volume, save_front
+from multitron_core.front.measurement import measure_front
+from multitron_core.front.volume import FrontVolume
+from multitron_core.model.folder import load_model
+from multitron_core.preference.operating_point import OperatingPoint, choose_operating_point
+from multitron_core.preference.spacing import spaced_preferences
 from multitron_core.report.measurements import Example, ablation, examples
-from multitron_core.sessions import PreparedSessions
+from multitron_core.sessions.prepare import PreparedSessions
+from multitron_core.training.config import training_config
 
 POINTS = 26
 OBJECTIVES = ("order_density", "order_recall_20", "recall_x_density", "order_loss")
@@ -88,14 +90,14 @@ def measure(
             "the sessions were encoded with another vocabulary than the model's",
             where=folder,
             found=prepared.vocabulary.hash,
-            mend="report on the sessions that were prepared for this model",
+            hint="report on the sessions that were prepared for this model",
         )
     if model.config.objectives != ("click", "order"):
         raise InputError(
             "the report shows models of clicks and orders",
             where=folder,
             found=model.config.objectives,
-            mend="see its front with python -m multitron_core.front --save",
+            hint="see its front with python -m multitron_core.front --save",
         )
     config = training_config(folder)
     if not ((folder / "front.parquet").exists() and (folder / VOLUME_FILE).exists()):

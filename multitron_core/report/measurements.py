@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from multitron_core.encoded_sessions import EncodedSessions
-from multitron_core.metrics import ranking_metrics, score_blocks, target_ranks
-from multitron_core.model import MultiTRON
-from multitron_core.preference import pi_vector
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.metrics.ranking import ranking_metrics, score_blocks, target_ranks
+from multitron_core.model.transformer import MultiTRON
+from multitron_core.preference.keys import pi_vector
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.vocabulary import Vocabulary
 
 ABLATION_SESSIONS = 2_000
 """Test sessions that the ablation looks at, the first ones; all of its rows look at the same."""

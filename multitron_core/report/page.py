@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from multitron_core.hypervolume import dominated, normalised_hypervolume
-from multitron_core.paper_fronts import PAPER_FRONTS, paper_front
+from multitron_core.front.paper_fronts import PAPER_FRONTS, paper_front
+from multitron_core.front.volume import dominated, normalised_hypervolume
 from multitron_core.report.charts import COLOURS, DASHES, LARGE, MARKERS, Series, bars, chart, legend, viridis
 from multitron_core.report.contents import Contents
 from multitron_core.report.html import METRICS, cell, more, pairs, table, words

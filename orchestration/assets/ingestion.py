@@ -1,23 +1,22 @@
 """Raw files to the event log."""
 
 import datetime as dt
-import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from multitron_core.event_log import EVENT_SCHEMA, RawSource, ingest, read_ingestion
-from multitron_core.ingestion_checks import FEWEST_DAYS, USUAL_DAYS, accounts, reject_shares, volumes
-from multitron_core.lake import Lake
-from multitron_core.session_statistics import statistics_rows, unaccounted
-from orchestration.metadata import as_markdown, column_schema, counts
-from orchestration.partitions import Partitions
-from orchestration.placement import on_queue
-from orchestration.resources import ShopResource
-from orchestration.retries import failures
-from orchestration.shop import Shop
+from multitron_core.events.ingestion import ingest
+from multitron_core.events.ingestion_checks import FEWEST_DAYS, USUAL_DAYS, reconciliation, reject_shares, volumes
+from multitron_core.events.tables import EVENT_SCHEMA
+from multitron_core.lake.lake import Lake
+from orchestration.runtime.executors import on_queue
+from orchestration.runtime.metadata import as_markdown, column_schema, counts
+from orchestration.runtime.partitions import Partitions
+from orchestration.runtime.resources import ShopResource
+from orchestration.runtime.retries import failures
+from orchestration.shop.home import Shop
+from orchestration.shop.sources import raw_source
 
 GROUP = "ingestion"
 CHECKS = {
@@ -28,27 +27,6 @@ CHECKS = {
     "rejects_are_few": "The share of bad lines lies below max_share of [ingestion]. (Above max_reject_share of "
     "[source] a day is not ingested at all.)",
 }
-
-
-def raw_source(shop: Shop) -> RawSource:
-    """The raw files that a shop's settings name."""
-    source = shop.settings.source
-    return RawSource(
-        path=shop.source_path,
-        format=source.format,
-        files=source.files,
-        columns=source.columns or None,
-        max_reject_share=source.max_reject_share,
-        max_late_days=source.max_late_days,
-        orders_required=source.orders_required,
-        storage_options=shop.source_options,
-    )
-
-
-def session_gap(shop: Shop) -> dt.timedelta | None:
-    """The inactivity gap that cuts users' events into sessions; None where the log has sessions."""
-    mapping = raw_source(shop).mapping
-    return mapping.session_gap if mapping is not None and mapping.user_id is not None else None
 
 
 def ingestion_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -104,7 +82,7 @@ def check_days(shop: Shop, lake: Lake, first: dt.date, last: dt.date) -> Iterato
     """What was ingested of the days from `first` to `last`, judged; the figures of each day are in the metadata."""
     limits = shop.settings.ingestion.limits()
     judged = {
-        "counts_add_up": (accounts(lake, first, last), "adds_up", dg.AssetCheckSeverity.ERROR),
+        "counts_add_up": (reconciliation(lake, first, last), "adds_up", dg.AssetCheckSeverity.ERROR),
         "volume_is_usual": (volumes(lake, first, last, limits), "near", dg.AssetCheckSeverity.ERROR),
         "rejects_are_few": (reject_shares(lake, first, last, limits), "few", dg.AssetCheckSeverity.WARN),
     }
@@ -116,34 +94,3 @@ def check_days(shop: Shop, lake: Lake, first: dt.date, last: dt.date) -> Iterato
             severity=severity,
             metadata={"days": as_markdown(days), "wrong": [str(day or "files of no day") for day in wrong]},
         )
-
-
-def add_up_spec(asset: str) -> dg.AssetCheckSpec:
-    """The check of sessions that `add_up` answers."""
-    return dg.AssetCheckSpec(
-        "counts_add_up",
-        asset=asset,
-        blocking=True,
-        description="Clicks, orders and carts that came in = those used + those dropped, by rule.",
-    )
-
-
-def add_up(statistics: dict[str, Any]) -> dg.AssetCheckResult:
-    """Whether every event that came in became part of a session or was dropped by a rule."""
-    lost = unaccounted(statistics)
-    return dg.AssetCheckResult(
-        check_name="counts_add_up",
-        passed=not lost,
-        metadata={"counts": as_markdown(statistics_rows(statistics)), "unaccounted": str(lost or "none")},
-    )
-
-
-def events_fingerprint(lake: Lake, day: dt.date) -> str | None:
-    """What the event log has of a day, by its counts; None when it has no event of it."""
-    if not lake.exists("ingestion"):
-        return None
-    counted = read_ingestion(lake, day, day).filter(pl.col("day") == day, pl.col("what") == "accepted")
-    if counted.is_empty():
-        return None
-    rows = counted.sort(counted.columns).select("source_day", "reason", "count").rows()
-    return hashlib.sha256(repr(rows).encode()).hexdigest()[:12]

@@ -8,27 +8,28 @@ from dataclasses import dataclass
 import dagster as dg
 import polars as pl
 
-from multitron_core.lake import Lake
-from orchestration.assets.scoring import written_vocabulary
-from orchestration.checks import LIST_TABLES, check_specs, checked_version, compare, run_checks, what_changed
-from orchestration.metadata import as_markdown
-from orchestration.partitions import Partitions, night_of
-from orchestration.placement import on_queue
-from orchestration.resources import ShopResource
-from orchestration.retries import failures
+from multitron_core.lake.contracts import LIST_TABLES
+from multitron_core.lake.lake import Lake
+from orchestration.assets.list_checks import check_specs, checked_version, compare, run_checks, what_changed
+from orchestration.runtime.executors import on_queue
+from orchestration.runtime.metadata import as_markdown
+from orchestration.runtime.partitions import Partitions, night_of
+from orchestration.runtime.resources import ShopResource
+from orchestration.runtime.retries import failures
+from orchestration.shop.deployed import written_vocabulary
 
 GROUP = "publication"
 
 
 @dataclass(frozen=True)
-class Publication:
+class PublicationAssets:
     """The assets of the group `publication`, and the checks that stand before and behind them."""
 
     assets: list[dg.AssetsDefinition]
     checks: list[dg.AssetChecksDefinition]
 
 
-def publication(partitions: Partitions) -> Publication:
+def publication(partitions: Partitions) -> PublicationAssets:
     """The group `publication` over a shop's partitions."""
 
     @dg.asset(
@@ -112,11 +113,11 @@ def publication(partitions: Partitions) -> Publication:
                 "missing": missing,
                 "lists": lists,
                 "model versions": versions,
-                "mend": f"run the job `scoring` of {day} for {missing}" if missing else "none",
+                "hint": f"run the job `scoring` of {day} for {missing}" if missing else "none",
             },
         )
 
-    return Publication(
+    return PublicationAssets(
         assets=[published, night], checks=[*(_checks(partitions, table) for table in LIST_TABLES), every_pi_is_there]
     )
 
@@ -125,12 +126,12 @@ def _checks(partitions: Partitions, table: str) -> dg.AssetChecksDefinition:
     """The checks of one table of ranked lists; all of them look at the same Delta version."""
 
     @dg.multi_asset_check(
-        name=f"{table}_as_promised",
+        name=f"{table}_meet_contract",
         specs=check_specs(partitions, table),
         op_tags=on_queue("scoring"),
         description="What the table promises, read back from it; and what changed since the night before.",
     )
-    def as_promised(context: dg.AssetCheckExecutionContext, shop: ShopResource) -> Iterator[dg.AssetCheckResult]:
+    def meet_contract(context: dg.AssetCheckExecutionContext, shop: ShopResource) -> Iterator[dg.AssetCheckResult]:
         here, lake = shop.load(), shop.lake()
         day, pi = night_of(context.partition_key)
         with failures(context):
@@ -151,7 +152,7 @@ def _checks(partitions: Partitions, table: str) -> dg.AssetChecksDefinition:
             ]
         yield from results
 
-    return as_promised
+    return meet_contract
 
 
 def published_of(lake: Lake, day: dt.date) -> pl.DataFrame:

@@ -6,90 +6,29 @@ import json
 import dagster as dg
 import polars as pl
 
-from multitron_core.encoded_sessions import EncodedSessions
-from multitron_core.errors import InputError, UnavailableError
-from multitron_core.event_log import read_event_log
-from multitron_core.fallback import fallback_list
-from multitron_core.lake import Lake
-from multitron_core.partition_files import partition_files
-from multitron_core.scoring_sessions import UNKNOWN_ITEM, encode_sessions
-from multitron_core.session_statistics import statistics_rows
-from multitron_core.swapped_folder import swapped_folder
-from multitron_core.vocabulary import Vocabulary
-from orchestration import models
-from orchestration.assets.ingestion import add_up, add_up_spec, events_fingerprint, session_gap
-from orchestration.assortment import night_assortment, read_assortment, save_assortment
-from orchestration.metadata import column_schema, counts
-from orchestration.night_lists import NightLists, told_to
-from orchestration.partitions import Partitions, night_of
-from orchestration.placement import on_queue
-from orchestration.resources import ShopResource
-from orchestration.retries import failures
-from orchestration.shop import Shop
-from serving.in_process import InProcessServer
+from multitron_core.errors import InputError
+from multitron_core.events.ingestion import read_event_log
+from multitron_core.lake.fallback import fallback_list
+from multitron_core.lake.partition_files import partition_files
+from multitron_core.sessions.scoring import UNKNOWN_ITEM, encode_sessions
+from multitron_core.sessions.statistics import statistics_rows
+from multitron_core.utils.atomic_folder import atomic_folder
+from orchestration.assets.list_writer import NightLists, progress_logger
+from orchestration.assets.session_checks import add_up, add_up_spec
+from orchestration.runtime.executors import on_queue
+from orchestration.runtime.metadata import column_schema, counts
+from orchestration.runtime.partitions import Partitions, night_of
+from orchestration.runtime.resources import ShopResource
+from orchestration.runtime.retries import failures
+from orchestration.shop.assortment import night_assortment, read_assortment, save_assortment
+from orchestration.shop.deployed import live_model_and_vocabulary, live_vocabulary, written_vocabulary
+from orchestration.shop.night_sessions import night_sessions
+from orchestration.shop.sources import events_fingerprint, session_gap
 from serving.item_scorer import score_items
-from serving.repository import ModelRepository, live_model_of
-from serving.request import LiveModel
 from serving.scorer import score_sessions
-from serving.server import TritonServer
 
 GROUP = "scoring"
 STATISTICS = "session_statistics"
-
-
-def live_model(shop: Shop) -> LiveModel:
-    """The deployed version, from the model repository.
-
-    Raises:
-        InputError: nothing is deployed.
-    """
-    repository = ModelRepository(shop.triton_repository)
-    config = repository.read_config()
-    if config is None:
-        raise InputError("nothing is deployed", where=repository.folder, mend="materialize the asset `deployed_model`")
-    return live_model_of(config)
-
-
-def live_vocabulary(shop: Shop) -> Vocabulary:
-    """The vocabulary of the live model."""
-    return Vocabulary.load(models.folder_of(shop, live_model(shop).model_version) / "vocabulary.parquet")
-
-
-def written_vocabulary(shop: Shop, lake: Lake, table: str, day: dt.date, pi: str, delta_version: int) -> Vocabulary:
-    """The vocabulary of the model that wrote a partition; the live model's where the partition is not there."""
-    files = partition_files(lake.open(table, delta_version)).filter(run_date=day, pi=pi)
-    if files.is_empty():
-        return live_vocabulary(shop)
-    return Vocabulary.load(models.folder_of(shop, files["model_version"][0]) / "vocabulary.parquet")
-
-
-def answering(shop: Shop, server: TritonServer | InProcessServer) -> tuple[LiveModel, Vocabulary]:
-    """The version that the server answers with, whatever the repository says by now, and its vocabulary.
-
-    A server by URL can be behind the repository; the rows carry the version that gave the scores.
-
-    Raises:
-        InputError: nothing is deployed there, or that version's model folder is gone.
-        UnavailableError: the server does not answer.
-    """
-    live = server.live_model()
-    return live, Vocabulary.load(models.folder_of(shop, live.model_version) / "vocabulary.parquet")
-
-
-def night_sessions(shop: Shop, day: dt.date) -> EncodedSessions:
-    """The encoded sessions of a night.
-
-    Raises:
-        UnavailableError: they have not been prepared; they may be on their way.
-    """
-    folder = shop.scoring_sessions(day)
-    if not folder.exists():
-        raise UnavailableError(
-            "the night's sessions are not prepared",
-            where=folder,
-            mend=f"materialize `scoring_sessions` of {day}, then this partition",
-        )
-    return EncodedSessions.load(folder)
 
 
 def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
@@ -124,13 +63,13 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
                     "the event log has nothing of this day",
                     where=shop.lake().uri("events"),
                     found=str(day),
-                    mend=f"materialize `events` of {day} when its files are in; yesterday's sessions are not today's",
+                    hint=f"materialize `events` of {day} when its files are in; yesterday's sessions are not today's",
                 )
             sessions, statistics = encode_sessions(
                 log, live_vocabulary(here), until=day, days=days, session_gap=session_gap(here)
             )
             folder = here.scoring_sessions(day)
-            with swapped_folder(folder) as new:
+            with atomic_folder(folder) as new:
                 sessions.save(new)
                 described = {
                     "events": made_from,
@@ -204,7 +143,7 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         clicks = dg.TableColumnDep(asset_key=dg.AssetKey("scoring_sessions"), column_name="items")
         session = dg.TableColumnDep(asset_key=dg.AssetKey("scoring_sessions"), column_name="session_id")
         with failures(context), shop.server() as server:
-            live, vocabulary = answering(here, server)
+            live, vocabulary = live_model_and_vocabulary(here, server)
             sessions, items = night_sessions(here, day), night_assortment(here, day)
             lists = score_sessions(
                 sessions,
@@ -216,7 +155,7 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
                 assortment=items,
                 exclude_clicked=scoring.exclude_clicked,
                 exclude_ordered=scoring.exclude_ordered,
-                progress=told_to(context),
+                progress=progress_logger(context),
             )
             night = NightLists(shop.lake(), day, pi, scoring.k, live.model_version, vocabulary, items)
             return night.write(
@@ -248,7 +187,7 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         day, pi = night_of(context.partition_key)
         k = here.settings.scoring.k
         with failures(context), shop.server() as server:
-            live, vocabulary = answering(here, server)
+            live, vocabulary = live_model_and_vocabulary(here, server)
             items = night_assortment(here, day)
             lists = score_items(
                 pi,
@@ -257,7 +196,7 @@ def scoring_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
                 vocabulary=vocabulary,
                 model=live,
                 assortment=items,
-                progress=told_to(context),
+                progress=progress_logger(context),
             )
             night = NightLists(shop.lake(), day, pi, k, live.model_version, vocabulary, items)
             return night.write(

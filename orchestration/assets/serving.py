@@ -4,12 +4,12 @@ import dataclasses
 
 import dagster as dg
 
-from orchestration import models
-from orchestration.metadata import counts
-from orchestration.placement import on_queue
-from orchestration.resources import ShopResource
-from orchestration.retries import failures
-from orchestration.work import deploy_model
+from orchestration.lifecycle.model import deploy_model
+from orchestration.runtime.executors import on_queue
+from orchestration.runtime.metadata import counts
+from orchestration.runtime.resources import ShopResource
+from orchestration.runtime.retries import failures
+from orchestration.shop import models
 from serving.deployment import rollback
 
 GROUP = "serving"

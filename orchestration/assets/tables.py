@@ -7,19 +7,19 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from multitron_core.channels import channel_rows, operating_points, publish_channels
 from multitron_core.errors import InputError
-from multitron_core.housekeeping import Housekeeping, delete_night_files, keep_house
-from multitron_core.lake import Lake
-from multitron_core.operating_point import record_operating_point
-from orchestration import models
-from orchestration.assets.scoring import live_model, live_vocabulary
-from orchestration.metadata import as_markdown
-from orchestration.nights import open_nights
-from orchestration.placement import on_queue
-from orchestration.resources import ShopResource
-from orchestration.retries import failures
-from orchestration.shop import Shop
+from multitron_core.lake.channels import channel_rows, operating_points, publish_channels
+from multitron_core.lake.housekeeping import Housekeeping, apply_retention, delete_night_files
+from multitron_core.lake.lake import Lake
+from multitron_core.preference.operating_point import record_operating_point
+from orchestration.runtime.executors import on_queue
+from orchestration.runtime.metadata import as_markdown
+from orchestration.runtime.resources import ShopResource
+from orchestration.runtime.retries import failures
+from orchestration.shop import models
+from orchestration.shop.calendar import open_nights
+from orchestration.shop.deployed import live_model, live_vocabulary
+from orchestration.shop.home import Shop
 
 GROUP = "tables"
 
@@ -83,7 +83,7 @@ def table_assets() -> list[dg.AssetsDefinition]:
         here, lake = shop.load(), shop.lake()
         with failures(context):
             days = here.settings.tables.keep_days
-            reports = keep_house(lake, days=days)
+            reports = apply_retention(lake, days=days)
             # What is published may be scored again, and what is still made up for would not be prepared a second time.
             kept = {*lake.publications()["run_date"], *open_nights(here, dt.datetime.now(dt.UTC))}
             local = delete_night_files(here.night_folders, days=days, kept=kept)
@@ -107,7 +107,7 @@ def table_assets() -> list[dg.AssetsDefinition]:
                 dg.AssetCheckResult(
                     check_name="publications_readable",
                     passed=not gone,
-                    metadata={"gone": gone, "mend": "materialize `published` of these" if gone else "none"},
+                    metadata={"gone": gone, "hint": "materialize `published` of these" if gone else "none"},
                 )
             ],
         )
@@ -138,7 +138,7 @@ def _require_published(lake: Lake, channels: pl.DataFrame) -> None:
             "channels ask for preferences that are not published",
             where=lake.uri("published"),
             found={row["name"]: f"{row['table_name']} at pi {row['pi']}" for row in missing.iter_rows(named=True)},
-            mend="run the job `scoring` for the latest night and that pi (reload the code location where the pi is "
+            hint="run the job `scoring` for the latest night and that pi (reload the code location where the pi is "
             "new), then materialize `channels`; until then all channels stay as they are",
         )
 

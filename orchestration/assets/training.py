@@ -3,14 +3,21 @@
 import dagster as dg
 import polars as pl
 
-from multitron_core.front import monotony, off_course
-from orchestration import models
-from orchestration.assets.ingestion import add_up, add_up_spec
-from orchestration.metadata import as_markdown, column_schema, counts, picture
-from orchestration.placement import on_queue
-from orchestration.resources import ShopResource
-from orchestration.retries import failures
-from orchestration.work import MeasuredFront, measure_model, prepare_training, preset_of, report_on, train_model
+from multitron_core.front.monotonicity import monotonicity, reversing_losses
+from orchestration.assets.session_checks import add_up, add_up_spec
+from orchestration.lifecycle.model import (
+    MeasuredFront,
+    measure_model,
+    prepare_training,
+    preset_of,
+    report_on,
+    train_model,
+)
+from orchestration.runtime.executors import on_queue
+from orchestration.runtime.metadata import as_markdown, column_schema, counts, picture
+from orchestration.runtime.resources import ShopResource
+from orchestration.runtime.retries import failures
+from orchestration.shop import models
 
 GROUP = "training"
 BEATS_BASELINE = "beats_baseline"
@@ -73,7 +80,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
         ),
     )
     def model(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
-        from multitron_core.pictures import training_curves  # only who draws waits for matplotlib
+        from multitron_core.front.plots import training_curves  # only who draws waits for matplotlib
 
         here = shop.load()
         rows: list[dict[str, float]] = []
@@ -187,7 +194,7 @@ def front_checks(measured: MeasuredFront) -> list[dg.AssetCheckResult]:
     """What a front must show: BEATS_BASELINE, without which nothing is deployed, and two warnings."""
     table = measured.table
     best = float(table.filter("ranks_trained")["click_recall_20"].max() or 0.0)  # type: ignore[arg-type]
-    astray = off_course(table)
+    astray = reversing_losses(table)
     untrained = measured.grid.filter(~pl.col("ranks_trained"))["pi_order"].to_list()
     return [
         dg.AssetCheckResult(
@@ -201,8 +208,8 @@ def front_checks(measured: MeasuredFront) -> list[dg.AssetCheckResult]:
             severity=dg.AssetCheckSeverity.WARN,
             metadata={
                 "fall back": as_markdown(astray),
-                "all points": as_markdown(monotony(table)),
-                "mend": "train longer, or choose no preference between points that turn back",
+                "all points": as_markdown(monotonicity(table)),
+                "hint": "train longer, or choose no preference between points that turn back",
             },
         ),
         dg.AssetCheckResult(
@@ -211,7 +218,7 @@ def front_checks(measured: MeasuredFront) -> list[dg.AssetCheckResult]:
             severity=dg.AssetCheckSeverity.WARN,
             metadata={
                 "scored, not trained": ", ".join(f"{pi:.2f}" for pi in untrained) or "none",
-                "mend": "take these out of pi of [scoring], or train with an order_loss that ranks",
+                "hint": "take these out of pi of [scoring], or train with an order_loss that ranks",
             },
         ),
     ]

@@ -19,17 +19,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multitron_core.errors import InputError
-from multitron_core.events import read_events
-from multitron_core.keyed_rows import checked_date, predicate
-from multitron_core.lake import Lake
-from multitron_core.preference import pi_grid, pi_key, pi_vector
-from multitron_core.raw_source import RawSource
-from multitron_core.secrets import redacted, without_credentials
-from orchestration import models
-from orchestration.alerts import WEBHOOK_VARIABLE, webhook
-from orchestration.partitions import night_of
-from orchestration.shell_commands import rerun_command
-from orchestration.shop import URL_VARIABLE, Settings, Shop, demo_settings, load_shop
+from multitron_core.events.raw_source import RawSource
+from multitron_core.events.read import read_events
+from multitron_core.lake.lake import Lake
+from multitron_core.lake.replace_where import checked_date, predicate
+from multitron_core.preference.keys import pi_grid, pi_key, pi_vector
+from multitron_core.utils.redaction import redacted, without_credentials
+from orchestration.automation.alerts import WEBHOOK_VARIABLE, webhook
+from orchestration.automation.rerun_commands import rerun_command
+from orchestration.runtime.partitions import night_of
+from orchestration.shop import models
+from orchestration.shop.home import URL_VARIABLE, Shop, load_shop
+from orchestration.shop.settings import Settings, demo_settings
 
 PROPERTIES = 16
 CASES = int(os.environ.get("MULTITRON_BORDER_CASES", "0"))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.shop import demo_settings, write_shop
+from orchestration.shop.settings import demo_settings
+from orchestration.shop.toml import write_shop
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = ("--sessions", "4000", "--items", "700")
@@ -21,7 +22,7 @@ FRONT_POINTS = 5
 def run_demo(home: Path, *arguments: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
     """`make demo` without the installation, in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "orchestration.demo", "--home", str(home), *arguments],
+        [sys.executable, "-m", "orchestration.cli.demo", "--home", str(home), *arguments],
         cwd=ROOT,
         env=environment(home),
         text=True,

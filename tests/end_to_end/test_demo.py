@@ -16,11 +16,12 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from multitron_core.baselines import evaluate_baselines, popularity
-from multitron_core.lake import Lake
-from multitron_core.sessions import PreparedSessions
-from orchestration import models
-from orchestration.shop import load_shop
+from multitron_core.baselines.counts import popularity
+from multitron_core.baselines.evaluation import evaluate_baselines
+from multitron_core.lake.lake import Lake
+from multitron_core.sessions.prepare import PreparedSessions
+from orchestration.shop import models
+from orchestration.shop.home import load_shop
 from tests.documentation import blocks
 from tests.end_to_end.conftest import FRONT_POINTS, ROOT, SIZE, environment, run_demo, small_shop
 
@@ -124,7 +125,7 @@ def test_a_machine_without_the_server_says_so_and_scores_in_process_when_told(
 
 def killed_after(home: Path, said_last: str, seconds: float) -> None:
     """Start the demo and kill -9 it some seconds after it says what it begins."""
-    command = [sys.executable, "-m", "orchestration.demo", "--home", str(home), *SIZE]
+    command = [sys.executable, "-m", "orchestration.cli.demo", "--home", str(home), *SIZE]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from multitron_core.lake import Lake
-from multitron_core.preference import DEFAULT_GRID
-from multitron_core.sessions import PreparedSessions
-from orchestration.shop import load_shop, write_shop
+from multitron_core.lake.lake import Lake
+from multitron_core.preference.keys import DEFAULT_GRID
+from multitron_core.sessions.prepare import PreparedSessions
+from orchestration.shop.home import load_shop
+from orchestration.shop.toml import write_shop
 from tests.end_to_end.conftest import FRONT_POINTS, run_demo
 
 pytestmark = pytest.mark.slow
@@ -51,8 +52,8 @@ def bad_inputs(real_data: Path, folder: Path) -> dict[str, tuple[list[str], list
     )
     return {
         "an unknown format": (["--data", str(week), "--format", "csv"], ["csv", "diginetica"]),
-        "an empty folder": (["--data", str(empty), "--format", "diginetica"], [str(empty), "mend"]),
-        "no orders": (["--data", str(alone), "--format", "diginetica"], ["purchases", "mend"]),
+        "an empty folder": (["--data", str(empty), "--format", "diginetica"], [str(empty), "hint"]),
+        "no orders": (["--data", str(alone), "--format", "diginetica"], ["purchases", "hint"]),
         "bad lines": (["--data", str(dirty), "--format", "diginetica"], ["train-item-views.csv, line 3", "x"]),
         "DATA alone": (["--data", str(week)], ["FORMAT"]),
     }

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from multitron_core.batches import Batch
-from multitron_core.config import ModelConfig, TrainingConfig
-from multitron_core.negatives import Negatives
+from multitron_core.losses.negatives import Negatives
+from multitron_core.model.config import ModelConfig
+from multitron_core.sessions.batches import Batch
+from multitron_core.training.config import TrainingConfig
 
 Weights = Mapping[str, np.ndarray]
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from multitron_core.config import TrainingConfig, from_dict
 from multitron_core.errors import InputError
-from multitron_core.model import load_model
+from multitron_core.model.folder import load_model
 from multitron_core.official import import_checkpoint, main, model_from_official_state
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.sessions.vocabulary import Vocabulary
+from multitron_core.training.config import TrainingConfig
+from multitron_core.utils.settings import from_dict
 
 ITEMS, D, LENGTH, LAYERS = 40, 12, 9, 3
 
@@ -139,7 +140,7 @@ class TestRefusals:
     def test_states_that_are_not_ours_to_read(self, official: LeftPadded, change: object) -> None:
         state = official.official_state()
         change(state)  # type: ignore[operator]
-        with pytest.raises(InputError, match="mend: import a checkpoint of the released configs"):
+        with pytest.raises(InputError, match="hint: import a checkpoint of the released configs"):
             model_from_official_state(state)
 
     def test_a_pickle_that_would_run_code(self, tmp_path: Path) -> None:

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from multitron_core import preset
-from multitron_core.losses import linear, non_uniformity
-from multitron_core.model import load_model
-from multitron_core.negatives import draw_negatives
+from multitron_core.losses.negatives import draw_negatives
+from multitron_core.losses.regularisers import non_uniformity
+from multitron_core.losses.scalarisation import linear
+from multitron_core.model.folder import load_model
 from multitron_core.official import import_checkpoint
-from multitron_core.step import losses_of, prepare
-from tests.multitron_core.test_step import random_batch
+from multitron_core.training import presets
+from multitron_core.training.step import losses_of
+from multitron_core.training.step_inputs import step_inputs
+from tests.multitron_core.training.test_step import random_batch
 
 ITEMS, D, LENGTH = 300, 16, 20
 
@@ -43,7 +45,7 @@ def test_states_scores_and_losses_are_theirs(official, tmp_path, pi_order, sessi
         theirs.item_embedding.weight.mul_(3.0)
     torch.save({"state_dict": theirs.state_dict(), "hyper_parameters": dict(theirs.hparams)}, tmp_path / "last.ckpt")
     folder = import_checkpoint(tmp_path / "last.ckpt", tmp_path / "model")
-    ours, recipe = load_model(folder), preset.official().training
+    ours, recipe = load_model(folder), presets.official().training
 
     batch = random_batch(3, sessions)
     negatives = draw_negatives(batch, ITEMS, 400, 1, np.random.default_rng(2))  # of two sessions, one may have one step
@@ -77,7 +79,7 @@ def test_states_scores_and_losses_are_theirs(official, tmp_path, pi_order, sessi
         their_penalty = loss_of.approx_epo_loss(found[1], found[3], mask, beta)
         their_total = loss_of.weighted_loss(found[0], found[2], beta) + 0.2 * their_penalty
 
-        work = prepare(batch, negatives, beta[0].numpy(), ours.config, overhead=10)
+        work = step_inputs(batch, negatives, beta[0].numpy(), ours.config, overhead=10)
         weight = ours.item_embedding.weight
         losses = losses_of(
             ours, weight[work.batch_items], weight[work.uniform_items], work, recipe, (1.0, 0.3), torch.float32

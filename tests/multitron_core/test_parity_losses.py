@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from multitron_core import losses, regularisers
+from multitron_core import losses
+from multitron_core.losses import regularisers
 from tests.multitron_core import plain_formulas as plain
 
 LN2, LN3, LN5 = math.log(2.0), math.log(3.0), math.log(5.0)

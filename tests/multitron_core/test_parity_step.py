@@ -12,16 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from multitron_core import losses, preset
-from multitron_core.batches import Batch, epoch_order, make_batch, random_of
-from multitron_core.config import ModelConfig, TrainingConfig
-from multitron_core.encoded_sessions import EncodedSessions
-from multitron_core.model import MultiTRON
-from multitron_core.negatives import draw_negatives
-from multitron_core.preset import Preset
-from multitron_core.step import Work, losses_of, prepare
-from multitron_core.training import popularity_correction, train
-from multitron_core.vocabulary import Vocabulary
+from multitron_core import losses
+from multitron_core.losses.negatives import draw_negatives
+from multitron_core.model.config import ModelConfig
+from multitron_core.model.transformer import MultiTRON
+from multitron_core.sessions.batches import Batch, epoch_order, make_batch, random_of
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.vocabulary import Vocabulary
+from multitron_core.training import presets
+from multitron_core.training.config import TrainingConfig
+from multitron_core.training.data import popularity_correction
+from multitron_core.training.presets import Preset
+from multitron_core.training.step import losses_of
+from multitron_core.training.step_inputs import StepInputs, step_inputs
+from multitron_core.training.trainer import train
 from tests.multitron_core import plain_formulas as plain
 
 ITEMS = 12
@@ -151,10 +155,10 @@ def recipe(name: str) -> TrainingConfig:
     return TrainingConfig(kept_negatives=8, **RECIPES[name])  # type: ignore[arg-type]
 
 
-def work_of(model: MultiTRON, config: TrainingConfig, problem: plain.Problem) -> Work:
+def work_of(model: MultiTRON, config: TrainingConfig, problem: plain.Problem) -> StepInputs:
     everything = one_batch([[*clicks, 1] for clicks in np.split(problem.batch.inputs, problem.batch.starts[1:])])
     correction = popularity_correction(everything, np.arange(len(everything)), model.config, config)
-    return prepare(problem.batch, problem.negatives, problem.pi, model.config, overhead=4, correction=correction)
+    return step_inputs(problem.batch, problem.negatives, problem.pi, model.config, overhead=4, correction=correction)
 
 
 def rates_of(model: MultiTRON) -> tuple[float, ...]:
@@ -177,8 +181,8 @@ class TestStep:
         with torch.no_grad():
             found = losses_of(model, *rows_of(model, work), work, config, rates_of(model), torch.float32)
             pi = work.pi[work.negatives.session_of_step]
-            penalty = losses.regulariser(config)(found, pi)
-            total = (losses.scalarisation(config)(found, pi) + config.regularisation * penalty).mean()
+            penalty = losses.regulariser(config.regulariser, config.regulariser_g)(found, pi)
+            total = (losses.scalarisation(config.scalarisation)(found, pi) + config.regularisation * penalty).mean()
         weights = weights_of(model)
         np.testing.assert_allclose(found, plain.step_losses(weights, model.config, config, problem), atol=1e-5)
         assert total.item() == pytest.approx(plain.total_loss(weights, model.config, config, problem), abs=1e-5)
@@ -210,8 +214,10 @@ class TestStep:
         rows = rows_of(model, work)
         found = losses_of(model, *rows, work, config, rates_of(model), torch.float32)
         pi = work.pi[work.negatives.session_of_step]
-        total = losses.scalarisation(config)(found, pi)
-        (total + config.regularisation * losses.regulariser(config)(found, pi)).mean().backward()
+        total = losses.scalarisation(config.scalarisation)(found, pi)
+        (
+            total + config.regularisation * losses.regulariser(config.regulariser, config.regulariser_g)(found, pi)
+        ).mean().backward()
         gradients = {key: parameter.grad for key, parameter in model.named_parameters() if parameter.grad is not None}
         gradients["item_embedding.weight"] = torch.zeros(ITEMS + 1, 4)
         gradients["item_embedding.weight"][torch.cat([work.batch_items, work.uniform_items])] = torch.cat(
@@ -347,11 +353,11 @@ def _one_step(whose: str) -> Preset:
     }
     model = {"dimension": 4, "layers": 1, "max_length": 3, "dropout": 0.0}
     if whose == "official":
-        return preset.named("official", model=model, training=training)
+        return presets.named("official", model=model, training=training)
     if whose == "popularity corrected":
         training |= {"popularity_correction": 0.7, "uniform_negatives": 5, "in_batch_negatives": 4}
     name = "diginetica" if whose == "diginetica" else "demo"
-    return preset.named(name, model=model | {"item_scale": 0.5}, training=training)
+    return presets.named(name, model=model | {"item_scale": 0.5}, training=training)
 
 
 def _first_problem(data: EncodedSessions, config: Preset, shape: ModelConfig) -> plain.Problem:

@@ -9,28 +9,25 @@ import numpy as np
 import polars as pl
 import pytest
 
-from multitron_core import preset
-from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
-from multitron_core.events import read_events
-from multitron_core.front import (
-    choose_operating_point,
-    evaluate_front,
-    extremes,
-    front_volume,
-    measure_front,
-    save_front,
-)
-from multitron_core.hypervolume import dominated, hypervolume
-from multitron_core.lake import Lake
-from multitron_core.model import load_model
-from multitron_core.objectives import labels_of
-from multitron_core.preference import preference, preference_key, preferences
-from multitron_core.sessions import PreparedSessions, format_statistics, prepare_sessions
-from multitron_core.simulator import simulate
-from multitron_core.spacing import lattice_preferences
-from multitron_core.training import train
-from multitron_core.truth import Habits
+from multitron_core.events.read import read_events
+from multitron_core.front.evaluation import evaluate_front, front_volume
+from multitron_core.front.files import save_front
+from multitron_core.front.measurement import measure_front
+from multitron_core.front.monotonicity import extremes
+from multitron_core.front.volume import dominated, hypervolume
+from multitron_core.lake.lake import Lake
+from multitron_core.model.folder import load_model
+from multitron_core.preference.keys import preference, preference_key, preferences
+from multitron_core.preference.objectives import labels_of
+from multitron_core.preference.operating_point import choose_operating_point
+from multitron_core.preference.spacing import lattice_preferences
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.prepare import PreparedSessions, format_statistics, prepare_sessions
+from multitron_core.simulator.ground_truth import Habits
+from multitron_core.simulator.simulation import simulate
+from multitron_core.training import presets
+from multitron_core.training.trainer import train
 
 OBJECTIVES = ("click", "cart", "order")
 RAW = """\
@@ -117,7 +114,7 @@ def test_a_front_between_clicks_carts_and_orders(tmp_path):
     habits = Habits(order_rate=0.15, cart_rate=0.35, category_size=20)
     simulate(tmp_path / "raw", sessions=4_000, items=120, days=4, format="otto", habits=habits)
     data = prepare_sessions(read_events(tmp_path / "raw", "otto"), "otto", objectives=OBJECTIVES)
-    recipe = preset.demo().with_objectives(OBJECTIVES)
+    recipe = presets.demo().with_objectives(OBJECTIVES)
     assert recipe.training.beta == (0.5, 0.5, 0.5)
     assert recipe.training.validation_pi[-1] == "0.34:0.33:0.33"
     binary = {"order_loss": "bce", "cart_loss": "bce", "validation_share": 0.02}
@@ -157,7 +154,7 @@ def test_a_front_between_clicks_carts_and_orders(tmp_path):
 
 def test_a_loss_that_ranks_trains_the_ranks_at_its_end(tmp_path):
     data = prepared_by_hand(tmp_path)
-    recipe = preset.demo().with_objectives(OBJECTIVES)
+    recipe = presets.demo().with_objectives(OBJECTIVES)
     recipe = recipe.changed(
         model={"dimension": 8, "layers": 1},
         training={"epochs": 1, "uniform_negatives": 4, "cart_loss": "bce", "validation_share": 0.0},

@@ -85,7 +85,7 @@ def dagster_ui(home: Path) -> Iterator[str]:
     with (
         log.open("w") as lines,
         subprocess.Popen(
-            [sys.executable, "-m", "orchestration.ui", "--home", str(home), "--port", str(port)],
+            [sys.executable, "-m", "orchestration.cli.ui", "--home", str(home), "--port", str(port)],
             cwd=ROOT,
             env={**os.environ, "MULTITRON_EXECUTOR": "in_process"},
             stdout=lines,

@@ -16,14 +16,16 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from multitron_core.config import ModelConfig
-from multitron_core.lake import Lake
-from multitron_core.model_folder import write_untrained_model
-from multitron_core.vocabulary import Vocabulary
-from orchestration import models
+from multitron_core.lake.lake import Lake
+from multitron_core.model.config import ModelConfig
+from multitron_core.model.folder import write_untrained_model
+from multitron_core.sessions.vocabulary import Vocabulary
 from orchestration.code_location import build_definitions
-from orchestration.partitions import night_key
-from orchestration.shop import Settings, load_shop, write_shop
+from orchestration.runtime.partitions import night_key
+from orchestration.shop import models
+from orchestration.shop.home import load_shop
+from orchestration.shop.settings import Settings
+from orchestration.shop.toml import write_shop
 from serving.deployment import deploy
 from serving.in_process import InProcessServer
 

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from chaos.daemon import Daemon
-from orchestration.cli import main
-from orchestration.partitions import night_key
-from orchestration.run_history import AT_WORK
+from orchestration.automation.run_history import AT_WORK
+from orchestration.cli.app import main
+from orchestration.runtime.partitions import night_key
 from tests.orchestration.conftest import DAYS, GRID, ShopInTest
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ import yaml
 pytest.importorskip("dagster_celery", reason="the extra `cluster` is not installed")
 
 from deploy.celery.on_this_machine import ROOT, MissingPartError, celery_cluster, check_parts, run_at_once, workers_of
-from orchestration.partitions import night_key
-from orchestration.placement import CELERY_SETTINGS
+from orchestration.runtime.executors import CELERY_SETTINGS
+from orchestration.runtime.partitions import night_key
 from tests.orchestration.conftest import DAYS, K, copied_shop
 
 FIVE = ["0.00", "0.25", "0.50", "0.75", "1.00"]
@@ -69,7 +69,7 @@ def _said(logs: dict[str, Path]) -> str:
 
 def test_each_step_names_its_queue(deployed_home: Path) -> None:
     from orchestration.code_location import build_definitions
-    from orchestration.shop import load_shop
+    from orchestration.shop.home import load_shop
 
     graph = build_definitions(load_shop(deployed_home)).resolve_asset_graph()
     queues = {

@@ -17,7 +17,7 @@ from dagster_k8s.container_context import UserDefinedDagsterK8sConfig
 from dagster_k8s.launcher import K8sRunLauncher
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 
-from orchestration.placement import on_queue
+from orchestration.runtime.executors import on_queue
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "deploy/kubernetes/multitron.yaml").read_text()
@@ -69,7 +69,7 @@ def test_what_is_referred_to_is_there() -> None:
 
 def test_the_instance_is_one_that_dagster_takes() -> None:
     instance = yaml.safe_load(of("ConfigMap", "multitron-instance")["data"]["dagster.yaml"])
-    local = yaml.safe_load((ROOT / "orchestration/dagster.yaml").read_text())
+    local = yaml.safe_load((ROOT / "orchestration/runtime/dagster.yaml").read_text())
     assert set(local) <= set(instance)
     launcher = instance["run_launcher"]["config"]
     processed = process_config(K8sRunLauncher.config_type(), launcher)

@@ -13,14 +13,14 @@ import yaml
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from multitron_core import delta_stream
 from multitron_core.errors import InputError, UnavailableError
-from multitron_core.foreign_errors import as_ours
-from multitron_core.lake import Lake
-from orchestration.instance import _TEMPLATE
-from orchestration.nights import WAITS
-from orchestration.retries import KIND, MAX_RETRIES, PERMANENT, TRANSIENT, failures
-from orchestration.run_history import failure_of
+from multitron_core.lake import delta_stream
+from multitron_core.lake.lake import Lake
+from multitron_core.utils.library_errors import translate_error
+from orchestration.automation.night_steps import WAITS
+from orchestration.automation.run_history import failure_of
+from orchestration.runtime.instance import _TEMPLATE
+from orchestration.runtime.retries import KIND, MAX_RETRIES, PERMANENT, TRANSIENT, failures
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def test_an_object_store_that_is_unwell_is_tried_again(store: dict[str, str]) ->
     for call in calls:
         with pytest.raises(OSError, match="503") as raised:
             call()
-        assert isinstance(as_ours(raised.value), UnavailableError)
+        assert isinstance(translate_error(raised.value), UnavailableError)
     with dg.DagsterInstance.ephemeral() as instance:
         result, attempts = run_failing(calls[0], instance)
         assert attempts == 1 + MAX_RETRIES

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.shop import load_shop
-from serving.server import TritonServer, find_triton_home
+from orchestration.shop.home import load_shop
+from serving.server import TritonServer
+from serving.triton_home import find_triton_home
 from tests.orchestration.conftest import DAYS, K, copied_shop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,7 +142,7 @@ def test_the_ui_and_its_code_server_listen_on_loopback_only(deployed_home: Path,
         copied_shop(deployed_home, tmp_path / "shop") as shop,
         (tmp_path / "ui.log").open("w") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "orchestration.ui", "--home", str(shop.home), "--port", str(port)],
+            [sys.executable, "-m", "orchestration.cli.ui", "--home", str(shop.home), "--port", str(port)],
             cwd=ROOT,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -239,7 +240,7 @@ def test_an_unforeseen_exception_with_a_secret_is_stored_without_it(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError(f"a bug that prints {SECRET}")
 
-    monkeypatch.setattr("orchestration.assets.tables.keep_house", fail)
+    monkeypatch.setattr("orchestration.assets.tables.apply_retention", fail)
     with copied_shop(deployed_home, tmp_path / "shop") as shop:
         result = shop.run("housekeeping_of_tables")
         stored = "".join(str(entry) for entry in shop.instance.all_logs(result.run_id))

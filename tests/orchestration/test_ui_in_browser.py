@@ -18,11 +18,13 @@ import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'multitron-batch[dev]'")
 
-from multitron_core.lake import Lake
-from multitron_core.simulator import simulate
-from orchestration.instance import prepare_instance
-from orchestration.partitions import night_key
-from orchestration.shop import Settings, demo_settings, load_shop, write_shop
+from multitron_core.lake.lake import Lake
+from multitron_core.simulator.simulation import simulate
+from orchestration.runtime.instance import prepare_instance
+from orchestration.runtime.partitions import night_key
+from orchestration.shop.home import load_shop
+from orchestration.shop.settings import Settings, demo_settings
+from orchestration.shop.toml import write_shop
 from tests.orchestration.browser import PATIENCE, Browser, browser, chromium, dagster_ui
 from tests.orchestration.conftest import ShopInTest
 

@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 import torch
 
-from multitron_core.config import ModelConfig
-from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
-from multitron_core.model_folder import write_untrained_model
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.model.config import ModelConfig
+from multitron_core.model.folder import write_untrained_model
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.vocabulary import Vocabulary
 from serving.server import TritonServer
 from serving.triton_home import find_triton_home
 

@@ -18,7 +18,7 @@ from compose_pydantic import ComposeSpecification
 from dockerfile_parse import DockerfileParser
 
 from multitron_core.errors import InputError
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.sessions.vocabulary import Vocabulary
 from serving.deployment import deploy
 from serving.scorer import score_sessions
 from serving.server import ADMIN_KEY_VARIABLE, LOOPBACK, TritonServer, _chosen

@@ -16,16 +16,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.vocabulary import Vocabulary
 from serving import deployment, version_program
 from serving.deployment import deploy, rollback
 from serving.export import export_version
+from serving.gates import better_than
 from serving.golden import compare_lists, golden_requests
 from serving.in_process import InProcessScorer, InProcessServer
 from serving.manifest import Manifest, read_manifest
-from serving.quality import better_than
 from serving.repository import ModelRepository
 from serving.scorer import score_sessions
 from serving.server import TritonServer

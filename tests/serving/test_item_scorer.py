@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from multitron_core.lake import Lake
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.lake.lake import Lake
+from multitron_core.sessions.vocabulary import Vocabulary
 from serving.in_process import InProcessScorer
+from serving.interface import LiveModel, ScoringRequest
 from serving.item_scorer import one_click_sessions, score_items
-from serving.request import LiveModel, ScoringRequest
 from serving.scorer import score_sessions
 from tests.serving.conftest import write_model
 

@@ -13,15 +13,16 @@ import pytest
 import torch
 from google.protobuf import text_format
 from safetensors.torch import load_file, save_file
+from tritonclient.grpc import model_config_pb2 as pb
 
 from multitron_core.errors import InputError
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.sessions.vocabulary import Vocabulary
 from serving.deployment import deploy, rollback
 from serving.export import CARRIED_FILES, export_version
 from serving.in_process import InProcessScorer, InProcessServer
+from serving.interface import ONNX_BACKEND, LiveModel, ScoringRequest
 from serving.onnx_graph import IR_VERSION, OPSET
-from serving.repository import ModelRepository, pb
-from serving.request import ONNX_BACKEND, LiveModel, ScoringRequest
+from serving.repository import ModelRepository
 from serving.scorer import score_sessions
 from serving.triton_scorer import request_tensors
 from tests.serving.conftest import some_sessions, write_model

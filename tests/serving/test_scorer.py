@@ -11,14 +11,14 @@ import polars as pl
 import pytest
 import torch
 
-from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError, UnavailableError
-from multitron_core.model import load_model
-from multitron_core.preference import pi_vector
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.model.folder import load_model
+from multitron_core.preference.keys import pi_vector
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.vocabulary import Vocabulary
 from serving.in_process import InProcessScorer
-from serving.request import LiveModel, ScoringRequest
-from serving.scorer import Progress, score_sessions
+from serving.interface import LiveModel, ScoringRequest
+from serving.scorer import ScoringProgress, score_sessions
 from tests.serving.conftest import ITEMS, some_sessions, write_model
 
 
@@ -111,7 +111,7 @@ def test_equal_sequences_are_scored_once(scorer: InProcessScorer, vocabulary: Vo
     items = np.array([3, 4, 9, 3, 4, 9, 8], np.int32)
     ids = pl.Series(["b", "a", "c"])
     sessions = EncodedSessions(ids, np.array([0, 3, 6, 7]), items, np.zeros(7, bool), vocabulary.hash)
-    counting, seen = Counting(scorer), list[Progress]()
+    counting, seen = Counting(scorer), list[ScoringProgress]()
     found = pl.concat(score_sessions(sessions, "0.50", 3, scorer=counting, vocabulary=vocabulary, progress=seen.append))
     assert counting.sequences == 2
     a, b = (found.filter(pl.col("session_id") == name).drop("session_id") for name in "ab")
@@ -122,7 +122,7 @@ def test_equal_sequences_are_scored_once(scorer: InProcessScorer, vocabulary: Vo
 def test_the_rate_and_the_time_left_are_shown(
     scorer: InProcessScorer, vocabulary: Vocabulary, caplog: pytest.LogCaptureFixture
 ) -> None:
-    halfway = Progress(sessions=100, total=400, requests=2, sequences=90, seconds=5.0)
+    halfway = ScoringProgress(sessions=100, total=400, requests=2, sequences=90, seconds=5.0)
     assert (halfway.rate, halfway.seconds_left) == (20.0, 15.0)
     with caplog.at_level("INFO"):
         list(score_sessions(some_sessions(vocabulary, 90), "0.50", 3, scorer=scorer, vocabulary=vocabulary))

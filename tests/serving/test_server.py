@@ -17,23 +17,16 @@ import pytest
 import tritonclient.grpc as triton
 
 from multitron_core.errors import InputError, UnavailableError
-from multitron_core.lake import Lake
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.lake.lake import Lake
+from multitron_core.sessions.vocabulary import Vocabulary
 from serving import server as server_module
 from serving.deployment import deploy
-from serving.request import ScoringRequest
+from serving.interface import ScoringRequest
 from serving.scorer import score_sessions
 from serving.server import TritonServer, remove_dead_regions
 from serving.triton_home import find_triton_home
 from serving.triton_scorer import TritonScorer
-from tests.serving.conftest import (
-    alive,
-    process_group,
-    process_of_its_model,
-    require_triton,
-    some_sessions,
-    wait_until,
-)
+from tests.serving.conftest import alive, process_group, process_of_its_model, require_triton, some_sessions, wait_until
 
 
 def listening_addresses(pid: int) -> set[str]:

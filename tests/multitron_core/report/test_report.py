@@ -10,19 +10,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from multitron_core.encoded_sessions import EncodedSessions
 from multitron_core.errors import InputError
-from multitron_core.front import evaluate_points
-from multitron_core.model import load_model
-from multitron_core.model_folder import training_config
-from multitron_core.preset import named
+from multitron_core.front.evaluation import evaluate_points
+from multitron_core.model.folder import load_model
 from multitron_core.report import measure, page, write_report
 from multitron_core.report.__main__ import main
 from multitron_core.report.contents import shown_preferences
 from multitron_core.report.measurements import ablation, examples, ranks_of, steps_of
-from multitron_core.sessions import PreparedSessions
-from multitron_core.training import train
-from multitron_core.vocabulary import Vocabulary
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.sessions.prepare import PreparedSessions
+from multitron_core.sessions.vocabulary import Vocabulary
+from multitron_core.training.config import training_config
+from multitron_core.training.presets import named
+from multitron_core.training.trainer import train
 
 ITEMS = 60
 SMALL = {"epochs": 2, "batch_sessions": 32, "uniform_negatives": 64, "in_batch_negatives": 4, "kept_negatives": 20}

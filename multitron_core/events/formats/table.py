@@ -1,0 +1,324 @@
+"""Any table of events: parquet, CSV, newline-delimited JSON or a Delta table, with a mapping of its columns.
+
+A CSV or JSON file is read line by line, so that a damaged line is rejected alone; a field must not contain a line end.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any, Literal
+
+import polars as pl
+
+from multitron_core.errors import InputError
+from multitron_core.events.formats.format import (
+    EVENT_TYPES,
+    PARSED_COLUMNS,
+    TIME,
+    Files,
+    Format,
+    PreparationRules,
+    SplitRule,
+)
+from multitron_core.events.formats.text_lines import first_reason, iso_time, out_of_range, renamed, scan_text_lines
+from multitron_core.events.raw_files import RawFile
+
+StorageOptions = dict[str, str] | None
+_FIELDS = ("session", "item", "time", "type")
+_ROW = "row number of this file"  # a name that no table has
+_SAMPLE = 1000  # lines that decide whether the item ids of a text file are integers
+
+
+def _default_event_types() -> dict[str, str | None]:
+    return {spelling: event_type for event_type in EVENT_TYPES for spelling in (event_type, event_type + "s")}
+
+
+@dataclass(frozen=True)
+class ColumnMapping:
+    """Which columns of a table mean what.
+
+    Args:
+        session_id: the column of the session's id; unused when `user_id` is given.
+        user_id: for a log without session ids: the column of the user's id; sessions are cut by inactivity.
+        item_id: the column of the item's id.
+        ts: the column of the time: datetimes (without a zone they are UTC), ISO 8601 text, or numbers since 1970.
+        event_type: the column of the event's type; None when every row is a click.
+        event_types: value of that column -> "click", "cart" or "order"; None for a value that is not used. Rows with
+            other values are rejected.
+        time_unit: the unit of numeric times.
+        item_type: whether item ids are Int64 or String; "auto" takes the column's type, and in text files integers
+            when nearly all of the first 1000 ids are integers without leading zeros.
+        session_gap: the longest pause within a session of a user.
+        separator: between the fields of a CSV line.
+    """
+
+    session_id: str = "session_id"
+    user_id: str | None = None
+    item_id: str = "item_id"
+    ts: str = "ts"
+    event_type: str | None = "event_type"
+    event_types: Mapping[str, str | None] = field(default_factory=_default_event_types)
+    time_unit: Literal["s", "ms", "us"] | None = None
+    item_type: Literal["auto", "integer", "string"] = "auto"
+    session_gap: timedelta = timedelta(minutes=30)
+    separator: str = ","
+
+    def __post_init__(self) -> None:
+        wrong = sorted({str(value) for value in self.event_types.values() if value not in (*EVENT_TYPES, None)})
+        if wrong:
+            raise InputError(
+                "unknown event types",
+                where="ColumnMapping.event_types",
+                found=wrong,
+                hint=f"map values to {', '.join(EVENT_TYPES)} or None",
+            )
+        if self.time_unit not in (None, "s", "ms", "us"):
+            raise InputError(
+                "unknown time unit", where="ColumnMapping.time_unit", found=self.time_unit, hint="use s, ms or us"
+            )
+        if self.item_type not in ("auto", "integer", "string"):
+            raise InputError(
+                "unknown item type",
+                where="ColumnMapping.item_type",
+                found=self.item_type,
+                hint="use auto, integer or string",
+            )
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> ColumnMapping:
+        """A mapping from what a settings file holds: the arguments by name, `session_gap` in minutes.
+
+        Raises:
+            InputError: a setting that there is not.
+        """
+        known = {each.name for each in dataclasses.fields(cls)}
+        unknown = sorted(set(settings) - known)
+        if unknown:
+            raise InputError(
+                "unknown settings", where="the column mapping", found=unknown, hint=f"the settings are {sorted(known)}"
+            )
+        gap = settings.get("session_gap")
+        return cls(**{**settings, **({} if gap is None else {"session_gap": timedelta(minutes=gap)})})
+
+    def sources(self) -> dict[str, str]:
+        """Field -> column, for the fields that the table has."""
+        columns = {"session": self.user_id or self.session_id, "item": self.item_id, "time": self.ts}
+        return columns if self.event_type is None else {**columns, "type": self.event_type}
+
+
+def _parse(files: Files, columns: ColumnMapping | None, storage_options: StorageOptions) -> pl.LazyFrame:
+    mapping = columns or ColumnMapping()
+    scans = [_scan(file, mapping, storage_options) for file in files["events"]]
+    as_text = all(not file.name.endswith((".parquet", ".delta")) for file in files["events"])
+    item_type = _item_type(scans, mapping, as_text=as_text)
+    return pl.concat([_events(scan, mapping, item_type) for scan in scans])
+
+
+def _scan(file: RawFile, mapping: ColumnMapping, storage_options: StorageOptions) -> pl.LazyFrame:
+    """`session`, `item`, `time`, `type` as the file has them, `broken` (why the line has no fields), place, text."""
+    name = file.name.removesuffix(".gz").removesuffix(".zst")
+    if name.endswith((".csv", ".tsv")):
+        return _scan_csv(file, mapping, storage_options)
+    if name.endswith((".ndjson", ".jsonl")):
+        sources = mapping.sources()
+        kinds = pl.Struct({name: pl.String for name in (*_FIELDS, "broken")})
+        read = partial(_read_json, sources=sources)
+        parsed = pl.col("text").map_batches(read, return_dtype=kinds, is_elementwise=True).alias("fields")
+        return scan_text_lines([file], storage_options=storage_options).with_columns(parsed).unnest("fields")
+    return _scan_typed(file, mapping, storage_options)
+
+
+def _scan_typed(file: RawFile, mapping: ColumnMapping, storage_options: StorageOptions) -> pl.LazyFrame:
+    if file.name.endswith(".delta"):
+        rows = pl.scan_delta(file.path, storage_options=storage_options).with_row_index(_ROW, offset=1)
+    else:
+        rows = pl.scan_parquet(file.path, row_index_name=_ROW, row_index_offset=1, storage_options=storage_options)
+    sources = mapping.sources()
+    _require(sources, rows.collect_schema().names(), file)
+    text = [pl.lit(f"{column}=") + pl.col(column).cast(pl.String).fill_null("null") for column in sources.values()]
+    return rows.select(
+        *[pl.col(column).alias(name) for name, column in sources.items()],
+        *[pl.lit(None, pl.String).alias(name) for name in _FIELDS if name not in sources],
+        pl.lit(None, pl.String).alias("broken"),
+        pl.lit(file.name).alias("file"),
+        pl.col(_ROW).cast(pl.Int64).alias("line"),
+        pl.concat_str(text, separator=", ").alias("text"),
+    )
+
+
+def _scan_csv(file: RawFile, mapping: ColumnMapping, storage_options: StorageOptions) -> pl.LazyFrame:
+    lines = scan_text_lines([file], storage_options=storage_options)
+    header = lines.filter(pl.col("line") == 1).head(1).collect()["text"]
+    if not len(header) or header[0] is None:
+        raise InputError("a CSV file has no header", where=file.name, hint="begin it with a line of column names")
+    names = next(csv.reader([header[0].removeprefix("\ufeff")], delimiter=mapping.separator))
+    sources = mapping.sources()
+    _require(sources, names, file)
+    # Fields are parted by a character that text does not hold, so that quotes are gone before the line is cut.
+    parted = pl.col("text").map_batches(
+        partial(_part, separator=mapping.separator), return_dtype=pl.String, is_elementwise=True
+    )
+    fields = pl.col("parted").str.split(_PART)
+    wrong_count = pl.col("parted").str.count_matches(_PART, literal=True) != len(names) - 1
+    return (
+        lines.filter(pl.col("line") > 1)
+        .with_columns(parted=parted)
+        .with_columns(fields=fields, wrong_count=wrong_count)
+        .select(
+            *[
+                pl.col("fields").list.get(names.index(sources[name]), null_on_oob=True).alias(name)
+                if name in sources
+                else pl.lit(None, pl.String).alias(name)
+                for name in _FIELDS
+            ],
+            first_reason(
+                {
+                    "empty line": pl.col("text").is_null(),
+                    "quotes do not match": pl.col("parted").is_null(),
+                    f"not {len(names)} fields separated by {mapping.separator}": pl.col("wrong_count"),
+                }
+            ).alias("broken"),
+            "file",
+            "line",
+            "text",
+        )
+    )
+
+
+_PART = "\x1f"
+
+
+def _part(texts: pl.Series, separator: str) -> pl.Series:
+    """The lines with `_PART` between fields and without quotes; null where quotes do not match."""
+    parted = texts.str.replace_all(separator, _PART, literal=True)
+    quoted = texts.str.contains('"', literal=True).fill_null(False).arg_true()
+    if len(quoted):
+        unquoted: list[str | None] = []
+        for text in texts.gather(quoted):
+            try:
+                unquoted.append(_PART.join(next(csv.reader([text], delimiter=separator, strict=True))))
+            except (csv.Error, StopIteration):
+                unquoted.append(None)
+        parted = parted.scatter(quoted, unquoted)
+    return parted
+
+
+def _read_json(texts: pl.Series, sources: Mapping[str, str]) -> pl.Series:
+    rows = [_read_json_line(text, sources) for text in texts]
+    return pl.DataFrame(rows, schema={name: pl.String for name in (*_FIELDS, "broken")}, orient="row").to_struct()
+
+
+def _read_json_line(text: str | None, sources: Mapping[str, str]) -> tuple[str | None, ...]:
+    nothing = (None,) * len(_FIELDS)
+    if text is None:
+        return (*nothing, "empty line")
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return (*nothing, "not JSON")
+    if not isinstance(line, dict):
+        return (*nothing, "not a JSON object")
+    values = [line.get(sources.get(name, "")) for name in _FIELDS]
+    if any(isinstance(value, (dict, list, bool)) for value in values):
+        return (*nothing, "a field is neither text nor number")
+    return (*(None if value is None else str(value) for value in values), None)
+
+
+def _require(sources: Mapping[str, str], names: list[str], file: RawFile) -> None:
+    missing = sorted(set(sources.values()) - set(names))
+    if missing:
+        raise InputError(
+            f"the table lacks columns: {', '.join(missing)}",
+            where=file.name,
+            found=names,
+            hint="name its columns with ColumnMapping",
+        )
+
+
+def _item_type(scans: list[pl.LazyFrame], mapping: ColumnMapping, *, as_text: bool) -> pl.DataType:
+    if mapping.item_type != "auto":
+        return pl.Int64() if mapping.item_type == "integer" else pl.String()
+    types = [scan.collect_schema()["item"] for scan in scans]
+    if all(each.is_integer() for each in types):
+        return pl.Int64()
+    if any(each not in (pl.String, pl.Categorical, pl.Enum) for each in types if not each.is_integer()):
+        raise InputError(
+            "item ids are neither integers nor text",
+            where=mapping.item_id,
+            found=[str(each) for each in types],
+            hint="name another column",
+        )
+    if not as_text:
+        return pl.String()
+    sample = scans[0].filter(pl.col("item").is_not_null()).select("item").head(_SAMPLE).collect()["item"]
+    whole = sample.str.contains(r"^-?(?:0|[1-9][0-9]{0,17})$")
+    # "Nearly", because one damaged line must not turn the ids of a shop into strings.
+    return pl.Int64() if len(sample) and int(whole.sum()) >= 0.95 * len(sample) else pl.String()
+
+
+def _events(scan: pl.LazyFrame, mapping: ColumnMapping, item_type: pl.DataType) -> pl.LazyFrame:
+    ts = _time(scan.collect_schema()["time"], mapping)
+    item = pl.col("item").cast(item_type, strict=False)
+    used = {value: kind for value, kind in mapping.event_types.items() if kind is not None}
+    unused = [value for value, kind in mapping.event_types.items() if kind is None]
+    kind = pl.col("type").cast(pl.String)
+    event_type = pl.lit("click") if mapping.event_type is None else renamed(kind, used)
+    reasons = {
+        "event type not used": kind.is_in(unused),
+        "session or user id is missing": pl.col("session").cast(pl.String).fill_null("") == "",
+        "item id is missing": pl.col("item").cast(pl.String).fill_null("") == "",
+        "item id is not an integer": pl.col("item_id").is_null(),
+        "time cannot be read": pl.col("ts").is_null(),
+        "time out of range": out_of_range(pl.col("ts")),
+        "unknown event type": pl.col("event_type").is_null(),
+    }
+    return (
+        scan.with_columns(session_id=pl.col("session").cast(pl.String), item_id=item, ts=ts, event_type=event_type)
+        .with_columns(reason=pl.coalesce("broken", first_reason(reasons)))
+        .select(PARSED_COLUMNS)
+    )
+
+
+def _time(source: pl.DataType, mapping: ColumnMapping) -> pl.Expr:
+    time = pl.col("time")
+    if isinstance(source, pl.Datetime):
+        utc = time.dt.replace_time_zone("UTC") if source.time_zone is None else time.dt.convert_time_zone("UTC")
+        return utc.cast(TIME)
+    if source == pl.Date:
+        return time.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    if source == pl.String and mapping.time_unit is None:
+        return _zoned_time(time)
+    if (source == pl.String or source.is_numeric()) and mapping.time_unit is not None:
+        factor = {"s": 1_000_000, "ms": 1000, "us": 1}[mapping.time_unit]
+        number = time.cast(pl.Float64, strict=False) * factor
+        # Beyond this a number is no time, and would not fit 64 bits.
+        return pl.when(number.abs() < 4e15).then(number).round().cast(pl.Int64, strict=False).cast(TIME)
+    raise InputError(
+        "the time column has no readable type",
+        where=f"ColumnMapping.ts: {mapping.ts}",
+        found=str(source),
+        hint="numbers need ColumnMapping.time_unit (s, ms or us); else give datetimes or ISO 8601 text",
+    )
+
+
+def _zoned_time(text: pl.Expr) -> pl.Expr:
+    """ISO 8601 with `Z`, an offset such as +02:00, or nothing (UTC)."""
+    offset = text.str.slice(19).str.extract_groups(r"([+-])([0-9]{2}):?([0-9]{2})$").struct
+    minutes = offset.field("2").cast(pl.Int64, strict=False) * 60 + offset.field("3").cast(pl.Int64, strict=False)
+    signed = pl.when(offset.field("1") == "-").then(-minutes).otherwise(minutes).fill_null(0)
+    plain = pl.concat_str(text.str.slice(0, 19), text.str.slice(19).str.replace(r"[+-][0-9]{2}:?[0-9]{2}$", ""))
+    return iso_time(plain) - pl.duration(minutes=signed)
+
+
+FORMAT = Format(
+    name="table",
+    roles={"events": r"\.(parquet|delta|(csv|tsv|ndjson|jsonl)(\.gz|\.zst)?)$"},
+    parse=_parse,
+    rules=PreparationRules(split=SplitRule(by="first", days=1, anchor="midnight")),
+)

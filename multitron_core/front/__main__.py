@@ -1,0 +1,74 @@
+"""Measure a model's front: `python -m multitron_core.front --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from multitron_core.errors import MultitronError
+from multitron_core.front.evaluation import front_preferences, front_table, front_volume
+from multitron_core.front.files import model_and_test, save_front
+from multitron_core.front.measurement import check_list_length, measure_front
+from multitron_core.front.summary import front_text
+from multitron_core.preference.operating_point import choose_operating_point, record_operating_point
+from multitron_core.training.devices import pick_device
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a front; 1 when something has to be mended."""
+    parser = argparse.ArgumentParser(prog="python -m multitron_core.front", description="Measure a model's front.")
+    parser.add_argument("--model", type=Path, required=True, help="model folder")
+    parser.add_argument("--sessions", type=Path, required=True, help="folder of prepared sessions; its test/ is taken")
+    parser.add_argument("--points", type=int, default=26, help="at least; three objectives take a lattice")
+    parser.add_argument("--spacing", choices=("beta", "square"), default="beta")
+    parser.add_argument("--k", type=int, default=20, help="length of the lists")
+    parser.add_argument("--click-loss", choices=("sampled", "exact"), default="sampled")
+    parser.add_argument("--repeats", type=int, default=1, help="draws of negatives")
+    parser.add_argument("--seed", type=int, default=1, help="of the negatives and of the bootstrap")
+    parser.add_argument(
+        "--reference", type=float, nargs="+", help="reference point of the raw hypervolume, a loss an objective"
+    )
+    parser.add_argument(
+        "--whole-sessions",
+        action="store_true",
+        help="of a model whose positions count from the end: steps know how many clicks follow (official evaluation)",
+    )
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--objective", default="order_density", help="what the operating point is chosen for")
+    parser.add_argument("--max-click-recall-loss", type=float, default=0.02, help="click recall that it may cost")
+    parser.add_argument("--record", metavar="NAME", help="record the operating point in the model folder as NAME")
+    parser.add_argument("--save", action="store_true", help="keep the table and its pictures in the model folder")
+    given = parser.parse_args(arguments)
+    try:
+        check_list_length(given.k)  # before what takes minutes
+        model, config, test = model_and_test(given.model, given.sessions, pick_device(given.device))
+        measurement = measure_front(
+            model,
+            test,
+            front_preferences(model, given.points, spacing=given.spacing, beta=config.beta),
+            config=config,
+            click_loss_mode=given.click_loss,
+            repeats=given.repeats,
+            seed=given.seed,
+            whole_sessions=given.whole_sessions,
+        )
+        front = front_table(measurement, k=given.k)
+        volume = front_volume(measurement, reference=given.reference, seed=given.seed)
+        point = choose_operating_point(
+            front, given.objective, given.max_click_recall_loss, click_recall=f"click_recall_{given.k}"
+        )
+        text = front_text(measurement, front, volume, point, k=given.k, seed=given.seed)
+        if given.save:
+            save_front(front, volume, given.model)
+        if given.record:
+            record_operating_point(point, given.model, name=given.record)
+    except MultitronError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

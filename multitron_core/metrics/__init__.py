@@ -1,0 +1,1 @@
+"""Ranking metrics of test sessions, computed exactly over the whole catalogue."""

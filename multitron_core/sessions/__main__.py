@@ -1,0 +1,61 @@
+"""Prepare sessions from raw files: `python -m multitron_core.sessions --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from multitron_core.errors import MultitronError
+from multitron_core.events.formats import FORMATS, ColumnMapping
+from multitron_core.events.read import read_events
+from multitron_core.sessions.prepare import format_statistics, prepare_sessions
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command `python -m multitron_core.sessions`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m multitron_core.sessions", description="Prepare raw events as sessions for training."
+    )
+    parser.add_argument("--data", required=True, nargs="+", help="a file, folder or glob of raw events, or several")
+    parser.add_argument("--format", required=True, help=f"one of {', '.join(FORMATS)}")
+    parser.add_argument(
+        "--columns", type=json.loads, help="for `table`: the column mapping as JSON, session_gap in minutes"
+    )
+    parser.add_argument("--without-orders", action="store_true", help="accept clicks without a file of orders")
+    parser.add_argument("--split-days", type=float, help="days of the test set, instead of the format's")
+    parser.add_argument(
+        "--objectives", nargs="+", default=["click", "order"], metavar="NAME", help="click, order; cart is the third"
+    )
+    parser.add_argument("--max-reject-share", type=float, default=0.01, help="let this share of bad lines pass")
+    parser.add_argument("--stats", action="store_true", help="print the counts")
+    parser.add_argument("--out", type=Path, help="write the prepared sessions into this folder")
+    options = parser.parse_args(arguments)
+    if not options.stats and options.out is None:
+        parser.error("nothing to do: give --stats, --out FOLDER, or both")
+    try:
+        prepared = prepare_sessions(
+            read_events(
+                options.data,
+                options.format,
+                columns=None if options.columns is None else ColumnMapping.from_settings(options.columns),
+                orders_required=not options.without_orders,
+            ),
+            options.format,
+            split_days=options.split_days,
+            objectives=options.objectives,
+            max_reject_share=options.max_reject_share,
+        )
+    except MultitronError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.out is not None:
+        prepared.save(options.out)
+    if options.stats:
+        print(format_statistics(prepared.statistics))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

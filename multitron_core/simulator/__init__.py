@@ -1,0 +1,1 @@
+"""A simulated shop whose truth is known, written in the raw formats."""

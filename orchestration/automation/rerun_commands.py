@@ -1,0 +1,80 @@
+"""The shell commands that status, alerts and the demo name; each but `make ui` works in any folder."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from orchestration.assets.serving import ROLLBACK, ROLLED_BACK
+from orchestration.automation.jobs import JOB_ASSETS
+from orchestration.automation.run_history import PARTITION_TAG, RANGE_TAGS
+from orchestration.shop.home import DEMO_HOME, HOME_VARIABLE, Shop
+
+WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
+
+
+def ui_command(shop: Shop) -> str:
+    """The UI and the daemon of a shop, until Ctrl-C, typed in the checkout."""
+    return "make ui" + ("" if shop.home == DEMO_HOME.resolve() else f" {HOME_VARIABLE}={shlex.quote(str(shop.home))}")
+
+
+def start_daemon_command(shop: Shop) -> str:
+    """The daemon alone, in the foreground, as a service starts it."""
+    return _command(shop, "dagster-daemon", ["run", "-w", str(WORKSPACE)])
+
+
+def start_sensor_command(shop: Shop, name: str) -> str:
+    """Turn a sensor on, once: Dagster remembers it."""
+    return _command(shop, "dagster", ["sensor", "start", name, "-w", str(WORKSPACE)])
+
+
+def rerun_command(shop: Shop, job: str, partition: str | None) -> str:
+    """The shell command that does a job's work again, in the foreground and without the daemon.
+
+    Args:
+        shop: whose.
+        job: one of `JOB_ASSETS`.
+        partition: of the job, None where it has none.
+    """
+    return _materialize(shop, JOB_ASSETS[job], ["--partition", partition] if partition else [])
+
+
+def rerun_command_of(shop: Shop, run: dg.DagsterRun) -> str:
+    """The shell command that does again what one run did: its assets, its partition or range of them, its config."""
+    picked = {key.to_user_string() for key in run.asset_selection or ()}
+    picked |= {check.asset_key.to_user_string() for check in run.asset_check_selection or ()}
+    ops: Any = run.run_config.get("ops") or {}
+    if run.job_name == ROLLBACK:
+        version = ops.get(ROLLED_BACK, {}).get("config", {}).get("version")
+        return _command(shop, "multitron", ["rollback", *([] if version is None else ["--version", str(version)])])
+    # A run of a whole job names no assets, and one of everything that there is has no job of ours.
+    assets = [name for name in JOB_ASSETS.get(run.job_name, ()) if not picked or name in picked] or sorted(picked)
+    partition, ends = run.tags.get(PARTITION_TAG), [run.tags.get(tag) for tag in RANGE_TAGS]
+    options = ["--partition", partition] if partition else []
+    if all(ends):
+        options = ["--partition-range", "...".join(str(end) for end in ends)]
+    if ops:
+        options += ["--config-json", json.dumps({"ops": ops})]
+    return _materialize(shop, assets or ["*"], options)
+
+
+def _materialize(shop: Shop, assets: Sequence[str], options: Sequence[str]) -> str:
+    words = ["asset", "materialize", "-m", "orchestration.definitions", "--select", ",".join(assets), *options]
+    return _command(shop, "dagster", words)
+
+
+def _command(shop: Shop, program: str, words: Sequence[str]) -> str:
+    homes = {HOME_VARIABLE: shop.home, "DAGSTER_HOME": shop.dagster_home}
+    path = Path(sys.executable).with_name(program)
+    return " ".join(
+        [
+            *(f"{name}={shlex.quote(str(folder))}" for name, folder in homes.items()),
+            *(shlex.quote(word) for word in (str(path), *words)),
+        ]
+    )

@@ -1,0 +1,1 @@
+"""How runs execute: partitions, resources, executors, retries, the Dagster instance."""

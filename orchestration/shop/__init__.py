@@ -1,0 +1,1 @@
+"""A shop: its home folder, settings, sources, calendar, models."""

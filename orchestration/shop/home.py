@@ -1,0 +1,173 @@
+"""A shop: its home folder and its settings, `<home>/shop.toml`.
+
+The home holds everything of one shop, each in a folder of its own, so that two shops never meet:
+
+    shop.toml   raw/   lake/   sessions/   models/   triton/   dagster/
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from multitron_core.errors import InputError
+from multitron_core.lake.lake import Lake
+from orchestration.shop.settings import Settings, _server_addresses, demo_settings
+
+HOME_VARIABLE = "MULTITRON_HOME"
+URL_VARIABLE = "MULTITRON_TRITON_URL"
+SCORER_VARIABLE = "MULTITRON_SCORER"
+STORAGE_PREFIX = "MULTITRON_STORAGE_"
+SOURCE_PREFIX = "MULTITRON_SOURCE_"
+DEMO_HOME = Path("var/demo")
+
+
+class Shop(BaseModel):
+    """A home folder with its settings."""
+
+    model_config = ConfigDict(frozen=True)
+
+    home: Path
+    settings: Settings
+
+    @property
+    def source_path(self) -> str:
+        """The raw events' path; a relative one is taken from the home."""
+        path = self.settings.source.path
+        return path if "://" in path or Path(path).is_absolute() else str(self.home / path)
+
+    @property
+    def lake(self) -> str:
+        """The root of the Delta tables; a relative folder is taken from the home."""
+        root = self.settings.tables.root or "lake"
+        return root if "://" in root else str(self.home / root)
+
+    @property
+    def storage_options(self) -> dict[str, str] | None:
+        """What the object store of the tables asks for, MULTITRON_STORAGE_<option> in the environment.
+
+        Credentials have no place in a file of settings. None leaves deltalake to what it finds by itself, for example
+        AWS_REGION and the machine's role.
+        """
+        return _options(STORAGE_PREFIX)
+
+    @property
+    def source_options(self) -> dict[str, str] | None:
+        """What the object store of the raw files asks for, MULTITRON_SOURCE_<option>; else the tables' options."""
+        return _options(SOURCE_PREFIX) or self.storage_options
+
+    def tables(self) -> Lake:
+        """The Delta tables."""
+        return Lake(self.lake, self.storage_options)
+
+    @property
+    def training_sessions(self) -> Path:
+        """The encoded sessions that training reads."""
+        return self.home / "sessions" / "training"
+
+    def scoring_sessions(self, day: dt.date) -> Path:
+        """The encoded sessions that a night scores."""
+        return self.home / "sessions" / "scoring" / day.isoformat()
+
+    def assortment_path(self, day: dt.date) -> str | None:
+        """The table of the items that a night may show; a relative path is taken from the home."""
+        path = self.settings.scoring.assortment
+        if path is None:
+            return None
+        path = path.replace("{date}", day.isoformat())
+        return path if "://" in path or Path(path).is_absolute() else str(self.home / path)
+
+    def night_assortment(self, day: dt.date) -> Path:
+        """What was read from it for a night."""
+        return self.home / "sessions" / "assortment" / f"{day.isoformat()}.parquet"
+
+    @property
+    def night_folders(self) -> tuple[Path, ...]:
+        """Where every night leaves something that is named by its day."""
+        return (self.home / "sessions" / "scoring", self.home / "sessions" / "assortment")
+
+    @property
+    def models(self) -> Path:
+        """The trained models, a folder each."""
+        return self.home / "models"
+
+    @property
+    def triton_repository(self) -> Path:
+        """The Triton model repository."""
+        return self.home / "triton"
+
+    @property
+    def dagster_home(self) -> Path:
+        """The Dagster instance of this shop."""
+        return self.home / "dagster"
+
+    @property
+    def scores_in_process(self) -> bool:
+        """Whether steps score without a server; the environment goes before the file.
+
+        Raises:
+            InputError: the variable holds something else than a scorer.
+        """
+        scorer = os.environ.get(SCORER_VARIABLE) or self.settings.triton.scorer
+        if scorer not in ("triton", "in_process"):
+            raise InputError("unknown scorer", where=SCORER_VARIABLE, found=scorer, hint="use triton or in_process")
+        return scorer == "in_process"
+
+    @property
+    def triton_urls(self) -> tuple[str, ...]:
+        """Servers to use; the environment goes before the file, so that one command can bring its own server."""
+        from_environment = os.environ.get(URL_VARIABLE, "")
+        urls = tuple(url.strip() for url in from_environment.split(",") if url.strip())
+        return _server_addresses(urls) or self.settings.triton.urls
+
+
+def _options(prefix: str) -> dict[str, str] | None:
+    found = {name.removeprefix(prefix): value for name, value in os.environ.items() if name.startswith(prefix)}
+    return found or None
+
+
+def shop_or_demo() -> Shop:
+    """The shop of MULTITRON_HOME; without that variable and before the first `make demo`, the demo's."""
+    if HOME_VARIABLE not in os.environ and not (DEMO_HOME / "shop.toml").exists():
+        return Shop(home=DEMO_HOME.resolve(), settings=demo_settings())
+    return load_shop()
+
+
+def load_shop(home: Path | str | None = None) -> Shop:
+    """The shop of a home folder.
+
+    Args:
+        home: the folder; none takes the environment variable MULTITRON_HOME, or `var/demo`.
+
+    Raises:
+        InputError: no shop.toml there, not TOML, an unknown setting or a value out of range.
+    """
+    folder = Path(home or os.environ.get(HOME_VARIABLE) or DEMO_HOME).resolve()
+    path = folder / "shop.toml"
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(
+            "no shop here",
+            where=path,
+            hint=f"run `make demo`, or write a shop.toml and set {HOME_VARIABLE} to its folder",
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError("shop.toml is not TOML", where=path, found=str(error), hint="mend that line") from error
+    try:
+        return Shop(home=folder, settings=Settings.model_validate(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        setting = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"shop.toml: {first['msg']}", where=f"{path}, {setting}", found=first.get("input"), hint="mend that setting"
+        ) from error
+
+
+def lake_of(shop: Shop) -> Lake:
+    """The Delta tables of a shop."""
+    return Lake(shop.lake, shop.storage_options)

@@ -1,0 +1,210 @@
+"""The lake under several writers, killed writers and a reader that never stops looking."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from multitron_core.errors import UnavailableError
+from multitron_core.lake.contracts import contracts
+from multitron_core.lake.lake import Lake
+from multitron_core.preference.keys import DEFAULT_GRID
+
+NIGHT = date(2026, 1, 31)
+K = 2
+BATCHES, SESSIONS = 20, 50
+PROCESSES = multiprocessing.get_context("spawn")  # a fork would copy the locks of polars' threads
+
+
+def batches(version: int, each: Callable[[int], object] = lambda number: None) -> Iterator[pl.DataFrame]:
+    """BATCHES x SESSIONS lists whose scores all say `version`; `each` is called before each batch."""
+    for number in range(BATCHES):
+        each(number)
+        yield pl.DataFrame(
+            {
+                "session_id": [f"s{number * SESSIONS + row // K:06d}" for row in range(SESSIONS * K)],
+                "rank": [row % K + 1 for row in range(SESSIONS * K)],
+                "item_id": [row % K + 1 for row in range(SESSIONS * K)],
+                "score": [float(version)] * (SESSIONS * K),
+            }
+        )
+
+
+def write(root: Path, pi: str, version: int, each: Callable[[int], object] = lambda number: None) -> None:
+    Lake(root).replace_partition(NIGHT, pi, batches(version, each), model_version=str(version), k=K)
+
+
+def write_in_a_process(root: Path, pi: str, version: int, start) -> None:
+    start.wait()
+    write(root, pi, version)
+
+
+def die_in_the_middle(root: Path, pi: str) -> None:
+    write(root, pi, 99, lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == BATCHES // 2 else None)
+
+
+def whole(frame: pl.DataFrame) -> int:
+    """The version of a partition, once it is proven to be whole and of that version alone."""
+    assert len(frame) == BATCHES * SESSIONS * K
+    assert frame["score"].n_unique() == 1
+    assert frame["model_version"].unique().to_list() == [str(int(frame["score"][0]))]
+    assert frame.select("session_id", "rank").is_unique().all()
+    return int(frame["score"][0])
+
+
+def standing(lake: Lake, *arguments, **options) -> pl.DataFrame:
+    """The rows that stand, published or not."""
+    return lake.read_recommendations(*arguments, unpublished=True, **options)
+
+
+@pytest.fixture
+def lake(tmp_path) -> Lake:
+    lake = Lake(tmp_path)
+    lake.create(pl.Int64)
+    return lake
+
+
+def run(*calls: tuple[Callable, tuple]) -> list[int | None]:
+    """The calls, each in a process of its own, to the end; their exit codes."""
+    processes = [PROCESSES.Process(target=target, args=arguments) for target, arguments in calls]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+@pytest.mark.slow
+def test_a_reader_sees_whole_partitions_only_while_five_are_rewritten_and_one_is_killed(lake):
+    for pi in DEFAULT_GRID:
+        write(lake.root, pi, 0)
+    seen: list[tuple[str, int]] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            for pi in DEFAULT_GRID:
+                seen.append((pi, whole(standing(lake, pi))))
+
+    failures: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            look()
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    reader = threading.Thread(target=guarded)
+    reader.start()
+    start = PROCESSES.Event()
+    start.set()
+    calls = [(write_in_a_process, (lake.root, pi, 1, start)) for pi in DEFAULT_GRID]
+    codes = run(*calls, (die_in_the_middle, (lake.root, "0.50")))
+    done.set()
+    reader.join(60)
+    assert not failures
+    assert codes == [0, 0, 0, 0, 0, -signal.SIGKILL]
+    assert {version for _, version in seen} <= {0, 1}
+    assert len(seen) > 10
+    assert [whole(standing(lake, pi)) for pi in DEFAULT_GRID] == [1] * 5
+
+
+def test_a_killed_writer_leaves_the_old_partition(lake):
+    write(lake.root, "0.50", 1)
+    assert run((die_in_the_middle, (lake.root, "0.50"))) == [-signal.SIGKILL]
+    assert whole(standing(lake, "0.50")) == 1
+    assert lake.version("recommendations") == 1
+
+
+def meeting_writers(lake: Lake, writers: dict[int, tuple[str, Callable[[int], object]]]) -> dict[int, object]:
+    """Write version -> (pi, batches) from a thread each; what each gave or raised."""
+    results: dict[int, object] = {}
+
+    def attempt(version: int, pi: str, frames: object) -> None:
+        try:
+            results[version] = lake.replace_partition(NIGHT, pi, frames, model_version=str(version), k=K)
+        except UnavailableError as error:
+            results[version] = error
+
+    threads = [threading.Thread(target=attempt, args=(version, *job)) for version, job in writers.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return results
+
+
+def both_started(barrier: threading.Barrier) -> Callable[[int], object]:
+    """Makes each stream wait, once its table is open, until the other's table is open too."""
+    return lambda number: barrier.wait(30) if number == 0 else None
+
+
+@pytest.mark.parametrize("written_before", [False, True])
+def test_two_writers_of_one_partition_are_never_mixed(lake, written_before):
+    if written_before:
+        write(lake.root, "0.50", 0)
+    meet = both_started(threading.Barrier(2))
+    results = meeting_writers(lake, {1: ("0.50", batches(1, meet)), 2: ("0.50", batches(2, meet))})
+    lost = [version for version, result in results.items() if isinstance(result, UnavailableError)]
+    assert len(lost) == 1
+    assert "at the same time" in str(results[lost[0]])
+    assert whole(standing(lake, "0.50")) == 3 - lost[0]
+
+
+def test_a_writer_that_can_repeat_its_stream_writes_again(lake):
+    meet = both_started(threading.Barrier(2))
+
+    class Repeatable:
+        def __init__(self, version: int) -> None:
+            self.version, self.reads = version, 0
+
+        def __iter__(self) -> Iterator[pl.DataFrame]:
+            self.reads += 1
+            return batches(self.version, meet if self.reads == 1 else lambda number: None)
+
+    streams = {version: Repeatable(version) for version in (1, 2)}
+    results = meeting_writers(lake, {version: ("0.50", stream) for version, stream in streams.items()})
+    assert sorted(result.delta_version for result in results.values()) == [1, 2]
+    last = max(results, key=lambda version: results[version].delta_version)
+    assert whole(standing(lake, "0.50")) == last
+    assert all(result.rows == BATCHES * SESSIONS * K for result in results.values())
+
+
+def test_writers_of_different_preferences_do_not_disturb_each_other(lake):
+    meet = both_started(threading.Barrier(2))
+    results = meeting_writers(lake, {1: ("0.00", batches(1, meet)), 2: ("1.00", batches(2, meet))})
+    assert sorted(result.delta_version for result in results.values()) == [1, 2]
+    assert [whole(standing(lake, pi)) for pi in ("0.00", "1.00")] == [1, 2]
+
+
+def test_a_thread_for_each_preference(lake):
+    results = meeting_writers(lake, {n: (pi, batches(n)) for n, pi in enumerate(DEFAULT_GRID, start=1)})
+    assert sorted(result.delta_version for result in results.values()) == [1, 2, 3, 4, 5]
+    assert [whole(standing(lake, pi)) for pi in DEFAULT_GRID] == [1, 2, 3, 4, 5]
+
+
+def create_in_a_process(roots: list[Path], start) -> None:
+    for root in roots:
+        start.wait(60)
+        Lake(root).create(pl.Int64)
+
+
+def test_creating_at_the_same_time_from_two_processes(tmp_path):
+    roots = [tmp_path / str(n) for n in range(8)]
+    start = PROCESSES.Barrier(2)
+    processes = [PROCESSES.Process(target=create_in_a_process, args=(roots, start)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert {Lake(root).version(table) for root in roots for table in contracts(pl.Int64)} == {0}

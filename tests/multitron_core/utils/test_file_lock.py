@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from multitron_core.errors import InputError
+from multitron_core.utils.file_lock import file_lock
+
+
+def test_a_second_holder_waits_or_is_refused(tmp_path: Path) -> None:
+    entered = threading.Event()
+
+    def second() -> None:
+        with file_lock(tmp_path / "lock"):
+            entered.set()
+
+    waiting = threading.Thread(target=second)
+    with file_lock(tmp_path / "lock"):
+        waiting.start()
+        assert not entered.wait(0.2)
+        with pytest.raises(InputError, match="at work"), file_lock(tmp_path / "lock", refusal=InputError("at work")):
+            pass
+    waiting.join()
+    assert entered.is_set()
+
+
+def test_it_ends_with_a_killed_process(tmp_path: Path) -> None:
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom multitron_core.utils.file_lock import file_lock\n"
+        "with file_lock(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, tmp_path / "lock"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(InputError), file_lock(tmp_path / "lock", refusal=InputError("at work")):
+            pass
+        holder.send_signal(signal.SIGKILL)
+    with file_lock(tmp_path / "lock", refusal=InputError("at work")):
+        pass

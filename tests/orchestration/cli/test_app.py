@@ -1,0 +1,164 @@
+"""The command `multitron`: what it says, what it prints for scripts, and that it does what the assets do."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from multitron_core.events.ingestion import ingest
+from multitron_core.lake.lake import Lake
+from multitron_core.simulator.simulation import simulate
+from orchestration.cli.app import main
+from orchestration.shop import models
+from orchestration.shop.home import lake_of, load_shop
+from orchestration.shop.settings import demo_settings
+from orchestration.shop.sources import raw_source
+from orchestration.shop.toml import write_shop
+from tests.orchestration.conftest import DAYS, GRID, K, ShopInTest
+
+COMMANDS = sorted(main.commands)
+
+
+def run(*arguments: str, home: Path | None = None) -> Result:
+    extra = [] if home is None else ["--home", str(home)]
+    return CliRunner().invoke(main, [*arguments, *extra], catch_exceptions=False)
+
+
+def value(*arguments: str, home: Path) -> Any:
+    """What --json prints."""
+    result = run(*arguments, "--json", home=home)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_help_names_every_command_with_a_whole_sentence() -> None:
+    text = run("--help").output
+    for name in COMMANDS:
+        (line,) = [line for line in text.splitlines() if line.split()[:1] == [name]]
+        assert line.endswith("."), line
+        assert not line.endswith("..."), f"the help of {name} is cut"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_teaches_by_examples_that_can_be_parsed(name: str) -> None:
+    text = run(name, "--help").output
+    assert "--json" in text
+    assert "--home" in text
+    examples = [line.strip() for line in text.split("Examples:")[1].splitlines() if line.strip()]
+    assert examples
+    for line in examples:
+        words = line.split(" | ")[0].split()
+        assert words[:2] == ["multitron", name]
+        main.commands[name].make_context(name, words[2:], resilient_parsing=True)
+
+
+def test_no_shop_is_told_with_the_mend(tmp_path: Path) -> None:
+    result = run("read", "--pi", "0.50", "--json", home=tmp_path)
+    assert result.exit_code == 2
+    assert "make demo" in result.stderr
+    assert json.loads(result.stdout)["error"]["what"] == "no shop here"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train", "--set", "epochs"), "NAME=VALUE"),
+        (("train", "--set", "epochs=0"), "epochs"),
+        (("train", "--set", "speed=3"), "unknown settings"),
+        (("train", "--preset", "tiny"), "unknown preset"),
+        (("score", "--date", "yesterday"), "not a date"),
+        (("score", "--date", "2026-03-02", "--until", "2026-03-01"), "before the first"),
+        (("score", "--pi", "0.37"), "not among the preferences"),
+        (("score", "--pi", "half"), "not a pi key"),
+        (("front", "--model", "nobody"), "live model's folder is missing"),
+        (("read",), "either a preference or a channel"),
+        (("rollback", "--version", "9"), "not kept"),
+    ],
+)
+def test_wrong_arguments_say_what_to_do(deployed_home: Path, arguments: tuple[str, ...], words: str) -> None:
+    result = run(*arguments, home=deployed_home)
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr
+    assert "hint:" in result.stderr
+
+
+def test_a_night_is_scored_and_read(shop: ShopInTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")  # the command sets both for the processes of its own
+    monkeypatch.setenv("MULTITRON_HOME", "")
+    day = str(DAYS[0])
+    scored = value("score", "--date", day, home=shop.home)
+    assert scored["failed"] == {}
+    assert [(row["run_date"], row["pi"]) for row in scored["released"]] == [(day, pi) for pi in GRID]
+    everything = Lake(shop.lake.root).read_recommendations("0.50", day)
+    assert value("read", "--pi", "0.50", "--limit", "9999", home=shop.home)[0]["item_id"] == everything["item_id"][0]
+    one = value("read", "--pi", "0.50", "--key", "s003", home=shop.home)
+    assert [row["rank"] for row in one] == list(range(1, K + 1))
+    beside = value("read", "--pi", "0.00", "--table", "item_recommendations", "--key", "1007", home=shop.home)
+    assert {row["for_item_id"] for row in beside} == {1007}
+    out = tmp_path / "lists.parquet"
+    assert value("read", "--pi", "0.50", "--out", str(out), home=shop.home)["rows"] == everything.height
+    assert pl.read_parquet(out).equals(everything)
+    assert "more rows" in run("read", "--pi", "0.50", "--limit", "3", home=shop.home).output
+    assert run("read", "--pi", "0.50", "--out", "lists.xls", home=shop.home).exit_code == 2
+    # Sessions that were prepared from other events, or for a model of other items, are prepared again.
+    made_from = load_shop(shop.home).scoring_sessions(DAYS[0]) / "made_from.json"
+    described = made_from.read_text()
+    for other in ({"events": "before the late ones"}, {"vocabulary_hash": "of the model before a rollback"}):
+        made_from.write_text(json.dumps({**json.loads(described), **other}))
+        assert value("score", "--date", day, "--pi", "0.50", home=shop.home)["failed"] == {}
+        assert made_from.read_text() == described
+    # The second day has lost half of its sessions: it is not released, and the command says so.
+    late = run("score", "--date", str(DAYS[1]), "--pi", "0.50", home=shop.home)
+    assert late.exit_code == 1
+    assert "failed: 2026-03-02 pi 0.50" in late.output
+    # What became of the nights, for a person and for a script; --check is for cron.
+    told = run("status", home=shop.home).output
+    assert f"{day}  complete" in told
+    assert "like_the_night_before" in told, "why a preference is not released"
+    assert f"--date {DAYS[1]} --pi 0.50" in told or f"{DAYS[1]}|0.50" in told, "the command that does it again"
+    nights = value("status", "--nights", "3", home=shop.home)["nights"]
+    assert [night["day"] for night in nights] == [str(each) for each in reversed(DAYS)]
+    assert {each["state"] for each in nights[-1]["preferences"]} == {"published"}
+    assert run("status", "--check", home=shop.home).exit_code == 1
+    assert "no night is asked for" in run("status", "--nights", "0", home=shop.home).stderr
+
+
+def test_deploy_and_rollback(shop: ShopInTest) -> None:
+    assert "live already" in run("deploy", home=shop.home).output
+    result = run("rollback", home=shop.home)
+    assert result.exit_code == 2, "there is one version only"
+    assert "not kept" in result.stderr
+    assert value("rollback", "--version", "1", home=shop.home)["model_version"] == "random"
+
+
+@pytest.mark.slow
+def test_the_way_of_a_model(tmp_path: Path) -> None:
+    home = tmp_path / "shop"
+    settings = demo_settings()
+    calendar = settings.calendar.model_copy(update={"last_day": settings.calendar.first_day + dt.timedelta(days=3)})
+    write_shop(home, settings.model_copy(update={"calendar": calendar}))
+    shop = load_shop(home)
+    simulate(home / "raw", sessions=1500, items=80, days=4, first_day=calendar.first_day)
+    ingest(raw_source(shop), lake_of(shop), first=calendar.first_day, last=calendar.last_day)
+    small = [f"--set={setting}" for setting in ("epochs=1", "uniform_negatives=16", "in_batch_negatives=4")]
+    trained = value("train", *small, home=home)
+    folder = Path(trained["folder"])
+    assert models.newest(shop) == folder
+    assert len(trained["epochs"]) == 1
+    front = value("front", "--points", "4", home=home)
+    assert front["model_version"] == trained["model_version"]
+    assert [row["pi_order"] for row in front["rows"]] == sorted(row["pi_order"] for row in front["rows"])
+    assert pl.read_delta(lake_of(shop).uri("fronts")).height == 4
+    assert front["hypervolume"]["reference"]
+    assert Path(front["picture"]).read_bytes().startswith(b"\x89PNG")
+    again = run("train", *small, "--keep-sessions", home=home)
+    assert trained["model_version"] in again.output
+    written = value("report", "--out", str(tmp_path / "r.html"), "--model", str(folder), home=home)
+    assert Path(written["report"]).read_text().startswith("<!doctype html>")
+    assert "popularity" in [row["baseline"] for row in value("baselines", home=home)]
