@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
+
+from markupsafe import Markup, escape
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
@@ -70,7 +71,7 @@ def chart(
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     size: tuple[float, float] = SMALL,
-) -> str:
+) -> Markup:
     """Lines and points over two axes.
 
     Args:
@@ -100,7 +101,7 @@ def chart(
     return _svg(title, description, axes, parts)
 
 
-def bars(values: Sequence[tuple[str, float]], *, title: str, description: str, x_label: str, y_label: str) -> str:
+def bars(values: Sequence[tuple[str, float]], *, title: str, description: str, x_label: str, y_label: str) -> Markup:
     """Bars from zero, a name each; an `<svg>` element."""
     axes = _Axes((0.0, float(len(values))), (0.0, 1.08 * max(value for _, value in values)), SMALL)
     parts = [axes.frame(x_label, y_label, x_ticks=[(i + 0.5, name) for i, (name, _) in enumerate(values)])]
@@ -113,15 +114,12 @@ def bars(values: Sequence[tuple[str, float]], *, title: str, description: str, x
     return _svg(title, description, axes, parts)
 
 
-def legend(series: Sequence[Series]) -> str:
-    """What each line and marker stands for, as HTML that wraps on a narrow screen."""
-    entries = []
-    for each in series:
-        colour = each.colour if isinstance(each.colour, str) else "#555"
-        line = _line("M0 8 H30", colour, each.dash) if each.line else ""
-        mark = _marker(each.marker, 15, 8, colour, hollow=False)
-        entries.append(f'<li><svg viewBox="0 0 30 16" aria-hidden="true">{line}{mark}</svg>{escape(each.name)}</li>')
-    return f'<ul class="legend">{"".join(entries)}</ul>'
+def swatch(series: Series) -> Markup:
+    """The line and marker of a series, for a legend: an `<svg>` element."""
+    colour = series.colour if isinstance(series.colour, str) else "#555"
+    line = _line("M0 8 H30", colour, series.dash) if series.line else ""
+    mark = _marker(series.marker, 15, 8, colour, hollow=False)
+    return Markup(f'<svg viewBox="0 0 30 16" aria-hidden="true">{line}{mark}</svg>')
 
 
 class _Axes:
@@ -177,8 +175,8 @@ class _Axes:
 _Box = tuple[float, float, float, float]
 
 
-def _svg(title: str, description: str, axes: _Axes, parts: Sequence[str]) -> str:
-    return (
+def _svg(title: str, description: str, axes: _Axes, parts: Sequence[str]) -> Markup:
+    return Markup(
         f'<svg class="chart" viewBox="0 0 {axes.width:.0f} {axes.height:.0f}" role="img">'
         f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{''.join(parts)}</svg>"
     )

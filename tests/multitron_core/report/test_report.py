@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,6 +26,7 @@ from multitron_core.training import train
 from multitron_core.vocabulary import Vocabulary
 
 ITEMS = 60
+HOSTILE = '<script>alert("&")</script>'
 SMALL = {"epochs": 2, "batch_sessions": 32, "uniform_negatives": 64, "in_batch_negatives": 4, "kept_negatives": 20}
 
 
@@ -36,13 +38,13 @@ def shop_sessions(sessions: int, seed: int, vocabulary: Vocabulary) -> EncodedSe
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ordered = np.zeros(len(items), bool)
     ordered[offsets[1:][::5] - 1] = True
-    ids = pl.Series([f"s<{i}>" for i in range(sessions)])
+    ids = pl.Series([f"{HOSTILE} {i}" for i in range(sessions)])
     return EncodedSessions(ids, offsets, items, ordered, vocabulary.hash)
 
 
 @pytest.fixture(scope="module")
 def prepared() -> PreparedSessions:
-    vocabulary = Vocabulary(pl.Series([f"item & {i}" for i in range(ITEMS)]))
+    vocabulary = Vocabulary(pl.Series([f"{HOSTILE} item {i}" for i in range(ITEMS)]))
     train_part, test = shop_sessions(400, 1, vocabulary), shop_sessions(80, 2, vocabulary)
     counts = {"sessions": 400, "clicks": len(train_part.items), "orders": 80}
     statistics = {
@@ -50,8 +52,8 @@ def prepared() -> PreparedSessions:
         "test": counts,
         "items": ITEMS,
         "in": {},
-        "dropped": {"clicks: rare": 3},
-        "split": None,
+        "dropped": {f"{HOSTILE} rare": 3},
+        "split": f"{HOSTILE} split",
     }
     return PreparedSessions(train_part, test, vocabulary, statistics)
 
@@ -59,6 +61,7 @@ def prepared() -> PreparedSessions:
 @pytest.fixture(scope="module")
 def folder(prepared: PreparedSessions, tmp_path_factory: pytest.TempPathFactory) -> Path:
     preset = named("demo", model={"dimension": 16}, training=SMALL | {"validation_share": 0.02})
+    preset = dataclasses.replace(preset, name=f"{HOSTILE} preset")
     return train(prepared, preset, tmp_path_factory.mktemp("models") / "model", progress=False)
 
 
@@ -68,7 +71,7 @@ def written(prepared: PreparedSessions, folder: Path) -> str:
 
 
 class Page(HTMLParser):
-    """Tags that are open, names that are linked to, and names that are there."""
+    """Tags that are open, names that are linked to, names that are there, and the text between the tags."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,6 +79,7 @@ class Page(HTMLParser):
         self.links: set[str] = set()
         self.names: set[str] = set()
         self.tags: set[str] = set()
+        self.text = ""
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         found = dict(attributes)
@@ -87,6 +91,9 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag, self.getpos()
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
 
 def test_the_file_stands_alone(written: str) -> None:
@@ -109,11 +116,13 @@ def test_every_picture_has_words(written: str) -> None:
         )
 
 
-def test_what_comes_from_the_shop_is_escaped(written: str) -> None:
-    assert "Session s&lt;" in written
-    assert "Session s<" not in written
-    assert "item &amp; " in written
-    assert "item & " not in written
+def test_write_report_escapes_text_from_the_shop(written: str) -> None:
+    found = Page()
+    found.feed(written)
+    assert "script" not in found.tags
+    for shown in ("preset", "item", "rare", "split"):
+        assert f"{HOSTILE} {shown}" in found.text, shown
+    assert f"Session {HOSTILE} " in found.text
 
 
 def test_it_shows_what_was_measured(written: str, folder: Path, prepared: PreparedSessions) -> None:
