@@ -1,4 +1,4 @@
-"""The Jinja templates of the report and their filters: metric names, table cells, numbers."""
+"""Jinja environment of the report: templates, filters, metric labels."""
 
 from __future__ import annotations
 
@@ -11,26 +11,38 @@ from markupsafe import Markup
 
 from multitron_core.report.charts import swatch
 
-METRICS = {
+METRIC_LABELS = {
     "click_recall_20": "click recall@20",
     "order_recall_20": "order recall@20",
     "order_density": "order density",
     "recall_x_density": "click recall × order density",
 }
-"""The metrics that are drawn, and what people call them."""
+"""Metrics with a chart, by column name."""
 
 
 def render(template: str, **values: Any) -> Markup:
-    """A template of `templates/` as HTML; text in `values` is escaped, a missing value is an error."""
+    """Render a template of `templates/`.
+
+    Args:
+        template: File name.
+        values: Template variables. Text is escaped unless it is `Markup`.
+
+    Returns:
+        HTML.
+
+    Raises:
+        jinja2.UndefinedError: The template uses a variable that `values` lacks.
+    """
     return Markup(_ENVIRONMENT.get_template(template).render(values))
 
 
-def words(name: str) -> str:
-    """A column's name as people say it."""
-    return METRICS.get(name, name.replace("_20", "@20").replace("_", " "))
+def metric_label(name: str) -> str:
+    """Display name of a metric's column, for example "click recall@20" for `click_recall_20`."""
+    return METRIC_LABELS.get(name, name.replace("_20", "@20").replace("mrr", "MRR").replace("_", " "))
 
 
-def cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
+    """Text of a table cell: four decimals, thousands separators, "–" for None, lists and mappings with commas."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -40,9 +52,9 @@ def cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(cell, value))
+        return ", ".join(map(format_cell, value))
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {cell(each)}" for name, each in value.items())
+        return ", ".join(f"{name} {format_cell(each)}" for name, each in value.items())
     return str(value)
 
 
@@ -53,4 +65,4 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters |= {"words": words, "cell": cell, "number": format, "swatch": swatch}
+_ENVIRONMENT.filters |= {"metric_label": metric_label, "format_cell": format_cell, "number": format, "swatch": swatch}
