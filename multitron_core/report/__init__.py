@@ -1,10 +1,10 @@
-"""The report of a trained model: one HTML file that holds everything it shows.
+"""The report of a trained model as one self-contained HTML file.
 
     python -m multitron_core.report --model MODEL --sessions SESSIONS [--out report.html]
 
-The front with the paper's beside it, metrics against the preference with the baselines' level, what the chosen
-operating point rests on, training curves, lists of real sessions at three preferences, the data, the settings. No
-script, no font, no address: it can be sent by mail, and opened in ten years.
+The report shows the Pareto front beside the paper's fronts, metrics by preference with the best baseline, an input
+ablation at the operating point, example sessions, training curves, the data and the settings. The file loads no
+script, font or other resource, so it can be sent by mail and archived.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ def write_report(
     max_click_recall_loss: float = 0.02,
     progress: Callable[[str], None] = lambda doing: None,
 ) -> Path:
-    """Measure what a report shows and write it.
+    """Measure a trained model and write its report.
 
     Args:
-        model_dir: a model folder; what is measured (front, baselines) is kept there.
-        prepared: the sessions that the model was trained on.
-        out: the file; `report.html` in the model folder when None. Replaced whole.
-        objective, max_click_recall_loss: how the operating point is chosen, see `choose_operating_point`.
-        progress: told what is being done.
+        model_dir: Model folder. A front and baselines that are measured here are saved in it.
+        prepared: Sessions that the model was trained on, with their test split.
+        out: Path of the report, by default `report.html` in the model folder. An existing file is replaced atomically.
+        objective, max_click_recall_loss: Constraint for the operating point, see `choose_operating_point`.
+        progress: Called with a description of each step that starts.
 
     Returns:
-        The path of the file.
+        The path of the report.
 
     Raises:
-        InputError: not a model folder, sessions of another vocabulary, or a front without a point to choose.
+        InputError: `model_dir` is not a model folder or not of clicks and orders, the sessions use another vocabulary,
+            the objective is unknown, or the front has no eligible point.
     """
     path = Path(out) if out is not None else Path(model_dir) / FILE_NAME
     contents = measure(

@@ -1,4 +1,4 @@
-"""The command `python -m multitron_core.report`."""
+"""Command line: `python -m multitron_core.report`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from multitron_core.sessions.prepare import PreparedSessions
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write a report and print its path; 1 when something has to be mended."""
-    parser = argparse.ArgumentParser(prog="python -m multitron_core.report", description="Write a model's report.")
+    """Write a report and print its path. Returns the exit status: 0, or 1 after an error."""
+    parser = argparse.ArgumentParser(prog="python -m multitron_core.report", description="Write a model report.")
     parser.add_argument("--model", type=Path, required=True, help="model folder")
-    parser.add_argument("--sessions", type=Path, required=True, help="folder of the prepared sessions")
-    parser.add_argument("--out", type=Path, help=f"the file to write, by default {FILE_NAME} in the model folder")
-    parser.add_argument("--objective", default="order_density", help="what the operating point is chosen for")
-    parser.add_argument("--max-click-recall-loss", type=float, default=0.02, help="click recall that it may cost")
+    parser.add_argument("--sessions", type=Path, required=True, help="folder of prepared sessions")
+    parser.add_argument("--out", type=Path, help=f"path of the report, by default {FILE_NAME} in the model folder")
+    parser.add_argument("--objective", default="order_density", help="objective of the operating point")
+    parser.add_argument("--max-click-recall-loss", type=float, default=0.02, help="largest loss of click recall@20")
     given = parser.parse_args(arguments)
     try:
         path = write_report(

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: sharp at any width, readable on a phone, without a script, a font or a file beside them.
+"""Line charts and bar charts as inline SVG, without scripts, fonts or external files.
 
-What a colour says, a marker's shape, a dash or a label says too. Colours are those of Okabe and Ito ("Color Universal
-Design", 2008); a preference is coloured by viridis, whose lightness rises with it.
+Every difference in colour is repeated by a marker shape, a dash pattern or a label. Colours are from Okabe and Ito,
+"Color Universal Design" (2008). Preferences are coloured by viridis, whose lightness increases with pi.
 """
 
 from __future__ import annotations
@@ -9,34 +9,35 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
+
+from markupsafe import Markup, escape
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 MARKERS = ("circle", "square", "triangle", "diamond", "down", "cross")
 
 SMALL, LARGE = (400.0, 300.0), (520.0, 350.0)
-"""Width and height in units of about a pixel: a panel among others, a picture of its own."""
+"""Width and height in SVG user units: a panel of a grid, and a full-width chart."""
 
 _RIGHT, _TOP, _BOTTOM = 14.0, 14.0, 46.0
 _VIRIDIS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
-_TEXT_WIDTH, _TEXT_HEIGHT = 6.6, 13.0  # of a character of a label, in units of the picture
+_TEXT_WIDTH, _TEXT_HEIGHT = 6.6, 13.0  # of one label character, in SVG user units
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one kind, joined by a line.
+    """Points with one marker shape, optionally joined by a line.
 
     Args:
-        name: what the legend says.
-        x, y: the points; a None in `y` leaves its point out.
-        colour: of line and markers, or of each marker.
-        marker: one of `MARKERS`, or "star".
-        dash: of the line, one of `DASHES`.
-        line: whether points are joined.
-        hollow: points drawn with an empty marker.
-        hints: a text a point, shown where a pointer rests on it.
-        labels: texts beside points, by index, in the order in which they may take their place.
+        name: Text in the legend.
+        x, y: Coordinates; a point whose `y` is None is not drawn.
+        colour: One colour for line and markers, or one colour per marker.
+        marker: One of `MARKERS`, or "star".
+        dash: Dash pattern of the line, one of `DASHES`.
+        line: Whether the points are joined.
+        hollow: One flag per point: draw its marker unfilled.
+        tooltips: One text per point, shown on hover.
+        labels: Texts drawn beside points, by point index, in order of priority.
     """
 
     name: str
@@ -47,12 +48,12 @@ class Series:
     dash: str = ""
     line: bool = True
     hollow: Sequence[bool] = ()
-    hints: Sequence[str] = ()
+    tooltips: Sequence[str] = ()
     labels: Mapping[int, str] = field(default_factory=dict)
 
 
 def viridis(share: float) -> str:
-    """A colour of viridis, dark at 0 and light at 1."""
+    """Viridis colour as `#rrggbb`; `share` runs from 0 (dark) to 1 (light) and is clipped."""
     place = min(max(share, 0.0), 1.0) * (len(_VIRIDIS) - 1)
     low = min(int(place), len(_VIRIDIS) - 2)
     mixed = (round(a + (b - a) * (place - low)) for a, b in zip(_VIRIDIS[low], _VIRIDIS[low + 1], strict=True))
@@ -66,42 +67,51 @@ def chart(
     description: str,
     x_label: str,
     y_label: str,
-    levels: Sequence[tuple[float, str]] = (),
+    reference_lines: Sequence[tuple[float, str]] = (),
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     size: tuple[float, float] = SMALL,
-) -> str:
-    """Lines and points over two axes.
+) -> Markup:
+    """Draw lines and points over two linear axes.
 
     Args:
-        series: drawn in this order.
-        title, description: for who does not see the picture.
-        x_label, y_label: of the axes, with units.
-        levels: horizontal dashed lines with a name, such as a baseline.
-        x_range, y_range: of the axes; by default what the points need.
+        series: Series in drawing order.
+        title, description: Text alternative for screen readers.
+        x_label, y_label: Axis labels, with units.
+        reference_lines: Horizontal dashed lines as (y value, label), for example a baseline.
+        x_range, y_range: Axis limits, by default the range of the points plus a margin.
         size: `SMALL` or `LARGE`.
 
     Returns:
-        An `<svg>` element.
+        An `<svg>` element; all texts in it are escaped.
     """
     xs = [x for each in series for x, y in zip(each.x, each.y, strict=True) if y is not None]
-    ys = [y for each in series for y in each.y if y is not None] + [value for value, _ in levels]
-    axes = _Axes(x_range or _padded(xs), y_range or _padded(ys), size)
-    taken = [axes.box_of(x, y) for each in series for x, y in zip(each.x, each.y, strict=True) if y is not None]
+    ys = [y for each in series for y in each.y if y is not None] + [value for value, _ in reference_lines]
+    axes = _Axes(x_range or _range_with_margin(xs), y_range or _range_with_margin(ys), size)
+    occupied = [axes.marker_box(x, y) for each in series for x, y in zip(each.x, each.y, strict=True) if y is not None]
     parts = [axes.frame(x_label, y_label)]
-    for value, name in levels:
+    for value, name in reference_lines:
         y = axes.y(value)
         parts.append(f'<line class="level" x1="{axes.left:.1f}" x2="{axes.right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_level_name(name, y, axes, taken))
+        parts.append(_reference_label(name, y, axes, occupied))
     for each in series:
-        parts.append(_draw(each, axes))
+        parts.append(_line_and_markers(each, axes))
     for each in series:
-        parts.append(_labels(each, axes, taken))
+        parts.append(_labels(each, axes, occupied))
     return _svg(title, description, axes, parts)
 
 
-def bars(values: Sequence[tuple[str, float]], *, title: str, description: str, x_label: str, y_label: str) -> str:
-    """Bars from zero, a name each; an `<svg>` element."""
+def bars(values: Sequence[tuple[str, float]], *, title: str, description: str, x_label: str, y_label: str) -> Markup:
+    """Draw vertical bars that start at zero.
+
+    Args:
+        values: One (category, value) pair per bar.
+        title, description: Text alternative for screen readers.
+        x_label, y_label: Axis labels, with units.
+
+    Returns:
+        An `<svg>` element; all texts in it are escaped.
+    """
     axes = _Axes((0.0, float(len(values))), (0.0, 1.08 * max(value for _, value in values)), SMALL)
     parts = [axes.frame(x_label, y_label, x_ticks=[(i + 0.5, name) for i, (name, _) in enumerate(values)])]
     for i, (name, value) in enumerate(values):
@@ -113,19 +123,16 @@ def bars(values: Sequence[tuple[str, float]], *, title: str, description: str, x
     return _svg(title, description, axes, parts)
 
 
-def legend(series: Sequence[Series]) -> str:
-    """What each line and marker stands for, as HTML that wraps on a narrow screen."""
-    entries = []
-    for each in series:
-        colour = each.colour if isinstance(each.colour, str) else "#555"
-        line = _line("M0 8 H30", colour, each.dash) if each.line else ""
-        mark = _marker(each.marker, 15, 8, colour, hollow=False)
-        entries.append(f'<li><svg viewBox="0 0 30 16" aria-hidden="true">{line}{mark}</svg>{escape(each.name)}</li>')
-    return f'<ul class="legend">{"".join(entries)}</ul>'
+def swatch(series: Series) -> Markup:
+    """Sample of a series' line and marker for a legend, as an `<svg>` element."""
+    colour = series.colour if isinstance(series.colour, str) else "#555"
+    line = _line("M0 8 H30", colour, series.dash) if series.line else ""
+    mark = _marker(series.marker, 15, 8, colour, hollow=False)
+    return Markup(f'<svg viewBox="0 0 30 16" aria-hidden="true">{line}{mark}</svg>')
 
 
 class _Axes:
-    """From values to places in the picture; the left margin is as wide as the numbers need."""
+    """Maps data values to SVG coordinates. The left margin fits the widest tick label."""
 
     def __init__(self, x_range: tuple[float, float], y_range: tuple[float, float], size: tuple[float, float]) -> None:
         self.x_range, self.y_range = x_range, y_range
@@ -134,21 +141,21 @@ class _Axes:
         self.right, self.top, self.bottom = self.width - _RIGHT, _TOP, self.height - _BOTTOM
 
     def x(self, value: float) -> float:
-        """From the left, in units of the picture."""
+        """Horizontal SVG coordinate of a value."""
         low, high = self.x_range
         return self.left + (value - low) / (high - low) * (self.right - self.left)
 
     def y(self, value: float) -> float:
-        """From the top."""
+        """Vertical SVG coordinate of a value; SVG counts from the top."""
         low, high = self.y_range
         return self.bottom - (value - low) / (high - low) * (self.bottom - self.top)
 
-    def box_of(self, x: float, y: float) -> _Box:
-        """What a marker covers."""
+    def marker_box(self, x: float, y: float) -> _Box:
+        """Bounding box of a marker at a point."""
         return (self.x(x) - 5, self.y(y) - 5, self.x(x) + 5, self.y(y) + 5)
 
     def frame(self, x_label: str, y_label: str, *, x_ticks: Sequence[tuple[float, str]] | None = None) -> str:
-        """Grid, ticks and names of both axes."""
+        """Grid lines, tick labels and axis labels as SVG."""
         parts = []
         for value in _ticks(*self.y_range):
             y = self.y(value)
@@ -174,17 +181,17 @@ class _Axes:
         return "".join(parts)
 
 
-_Box = tuple[float, float, float, float]
+_Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def _svg(title: str, description: str, axes: _Axes, parts: Sequence[str]) -> str:
-    return (
+def _svg(title: str, description: str, axes: _Axes, parts: Sequence[str]) -> Markup:
+    return Markup(
         f'<svg class="chart" viewBox="0 0 {axes.width:.0f} {axes.height:.0f}" role="img">'
         f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{''.join(parts)}</svg>"
     )
 
 
-def _draw(series: Series, axes: _Axes) -> str:
+def _line_and_markers(series: Series, axes: _Axes) -> str:
     points = [
         (i, axes.x(x), axes.y(y)) for i, (x, y) in enumerate(zip(series.x, series.y, strict=True)) if y is not None
     ]
@@ -196,8 +203,8 @@ def _draw(series: Series, axes: _Axes) -> str:
     for i, x, y in points:
         colour = series.colour if isinstance(series.colour, str) else series.colour[i]
         hollow = bool(series.hollow) and bool(series.hollow[i])
-        hint = f"<title>{escape(series.hints[i])}</title>" if series.hints else ""
-        parts.append(f"<g>{hint}{_marker(series.marker, x, y, colour, hollow=hollow)}</g>")
+        tooltip = f"<title>{escape(series.tooltips[i])}</title>" if series.tooltips else ""
+        parts.append(f"<g>{tooltip}{_marker(series.marker, x, y, colour, hollow=hollow)}</g>")
     return "".join(parts)
 
 
@@ -225,8 +232,8 @@ def _marker(shape: str, x: float, y: float, colour: str, *, hollow: bool) -> str
     return f'<polygon points="{" ".join(f"{x + a:.1f},{y + b:.1f}" for a, b in outlines[shape])}" {look}/>'
 
 
-def _labels(series: Series, axes: _Axes, taken: list[_Box]) -> str:
-    """Texts beside their points where there is room; one that has none is left out, its point still has its hint."""
+def _labels(series: Series, axes: _Axes, occupied: list[_Box]) -> str:
+    """Labels beside their points. A label without free space is omitted; the point keeps its tooltip."""
     parts = []
     for i, text in series.labels.items():
         value = series.y[i]
@@ -243,24 +250,24 @@ def _labels(series: Series, axes: _Axes, taken: list[_Box]) -> str:
         ):
             box = (left, base - _TEXT_HEIGHT + 3, left + width, base + 2)
             inside = box[0] >= axes.left and box[2] <= axes.width - 2 and box[1] >= 0 and box[3] <= axes.bottom
-            if inside and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
+            if inside and not any(_overlap(box, other) for other in occupied):
+                occupied.append(box)
                 parts.append(f'<text class="label" x="{left:.1f}" y="{base:.1f}">{escape(text)}</text>')
                 break
     return "".join(parts)
 
 
-def _level_name(name: str, y: float, axes: _Axes, taken: list[_Box]) -> str:
-    """The name of a level above or below its line, left or right, where the fewest points are covered."""
+def _reference_label(name: str, y: float, axes: _Axes, occupied: list[_Box]) -> str:
+    """Label above or below its reference line, at the end where it covers the fewest markers."""
     width = _TEXT_WIDTH * len(name)
     places = [
         (left, base) for base in (y - 5, y + 14) for left in (axes.left + 6, axes.right - width - 4)
         if base - 10 > 0 and base < axes.bottom
     ]  # fmt: skip
     boxes = [(left, base - 10, left + width, base + 3) for left, base in places]
-    crowd = [sum(_overlap(box, other) for other in taken) for box in boxes]
-    best = crowd.index(min(crowd))
-    taken.append(boxes[best])
+    overlaps = [sum(_overlap(box, other) for other in occupied) for box in boxes]
+    best = overlaps.index(min(overlaps))
+    occupied.append(boxes[best])
     left, base = places[best]
     return f'<text class="label" x="{left:.1f}" y="{base:.1f}">{escape(name)}</text>'
 
@@ -269,14 +276,14 @@ def _overlap(a: _Box, b: _Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _padded(values: Sequence[float]) -> tuple[float, float]:
+def _range_with_margin(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
-    return low - room, high + room
+    margin = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - margin, high + margin
 
 
 def _ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Round values inside the range, about `wanted` of them."""
+    """About `wanted` round values within the range."""
     raw = (high - low) / wanted
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(size * factor for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if size * factor >= raw)
@@ -285,7 +292,7 @@ def _ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def _number(value: float) -> str:
-    """A number as short as it is exact enough to read."""
+    """Tick label: integers in full, other numbers with four significant digits."""
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:.4g}"

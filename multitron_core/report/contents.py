@@ -1,4 +1,4 @@
-"""What a report shows, measured or read from the model folder."""
+"""Contents of a report: measured, or read from the model folder."""
 
 from __future__ import annotations
 
@@ -25,41 +25,43 @@ from multitron_core.sessions.prepare import PreparedSessions
 from multitron_core.training.config import training_config
 
 POINTS = 26
+"""Number of preferences on a front that is measured for the report."""
 OBJECTIVES = ("order_density", "order_recall_20", "recall_x_density", "order_loss")
 ALLOWANCES = (0.005, 0.01, 0.02, 0.05)
+"""Objectives and largest click recall losses for which the report lists the operating point."""
 
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """Everything that a report shows.
+    """All data that a report shows.
 
     Args:
-        described: the model folder's `config.json`.
-        prepared: the sessions that it was trained and measured on.
-        front: what `front_table` gives.
-        volume: of the front.
-        baselines: what `evaluate_baselines` gives for the same steps.
-        epochs: the model folder's `metrics.parquet`.
-        point: the operating point that was chosen.
-        choices: what other constraints would choose: `objective`, `max_click_recall_loss`, `pi`, `value`, `cost`.
-        ablation: what `measurements.ablation` gives at the point.
-        examples: sessions with their lists.
+        config: The model folder's `config.json`.
+        prepared: Sessions that the model was trained and measured on.
+        front: One row per preference, as `front_table` returns it.
+        volume: Normalised and raw hypervolume of the front.
+        baselines: One row per baseline on the same steps, as `evaluate_baselines` returns it.
+        epochs: One row per epoch, the model folder's `metrics.parquet`.
+        point: The chosen operating point.
+        alternatives: Points that other constraints would choose: `objective`, `max_click_recall_loss`, `pi`, `value`.
+        ablation: Input ablation at the operating point, as `measurements.ablation` returns it.
+        examples: Test sessions with their recommendation lists.
     """
 
-    described: dict[str, Any]
+    config: dict[str, Any]
     prepared: PreparedSessions
     front: pl.DataFrame
     volume: FrontVolume
     baselines: pl.DataFrame
     epochs: pl.DataFrame
     point: OperatingPoint
-    choices: pl.DataFrame
+    alternatives: pl.DataFrame
     ablation: pl.DataFrame
     examples: list[Example]
 
     @property
     def against_baselines(self) -> pl.DataFrame:
-        """The best of the front beside the best baseline, metric by metric."""
+        """Best value of the front and of the baselines, one row per metric."""
         return against_baselines(self.front, self.baselines)
 
 
@@ -71,33 +73,37 @@ def measure(
     max_click_recall_loss: float = 0.02,
     progress: Callable[[str], None] = lambda doing: None,
 ) -> Contents:
-    """Measure what a report shows; a front and baselines that stand in the model folder are read, not measured again.
+    """Measure the contents of a report. A front and baselines in the model folder are reused.
 
     Args:
-        model_dir: a model folder.
-        prepared: the sessions that it was trained on.
-        objective, max_click_recall_loss: how the operating point is chosen, see `choose_operating_point`.
-        progress: told what is being done.
+        model_dir: Model folder. A front and baselines that are measured here are saved in it.
+        prepared: Sessions that the model was trained on, with their test split.
+        objective, max_click_recall_loss: Constraint for the operating point, see `choose_operating_point`.
+        progress: Called with a description of each step that starts.
+
+    Returns:
+        Everything that `page` shows.
 
     Raises:
-        InputError: not a model folder, or sessions of another vocabulary.
+        InputError: `model_dir` is not a model folder or not of clicks and orders, the sessions use another vocabulary,
+            the objective is unknown, or the front has no eligible point.
     """
     folder = Path(model_dir)
     model = load_model(folder)
-    described = json.loads((folder / "config.json").read_text())
-    if prepared.vocabulary.hash != described.get("vocabulary_hash"):
+    description = json.loads((folder / "config.json").read_text())
+    if prepared.vocabulary.hash != description.get("vocabulary_hash"):
         raise InputError(
-            "the sessions were encoded with another vocabulary than the model's",
+            "the sessions were encoded with another vocabulary than the model",
             where=folder,
             found=prepared.vocabulary.hash,
-            hint="report on the sessions that were prepared for this model",
+            hint="pass the sessions that this model was trained on",
         )
     if model.config.objectives != ("click", "order"):
         raise InputError(
-            "the report shows models of clicks and orders",
+            "the report supports only the objectives click and order",
             where=folder,
             found=model.config.objectives,
-            hint="see its front with python -m multitron_core.front --save",
+            hint="measure its front with python -m multitron_core.front --save",
         )
     config = training_config(folder)
     if not ((folder / "front.parquet").exists() and (folder / VOLUME_FILE).exists()):
@@ -113,35 +119,39 @@ def measure(
         beside = baselines_file.with_suffix(f".{os.getpid()}")
         measured_baselines.write_parquet(beside)
         os.replace(beside, baselines_file)
-    point = choose_operating_point(front, objective, max_click_recall_loss, model_version=described["version"])
-    progress("asking the model with something kept from it")
-    ablated = ablation(model, prepared.test, point.pi_key)
-    progress("choosing example sessions")
+    point = choose_operating_point(front, objective, max_click_recall_loss, model_version=description["version"])
+    progress("measuring the input ablation")
+    measured_ablation = ablation(model, prepared.test, point.pi_key)
+    progress("selecting example sessions")
     return Contents(
-        described=described,
+        config=description,
         prepared=prepared,
         front=front,
         volume=volume,
         baselines=pl.read_parquet(baselines_file),
         epochs=pl.read_parquet(folder / "metrics.parquet"),
         point=point,
-        choices=_choices(front),
-        ablation=ablated,
-        examples=examples(model, prepared.test, prepared.vocabulary, shown_preferences(point.pi_key, front)),
+        alternatives=_alternatives(front),
+        ablation=measured_ablation,
+        examples=examples(model, prepared.test, prepared.vocabulary, example_preferences(point.pi_key, front)),
     )
 
 
-def shown_preferences(chosen: str, front: pl.DataFrame) -> tuple[str, str, str]:
-    """The three preferences whose lists stand side by side: clicks alone, the chosen one, orders alone.
+def example_preferences(chosen: str, front: pl.DataFrame) -> tuple[str, str, str]:
+    """Preferences of the example lists: clicks only, the operating point, orders only.
 
-    Nearly orders alone where nothing trained the ranks at "1.00"; "0.50" where the chosen one is an end.
+    "0.95" replaces "1.00" if training does not rank items at "1.00". "0.50" replaces an operating point at either end.
+
+    Args:
+        chosen: Preference key of the operating point.
+        front: Front with the column `ranks_trained`.
     """
     last = "1.00" if front["ranks_trained"].all() else "0.95"
     return ("0.00", chosen if "0.00" < chosen < last else "0.50", last)
 
 
-def _choices(front: pl.DataFrame) -> pl.DataFrame:
-    """What other objectives and allowances would choose."""
+def _alternatives(front: pl.DataFrame) -> pl.DataFrame:
+    """Operating points by objective and largest click recall loss; objectives without values are omitted."""
     rows = []
     for objective in OBJECTIVES:
         if objective not in front.columns or front[objective].is_null().all():
@@ -154,7 +164,6 @@ def _choices(front: pl.DataFrame) -> pl.DataFrame:
                     "max_click_recall_loss": allowed,
                     "pi": point.pi_key,
                     "value": point.value,
-                    "cost": point.click_recall_loss,
                 }
             )
     return pl.DataFrame(rows)

@@ -1,60 +1,48 @@
-"""Small pieces of HTML: tables, words, numbers."""
+"""Jinja environment of the report: templates, filters, metric labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-METRICS = {
+from multitron_core.report.charts import swatch
+
+METRIC_LABELS = {
     "click_recall_20": "click recall@20",
     "order_recall_20": "order recall@20",
     "order_density": "order density",
     "recall_x_density": "click recall × order density",
 }
-"""The metrics that are drawn, and what people call them."""
+"""Metrics with a chart, by column name."""
 
 
-def pairs(values: Mapping[str, Any]) -> pl.DataFrame:
-    return pl.DataFrame(
-        {"setting": list(values), "value": [cell(value) for value in values.values()]},
-        schema={"setting": pl.String, "value": pl.String},
-    )
+def render(template: str, **values: Any) -> Markup:
+    """Render a template of `templates/`.
+
+    Args:
+        template: File name.
+        values: Template variables. Text is escaped unless it is `Markup`.
+
+    Returns:
+        HTML.
+
+    Raises:
+        jinja2.UndefinedError: The template uses a variable that `values` lacks.
+    """
+    return Markup(_ENVIRONMENT.get_template(template).render(values))
 
 
-def words(name: str) -> str:
-    """A column's name as people say it."""
-    return METRICS.get(name, name.replace("_20", "@20").replace("_", " "))
+def metric_label(name: str) -> str:
+    """Display name of a metric's column, for example "click recall@20" for `click_recall_20`."""
+    return METRIC_LABELS.get(name, name.replace("_20", "@20").replace("mrr", "MRR").replace("_", " "))
 
 
-def more(title: str, html: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{html}</details>"
-
-
-def table(frame: pl.DataFrame) -> str:
-    """A frame as an HTML table that scrolls by itself where the screen is narrower; numbers to the right."""
-    numeric = [dtype.is_numeric() for dtype in frame.dtypes]
-    head = "".join(
-        f"<th{_aligned(right)}>{escape(name)}</th>" for name, right in zip(frame.columns, numeric, strict=True)
-    )
-    rows = "".join(f"<tr>{_cells(row, numeric)}</tr>" for row in frame.iter_rows())
-    kind = ' class="numbers"' if frame.width > 2 else ""
-    return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _cells(row: Sequence[Any], numeric: Sequence[bool]) -> str:
-    return "".join(
-        f"<td{_aligned(right)}>{escape(cell(value))}</td>" for value, right in zip(row, numeric, strict=True)
-    )
-
-
-def _aligned(right: bool) -> str:
-    return ' class="n"' if right else ""
-
-
-def cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
+    """Text of a table cell: four decimals, thousands separators, "–" for None, lists and mappings with commas."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -64,7 +52,17 @@ def cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(cell, value))
+        return ", ".join(map(format_cell, value))
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {cell(each)}" for name, each in value.items())
+        return ", ".join(f"{name} {format_cell(each)}" for name, each in value.items())
     return str(value)
+
+
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters |= {"metric_label": metric_label, "format_cell": format_cell, "number": format, "swatch": swatch}

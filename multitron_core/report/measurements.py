@@ -1,4 +1,4 @@
-"""What a report measures beyond the front: what the chosen operating point rests on, and lists of real sessions."""
+"""Measurements for the report beyond the front: input ablation and example sessions."""
 
 from __future__ import annotations
 
@@ -16,28 +16,34 @@ from multitron_core.sessions.encoded import EncodedSessions
 from multitron_core.sessions.vocabulary import Vocabulary
 
 ABLATION_SESSIONS = 2_000
-"""Test sessions that the ablation looks at, the first ones; all of its rows look at the same."""
+"""Number of test sessions for the ablation, taken from the start of the test split."""
 
 _BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """What is to be predicted: the clicks before each step, its target, whether that is ordered later."""
+    """Evaluation steps: the clicks before each step, its target, and whether the target is ordered later."""
 
     prefixes: list[np.ndarray]  # int32 [clicks] each
     targets: np.ndarray  # int64 [steps]
     ordered: np.ndarray  # bool [steps]
-    last: np.ndarray  # bool [steps]: a session's last step
+    last: np.ndarray  # bool [steps], last step of its session
 
 
 def steps_of(test: EncodedSessions, max_length: int, sessions: int = ABLATION_SESSIONS) -> Steps:
-    """The steps of the first `sessions` sessions, as `metrics` counts them: the last `max_length` of a session."""
+    """Evaluation steps of the first sessions, the same steps as in `multitron_core.metrics`.
+
+    Args:
+        test: Sessions of the test split.
+        max_length: Maximum number of steps per session; the last ones are used.
+        sessions: Maximum number of sessions.
+    """
     prefixes, targets, ordered, last = [], [], [], []
     for row in range(min(len(test), sessions)):
         clicks = slice(int(test.offsets[row]), int(test.offsets[row + 1]))
         items, labels = np.asarray(test.items[clicks]), np.asarray(test.ordered[clicks])
-        first = max(0, len(items) - 1 - max_length)  # what training and the front see of a long session
+        first = max(0, len(items) - 1 - max_length)  # training and the front truncate long sessions alike
         for step in range(first + 1, len(items)):
             prefixes.append(items[first:step])
             targets.append(int(items[step]))
@@ -49,21 +55,21 @@ def steps_of(test: EncodedSessions, max_length: int, sessions: int = ABLATION_SE
 def ablation(
     model: MultiTRON, test: EncodedSessions, pi: str, *, k: int = 20, sessions: int = ABLATION_SESSIONS, seed: int = 1
 ) -> pl.DataFrame:
-    """What the lists at an operating point owe to each thing that the model is told.
+    """Measure how much the ranking metrics depend on each part of the model's input.
 
-    Nothing is trained again: the same model is asked about the same steps, with something kept from it.
+    The same trained model ranks the same steps with a part of its input removed or changed.
 
     Args:
-        model: in evaluation mode.
-        test: held-out sessions.
-        pi: the operating point's key.
-        k: the length of the lists.
-        sessions: how many of `test` are looked at.
-        seed: of the random order.
+        model: Trained model in evaluation mode.
+        test: Sessions of the test split.
+        pi: Preference key of the operating point.
+        k: List length of the metrics.
+        sessions: Maximum number of sessions, taken from the start of `test`.
+        seed: Seed of the shuffled variant.
 
     Returns:
-        `told`, the metrics of `metrics.ranking_metrics`, and `change`: click recall minus the first row's, a row a
-        variant, the undisturbed one first.
+        One row per variant, the unchanged input first: `input`, the metrics of `ranking_metrics`, and `change`, the
+        click recall minus that of the first row.
     """
     steps = steps_of(test, model.config.max_length, sessions)
     random = np.random.default_rng(seed)
@@ -72,19 +78,19 @@ def ablation(
         return np.concatenate([random.permutation(prefix[:-1].copy()), prefix[-1:]])
 
     variants: list[tuple[str, Callable[[np.ndarray], np.ndarray], str]] = [
-        ("all clicks so far", lambda prefix: prefix, pi),
-        ("the last three clicks", lambda prefix: prefix[-3:], pi),
-        ("the last click alone", lambda prefix: prefix[-1:], pi),
-        ("the earlier clicks in random order", shuffled, pi),
-        ("everything but the last click", lambda prefix: prefix[:-1] if len(prefix) > 1 else prefix, pi),
+        ("all clicks", lambda prefix: prefix, pi),
+        ("last three clicks", lambda prefix: prefix[-3:], pi),
+        ("last click only", lambda prefix: prefix[-1:], pi),
+        ("earlier clicks shuffled", shuffled, pi),
+        ("all but the last click", lambda prefix: prefix[:-1] if len(prefix) > 1 else prefix, pi),
     ]
     if pi != "0.00":
-        variants.append(("all clicks, but preference 0.00", lambda prefix: prefix, "0.00"))
+        variants.append(("all clicks, preference 0.00", lambda prefix: prefix, "0.00"))
     rows = []
-    for told, seen, preference in variants:
-        ranks = ranks_of(model, [seen(prefix) for prefix in steps.prefixes], steps.targets, preference)
+    for name, change, preference in variants:
+        ranks = ranks_of(model, [change(prefix) for prefix in steps.prefixes], steps.targets, preference)
         table = pl.DataFrame({"rank": ranks, "ordered": steps.ordered, "last": steps.last})
-        rows.append({"told": told, **ranking_metrics(table, k=k)})
+        rows.append({"input": name, **ranking_metrics(table, k=k)})
     frame = pl.DataFrame(rows, infer_schema_length=None)
     recall = pl.col(f"click_recall_{k}")
     return frame.with_columns((recall - recall.first()).alias("change"))
@@ -92,7 +98,17 @@ def ablation(
 
 @torch.inference_mode()
 def ranks_of(model: MultiTRON, prefixes: Sequence[np.ndarray], targets: np.ndarray, pi: str) -> np.ndarray:
-    """The exact rank of each target behind its prefix, int64 [steps]."""
+    """Exact ranks of the targets over the full catalogue.
+
+    Args:
+        model: Trained model in evaluation mode.
+        prefixes: One int array of item indices per step, oldest click first.
+        targets: int64 [steps], the item index to rank at each step.
+        pi: Preference key.
+
+    Returns:
+        int64 [steps], 1 for the best item.
+    """
     weight = model.item_embedding.weight
     states = states_of(model, prefixes, pi)
     ranks = torch.empty(len(prefixes), dtype=torch.int64)
@@ -104,7 +120,16 @@ def ranks_of(model: MultiTRON, prefixes: Sequence[np.ndarray], targets: np.ndarr
 
 @torch.inference_mode()
 def states_of(model: MultiTRON, prefixes: Sequence[np.ndarray], pi: str) -> torch.Tensor:
-    """The model's state behind each prefix, float [prefixes, d]."""
+    """Model states after the last click of each prefix.
+
+    Args:
+        model: Trained model in evaluation mode.
+        prefixes: One int array of item indices per prefix, oldest click first.
+        pi: Preference key.
+
+    Returns:
+        float [prefixes, d] on the model's device, in the order of `prefixes`.
+    """
     device = model.item_embedding.weight.device
     preference = torch.tensor(pi_vector(pi), dtype=torch.float32, device=device)
     by_length = np.argsort([len(prefix) for prefix in prefixes], kind="stable")
@@ -122,13 +147,13 @@ def states_of(model: MultiTRON, prefixes: Sequence[np.ndarray], pi: str) -> torc
 
 @dataclass(frozen=True)
 class Example:
-    """A test session that ended with a click that the model did not see, and its lists."""
+    """A test session, its last click as the target, and its recommendation lists."""
 
     session_id: str
-    clicks: tuple[int | str, ...]  # item ids, in time order
-    next_item: int | str
-    ordered: bool  # whether that item was ordered
-    lists: dict[str, tuple[int | str, ...]]  # by preference, best first
+    clicks: tuple[int | str, ...]  # item ids before the target, oldest first
+    next_item: int | str  # item id of the target
+    ordered: bool  # whether the target was ordered later
+    lists: dict[str, tuple[int | str, ...]]  # item ids by preference key, best first
 
 
 def examples(
@@ -141,19 +166,22 @@ def examples(
     k: int = 10,
     candidates: int = 400,
 ) -> list[Example]:
-    """Sessions whose lists differ most between the first and the last preference; half of them end with an order.
+    """Select sessions whose lists differ most between the first and the last preference.
 
-    Sessions whose next click stands in one of the lists come first: a list without it shows little. They are examples
-    and no sample; how often lists are right is what the metrics say.
+    Sessions whose target is in one of the lists are preferred. Up to half of the result are sessions whose target was
+    ordered. The selection is not representative: the metrics measure how often the lists contain the target.
 
     Args:
-        model: in evaluation mode.
-        test: held-out sessions.
-        vocabulary: of both.
-        preferences: keys.
-        shown: how many.
-        k: items a list.
-        candidates: sessions to choose from, the first of three to ten clicks.
+        model: Trained model in evaluation mode.
+        test: Sessions of the test split.
+        vocabulary: Vocabulary of model and sessions.
+        preferences: Preference keys, one list per key.
+        shown: Maximum number of sessions to return.
+        k: Items per list.
+        candidates: Maximum number of sessions to select from; three to ten clicks if there are such sessions.
+
+    Returns:
+        At most `shown` examples, ordered targets first.
     """
     lengths = test.lengths
     rows = np.flatnonzero((lengths >= 3) & (lengths <= 10))
@@ -171,7 +199,7 @@ def examples(
     ordered = np.array([bool(test.ordered[test.offsets[row + 1] - 1]) for row in rows], bool)
     target = np.array([items[-1] for items in clicks])
     found = np.array([any(target[i] in lists[i] for lists in best.values()) for i in range(len(target))], bool)
-    order = np.lexsort((shared, ~found))  # first those whose next click is in a list, then by how much lists differ
+    order = np.lexsort((shared, ~found))  # target in a list first, then fewest shared items
     chosen: list[int] = []
     for kind, wanted in ((True, shown // 2), (False, shown)):
         places = order[ordered[order] == kind]
@@ -194,7 +222,7 @@ def examples(
 
 @torch.inference_mode()
 def _best_items(model: MultiTRON, prefixes: Sequence[np.ndarray], pi: str, k: int) -> np.ndarray:
-    """Indices of the k best items behind each prefix, int32 [prefixes, k]."""
+    """Indices of the k best items per prefix, int32 [prefixes, k]."""
     k = min(k, model.config.items)
     best = np.empty((len(prefixes), k), np.int32)
     for place, scores in score_blocks(states_of(model, prefixes, pi), model.item_embedding.weight[1:]):
