@@ -10,7 +10,7 @@ TESTS ?= tests
 # Threads that spin while they wait take the cores from those that work, as soon as two processes share them.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help demo ui test test-fast lint format docs bench clean install lock chaos week borders
+.PHONY: imports help demo ui test test-fast lint format docs bench clean install lock chaos week borders
 .DEFAULT_GOAL := help
 
 help:
@@ -78,6 +78,10 @@ lint: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+# The packages and what each imports, from the bottom to the top; fails at a circle.
+imports: install
+	@$(RUN) -m tests.import_graph
 
 format: install
 	$(RUN) -m ruff check --fix .

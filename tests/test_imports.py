@@ -1,53 +1,140 @@
-"""Imports run one way: orchestration -> serving -> multitron_core."""
+"""Who may import whom: between the three packages, and between the subpackages of two of them."""
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.import_graph import PACKAGES, ROOT, Import, edges, imports_of, levels
+
+CORE: tuple[str, ...] = (
+    *("errors", "utils", "preference", "lake", "events", "sessions", "model", "losses", "metrics"),
+    *("training", "front", "baselines", "report"),
+)
+"""The packages of `multitron_core`; each imports only what stands to its left."""
+
+ORCHESTRATION: tuple[str | tuple[str, ...], ...] = (
+    "shop",
+    ("lifecycle", "runtime"),
+    "assets",
+    "automation",
+    "code_location",
+    ("definitions", "cli"),
+)
+"""The packages and modules of `orchestration`; each imports only what stands to its left, not what stands beside it."""
+
+NAMED = {
+    "simulator": {"errors", "utils"},
+    "official": {*CORE[: CORE.index("report")]} - {"front", "baselines"},
+    "own_clicks": {"training"},
+}
+"""What stands in no order of `CORE`, and all that it may import."""
+
+WITHOUT_TORCH = ("preference", "lake", "events", "sessions", "simulator")
+
 FORBIDDEN = {
     "multitron_core": {"serving", "orchestration", "dagster", "tritonclient"},
     "serving": {"orchestration", "dagster"},
 }
+"""Top-level packages that each package must not import."""
 
 
-def imported(path: Path) -> set[str]:
-    """The top-level packages that a file imports, at its top or inside a function."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.split(".")[0])
-    return names
+def allowed(order: Sequence[str | tuple[str, ...]]) -> dict[str, set[str]]:
+    """What each unit of an order may import: all that stands to its left."""
+    left: set[str] = set()
+    found: dict[str, set[str]] = {}
+    for each in order:
+        units = (each,) if isinstance(each, str) else each
+        found |= {unit: set(left) for unit in units}
+        left |= set(units)
+    return found
+
+
+def breaches(package: str, rules: dict[str, set[str]], root: Path = ROOT) -> list[str]:
+    """The imports of a package that its rules forbid, one line each."""
+    return [
+        f"{place.file.relative_to(root)}:{place.line}: {importer} must not import {imported} ({place.name})"
+        for (importer, imported), places in edges(package, root).items()
+        if imported not in rules.get(importer, set())
+        for place in places
+    ]
 
 
 @pytest.mark.parametrize("package", sorted(FORBIDDEN))
-def test_a_package_imports_nothing_above_it(package: str) -> None:
+def test_packages_import_nothing_above_them(package: str) -> None:
     files = list((ROOT / package).rglob("*.py"))
     assert files, f"{package} has no files: this test would guard nothing"
-    for path in files:
-        assert not imported(path) & FORBIDDEN[package], path
+    found = [each for file in files for each in imports_of(file)]
+    assert [each for each in found if each.name.split(".")[0] in FORBIDDEN[package]] == []
 
 
-def test_who_reads_lists_waits_neither_for_torch_nor_for_pictures() -> None:
-    loaded = "import sys, orchestration.cli.read; print(*{'torch', 'matplotlib', 'polars'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["polars"]
+def test_core_packages_import_only_from_the_left() -> None:
+    assert breaches("multitron_core", allowed(CORE) | NAMED) == []
 
 
-def test_what_dagster_and_the_command_line_load_has_no_pictures() -> None:
-    loaded = "import sys, orchestration.cli.app, orchestration.definitions; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False"]
+def test_orchestration_packages_import_only_from_the_left() -> None:
+    assert breaches("orchestration", allowed(ORCHESTRATION)) == []
 
 
-def test_the_guard_sees_an_import(tmp_path: Path) -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_have_no_circle_of_imports(package: str) -> None:
+    assert levels(edges(package))
+
+
+def test_every_package_has_its_place() -> None:
+    folders = {path.parent.name for path in (ROOT / "multitron_core").glob("*/__init__.py")}
+    assert folders == {*CORE, "simulator"} - {"errors"}
+    in_order = {name for each in ORCHESTRATION for name in ([each] if isinstance(each, str) else each)}
+    assert {path.parent.name for path in (ROOT / "orchestration").glob("*/__init__.py")} <= in_order
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from multitron_core.front.volume import hypervolume",
+        "from multitron_core import front",
+        "import multitron_core.front",
+        "def f():\n    from multitron_core.front import hypervolume",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from multitron_core.front import hypervolume",
+    ],
+)
+def test_a_forbidden_import_is_found(tmp_path: Path, line: str) -> None:
+    for name in ("lake", "front"):
+        (tmp_path / "multitron_core" / name).mkdir(parents=True)
+    (tmp_path / "multitron_core" / "lake" / "tables.py").write_text(f"{line}\n")
+    (tmp_path / "multitron_core" / "front" / "volume.py").write_text("from multitron_core import lake\n")
+    found = breaches("multitron_core", allowed(CORE), tmp_path)
+    assert len(found) == 1
+    assert "lake must not import front" in found[0]
+    with pytest.raises(ValueError, match="cycle"):
+        levels(edges("multitron_core", tmp_path))
+
+
+def test_a_forbidden_package_is_found(tmp_path: Path) -> None:
     path = tmp_path / "wrong.py"
     path.write_text("def f():\n    from dagster import asset\n    import serving.scorer\n")
-    assert imported(path) == {"dagster", "serving"}
+    assert [*imports_of(path)] == [Import(path, 2, "dagster.asset"), Import(path, 3, "serving.scorer")]
+
+
+def loaded_modules(statement: str) -> set[str]:
+    """The modules that a new process has loaded after a statement."""
+    program = f"import sys\n{statement}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_data_packages_load_without_torch() -> None:
+    names = ", ".join(f"multitron_core.{package}" for package in WITHOUT_TORCH)
+    assert loaded_modules(f"import {names}") & {"torch", "polars"} == {"polars"}
+
+
+def test_reading_lists_loads_neither_torch_nor_matplotlib() -> None:
+    assert loaded_modules("import orchestration.cli.read") & {"torch", "matplotlib", "polars"} == {"polars"}
+
+
+def test_dagster_and_the_command_line_load_no_matplotlib() -> None:
+    assert "matplotlib" not in loaded_modules("import orchestration.cli.app, orchestration.definitions")
