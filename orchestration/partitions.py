@@ -12,6 +12,9 @@ from multitron_core.keyed_rows import checked_date
 from multitron_core.preference import pi_key
 from orchestration.shop import Settings
 
+PARTITION_TAG = "dagster/partition"
+"""The tag of a run that holds its partition key."""
+
 
 @dataclass(frozen=True)
 class Partitions:

@@ -10,10 +10,10 @@ import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 
 from multitron_core.secrets import redacted
+from orchestration.partitions import PARTITION_TAG
 from orchestration.retries import KIND, TRANSIENT
 from orchestration.schedules import JOB_ASSETS
 
-PARTITION_TAG = "dagster/partition"
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 """Of a run that does a range of partitions at once."""
 WILL_RETRY_TAG = "dagster/will_retry"

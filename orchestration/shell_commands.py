@@ -12,7 +12,8 @@ from typing import Any
 import dagster as dg
 
 from orchestration.assets.serving import ROLLBACK, ROLLED_BACK
-from orchestration.run_history import PARTITION_TAG, RANGE_TAGS
+from orchestration.partitions import PARTITION_TAG
+from orchestration.run_history import RANGE_TAGS
 from orchestration.schedules import JOB_ASSETS
 from orchestration.shop import DEMO_HOME, HOME_VARIABLE, Shop
 

@@ -27,6 +27,49 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+def imported_modules(path: Path) -> set[str]:
+    """The modules that a file imports, with their packages; a name that is imported counts as one."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def private_to_dagster(module: str) -> bool:
+    package, *parts = module.split(".")
+    return package.partition("_")[0] == "dagster" and any(part.startswith("_") for part in parts)
+
+
+def test_no_file_imports_a_private_module_of_dagster() -> None:
+    files = [
+        path
+        for folder in ("multitron_core", "serving", "orchestration", "chaos", "benchmarks", "deploy", "docs", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    found = {str(path): sorted(filter(private_to_dagster, imported_modules(path))) for path in files}
+    assert {path: modules for path, modules in found.items() if modules} == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "private"),
+    [
+        ("from dagster._core.event_api import PartitionKeyFilter", True),
+        ("from dagster import _check", True),
+        ("import dagster_k8s._private.x", True),
+        ("import dagster as dg", False),
+        ("from dagster_k8s.launcher import K8sRunLauncher", False),
+        ("from other._core import x", False),
+    ],
+)
+def test_the_guard_knows_a_private_module(line: str, private: bool, tmp_path: Path) -> None:
+    path = tmp_path / "file.py"
+    path.write_text(f"def f():\n    {line}\n")
+    assert any(map(private_to_dagster, imported_modules(path))) == private
+
+
 @pytest.mark.parametrize("package", sorted(FORBIDDEN))
 def test_a_package_imports_nothing_above_it(package: str) -> None:
     files = list((ROOT / package).rglob("*.py"))
