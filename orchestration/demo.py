@@ -45,6 +45,7 @@ from orchestration.shop import (
     Shop,
     Source,
     demo_settings,
+    file_settings,
     load_shop,
     write_shop,
 )
@@ -149,7 +150,7 @@ def _shop(home: Path, *, data: Path | None, format: str | None, split_days: int 
     if preset is not None:
         named(preset)  # an unknown one must not get into shop.toml
     there = (home / "shop.toml").exists()
-    settings = load_shop(home).settings if there else demo_settings() if data is None else _new_shop(data, format or "")
+    settings = file_settings(home) if there else demo_settings() if data is None else _new_shop(data, format or "")
     if data is not None and there and (settings.source.path, settings.source.format) != (str(data.resolve()), format):
         raise InputError(
             "this home belongs to other raw files",
@@ -164,7 +165,7 @@ def _shop(home: Path, *, data: Path | None, format: str | None, split_days: int 
     if preset is not None:
         settings = settings.model_copy(update={"model": settings.model.model_copy(update={"preset": preset})})
     settings = Settings.model_validate(settings.model_dump())
-    if not there or load_shop(home).settings != settings:
+    if not there or file_settings(home) != settings:
         write_shop(home, settings)
     return load_shop(home)
 
