@@ -51,7 +51,7 @@ class Daemon:
         """Start it; its log goes to <home>/daemon.log."""
         with (self.home / "daemon.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "dagster._daemon", "run", "-w", str(ROOT / "workspace.yaml")],
+                [Path(sys.executable).with_name("dagster-daemon"), "run", "-w", ROOT / "workspace.yaml"],
                 cwd=ROOT,
                 env=self._environment,
                 stdout=log,

@@ -64,6 +64,36 @@ def breaches(package: str, rules: dict[str, set[str]], root: Path = ROOT) -> lis
     ]
 
 
+def is_private_to_dagster(name: str) -> bool:
+    """Whether an imported name is, or stands in, a private module of Dagster or of one of its libraries."""
+    package, *parts = name.split(".")
+    return package.partition("_")[0] == "dagster" and any(part.startswith("_") for part in parts)
+
+
+def test_no_file_imports_a_private_module_of_dagster() -> None:
+    folders = (*PACKAGES, "chaos", "benchmarks", "deploy", "docs", "tests")
+    found = [each for folder in folders for file in (ROOT / folder).rglob("*.py") for each in imports_of(file)]
+    assert found
+    assert [each for each in found if is_private_to_dagster(each.name)] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "private"),
+    [
+        ("from dagster._core.event_api import PartitionKeyFilter", True),
+        ("from dagster import _check", True),
+        ("import dagster_k8s._private.x", True),
+        ("import dagster as dg", False),
+        ("from dagster_k8s.launcher import K8sRunLauncher", False),
+        ("from other._core import x", False),
+    ],
+)
+def test_a_private_module_of_dagster_is_found(line: str, private: bool, tmp_path: Path) -> None:
+    path = tmp_path / "file.py"
+    path.write_text(f"def f():\n    {line}\n")
+    assert [is_private_to_dagster(each.name) for each in imports_of(path)] == [private]
+
+
 @pytest.mark.parametrize("package", sorted(FORBIDDEN))
 def test_packages_import_nothing_above_them(package: str) -> None:
     files = list((ROOT / package).rglob("*.py"))

@@ -1,30 +1,35 @@
-"""A lock between processes; it ends with the process that has it, however that ends."""
+"""Lock a file between processes: the operating system releases the lock when its process ends, even if it is killed."""
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from multitron_core.errors import InputError
 
 
 @contextmanager
 def file_lock(path: Path, *, refusal: InputError | None = None) -> Iterator[None]:
-    """Hold a file against every other holder for the block.
+    """Hold an exclusive lock on a file during the block.
 
     Args:
-        path: the file, which is made when it is missing and stays; its folder must be there.
-        refusal: raised when another one has it; None waits until it is free.
+        path: the lock file. It is created if missing and stays after the block; its folder must exist.
+        refusal: raised at once if another holder has the lock; None waits until it is free.
 
     Raises:
         InputError: `refusal`.
+        RuntimeError: this thread holds the lock already and would wait for itself.
+        OSError: the file cannot be created, or its file system has no locks.
     """
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
-        except BlockingIOError as error:
-            assert refusal is not None
-            raise refusal from error
+    # The fallback would be a marker file, which a killed process leaves behind.
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        held = lock.acquire(blocking=refusal is None)
+    except Timeout as error:
+        assert refusal is not None  # a blocking acquire has no time limit
+        raise refusal from error
+    with held:
         yield

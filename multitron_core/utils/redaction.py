@@ -8,7 +8,7 @@ import re
 from multitron_core.errors import InputError
 
 BLACK = "***"
-_SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|SAS|WEBHOOK", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|SAS|WEBHOOK|ALERT_URLS", re.IGNORECASE)
 _OURS = ("MULTITRON_", "AWS_", "AZURE_", "GOOGLE_")
 _IN_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.IGNORECASE)
 _SIGNED = re.compile(
@@ -22,14 +22,14 @@ MIN_LENGTH = 6
 def secret_values() -> list[str]:
     """The values of the environment that nobody may see, the longest first.
 
-    Those are of variables of ours and of the object stores whose names say that they are secrets.
+    Those are of variables of ours and of the object stores whose names say that they are secrets; where a value lists
+    addresses, each of them too.
     """
-    found = {
-        value
-        for name, value in os.environ.items()
-        if name.startswith(_OURS) and _SECRET_NAME.search(name) and len(value) >= MIN_LENGTH
-    }
-    return sorted(found, key=len, reverse=True)
+    found: set[str] = set()
+    for name, value in os.environ.items():
+        if name.startswith(_OURS) and _SECRET_NAME.search(name):
+            found |= {value, *(word for word in value.split() if "://" in word)}
+    return sorted((value for value in found if len(value) >= MIN_LENGTH), key=len, reverse=True)
 
 
 def redacted(text: str) -> str:

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 import polars as pl
 from dagster import AssetCheckEvaluation
 
-# Neither has a public name; the lock file pins the version that they are tested with.
-from dagster._core.event_api import PartitionKeyFilter
-from dagster._core.storage.asset_check_execution_record import COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
-
 from multitron_core.errors import InputError
 from multitron_core.lake.lake import Lake
 from multitron_core.lake.night_comparison import NightComparison, Thresholds, compare_nights, violations
 from multitron_core.sessions.vocabulary import Vocabulary
 from orchestration.runtime.metadata import as_markdown
-from orchestration.runtime.partitions import Partitions
+from orchestration.runtime.partitions import PARTITION_TAG, Partitions
+
+LIST_TABLES = ("recommendations", "item_recommendations", "fallback_recommendations")
+"""The tables of ranked lists that a night writes and releases together."""
 
 CHECKS = {
     "rows_present": "The partition has rows: k for each list.",
@@ -37,8 +36,6 @@ COMPARISON = "like_the_night_before"
 DELTA_VERSION = "delta version"
 WHAT_CHANGED = "what changed"
 REASON = "reason"
-RUNS_AT_ONCE = 10
-"""As many runs of one night may be under way at once: so far back the evaluations of a version are looked for."""
 
 
 def check_specs(partitions: Partitions, table: str) -> list[dg.AssetCheckSpec]:
@@ -140,7 +137,8 @@ def checked_version(instance: dg.DagsterInstance, table: str, partition: str) ->
         InputError: a check has not run for this partition or did not pass, or they looked at different versions.
     """
     names = (*CHECKS, COMPARISON)
-    latest = {name: _last_evaluation(instance, table, name, partition) for name in names}
+    evaluations = _evaluations(instance, table, partition)
+    latest = {name: _latest(evaluations, name) for name in names}
     version = max((_version_of(evaluation) for evaluation in latest.values() if evaluation), default=None)
     for name in names:
         evaluation = latest[name]
@@ -150,7 +148,7 @@ def checked_version(instance: dg.DagsterInstance, table: str, partition: str) ->
                 "what has not been checked is not published", where=where, hint=f"materialize `{table}` of {partition}"
             )
         if _version_of(evaluation) != version:  # two runs' checks came in mixed: each has looked at its own version
-            evaluation = _last_evaluation(instance, table, name, partition, version=version)
+            evaluation = _latest(evaluations, name, version=version)
         if evaluation is None:
             raise InputError(
                 "the checks looked at different versions of the table",
@@ -172,23 +170,30 @@ def checked_version(instance: dg.DagsterInstance, table: str, partition: str) ->
 
 def what_changed(instance: dg.DagsterInstance, table: str, partition: str) -> str:
     """The partition beside the night before, in Markdown, as its comparison found it the last time that it ran."""
-    evaluation = _last_evaluation(instance, table, COMPARISON, partition)
+    evaluation = _latest(_evaluations(instance, table, partition), COMPARISON)
     found = evaluation.metadata.get(WHAT_CHANGED) if evaluation else None
     return str(found.value) if found else "not compared"
 
 
-def _last_evaluation(
-    instance: dg.DagsterInstance, table: str, name: str, partition: str, *, version: int | None = None
+def _evaluations(instance: dg.DagsterInstance, table: str, partition: str) -> list[AssetCheckEvaluation]:
+    """The evaluations of a table's checks for a partition, the newest first, from the runs of the partition."""
+    entries = [
+        record.event_log_entry
+        for run in instance.get_run_records(dg.RunsFilter(tags={PARTITION_TAG: partition}))
+        for record in instance.get_records_for_run(
+            run.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        ).records
+    ]
+    newest_first = sorted(entries, key=lambda entry: entry.timestamp, reverse=True)
+    evaluations = (entry.dagster_event.asset_check_evaluation_data for entry in newest_first if entry.dagster_event)
+    return [each for each in evaluations if each.asset_key == dg.AssetKey(table)]
+
+
+def _latest(
+    evaluations: Sequence[AssetCheckEvaluation], name: str, *, version: int | None = None
 ) -> AssetCheckEvaluation | None:
-    """What a check found the last time that it ran, or of a Delta version the last time that it looked at it."""
-    records = instance.event_log_storage.get_asset_check_execution_history(
-        dg.AssetCheckKey(dg.AssetKey(table), name),
-        limit=1 if version is None else RUNS_AT_ONCE,
-        status=COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
-        partition_filter=PartitionKeyFilter(key=partition),
-    )
-    evaluations = (record.evaluation for record in records)
-    return next((e for e in evaluations if e and version in (None, _version_of(e))), None)
+    """The newest evaluation of a check, or its newest evaluation of a Delta version."""
+    return next((e for e in evaluations if e.check_name == name and version in (None, _version_of(e))), None)
 
 
 def _version_of(evaluation: AssetCheckEvaluation) -> int:

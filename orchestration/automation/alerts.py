@@ -1,7 +1,9 @@
-"""Alerts: what an operator is told without looking, posted to a webhook.
+"""Send alerts to operators: to a webhook, by mail, to Slack, Teams, PagerDuty and other services.
 
-The webhook's address is a secret and comes from the environment, `MULTITRON_ALERT_WEBHOOK`. A message is one JSON
-object; `text` is what Slack, Mattermost, Teams and the like show, the other fields are for programs.
+Addresses are secrets and come from the environment. `MULTITRON_ALERT_WEBHOOK` receives each alert as one JSON object:
+chat systems show its `text`, programs read the other fields. `MULTITRON_ALERT_URLS` holds addresses of services in the
+notation of the library apprise, separated by spaces or new lines. They are two variables because an `https://` address
+has a different meaning in each: a webhook receives our JSON object, apprise recognises the service by its host.
 """
 
 from __future__ import annotations
@@ -9,25 +11,44 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import json
+import logging
 import os
+import re
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
-from multitron_core.errors import InputError, UnavailableError
+from multitron_core.errors import InputError, MultitronError, UnavailableError
 from multitron_core.utils.redaction import redacted
 
+if TYPE_CHECKING:
+    from apprise import NotifyBase  # imported where it is used: it takes 0.2 s, and few processes send alerts
+
 WEBHOOK_VARIABLE = "MULTITRON_ALERT_WEBHOOK"
+URLS_VARIABLE = "MULTITRON_ALERT_URLS"
 TIMEOUT = 5.0
-"""Seconds that one attempt may take."""
+"""Maximum seconds of one attempt at the webhook."""
+SERVICE_TIMEOUT = 10.0
+"""Maximum seconds of one attempt at another service: logging in to a mail server takes a few."""
 ATTEMPTS = 3
 FIRST_PAUSE = 1.0
 """Seconds between the first two attempts; then twice as long."""
 MAX_ERROR = 2_000
 """Characters of an error that a message carries; chat systems refuse longer ones."""
+ENCRYPTED = frozenset({
+    "betterstack", "discord", "gchat", "ilert", "jsons", "mailto", "mailtos", "mmosts", "ntfys", "opsgenie",
+    "pagerduty", "rockets", "slack", "splunk", "tgram", "victorops", "webex", "workflow", "workflows", "wxteams",
+    "zulip",
+})  # fmt: skip
+"""Schemes that send nothing unencrypted. A list, because apprise also files services under "secure" that use http://."""
+PLAIN = frozenset({"json", "mailto", "mmost", "ntfy", "rocket"})
+"""Schemes that do, allowed to this machine only, for example to a mail relay."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +86,59 @@ class Alert:
         return {name: redacted(value) if value else value for name, value in fields.items()}
 
 
+Recipient = Callable[[Alert], None]
+"""Sends one alert to one address, or raises InputError or UnavailableError."""
+
+
+def recipients() -> list[Recipient]:
+    """All recipients that the environment names; empty if it names none.
+
+    Raises:
+        InputError: an address is wrong, or would send alerts unencrypted to another machine.
+    """
+    url = webhook()
+    posts: list[Recipient] = [partial(send, url=url)] if url else []
+    return [*posts, *(partial(notify, service=service, name=name) for name, service in services().items())]
+
+
+def send_to_all(alert: Alert, recipients: Sequence[Recipient]) -> list[MultitronError]:
+    """Send an alert to every recipient at the same time.
+
+    An alert has arrived when one recipient has it: a recipient that is gone for good must not hold up the others.
+
+    Args:
+        alert: the message.
+        recipients: one or more.
+
+    Returns:
+        One error per recipient that did not receive it.
+
+    Raises:
+        InputError: every recipient refuses it.
+        UnavailableError: no recipient received it, and a later attempt may succeed.
+    """
+
+    def error_of(recipient: Recipient) -> MultitronError | None:
+        try:
+            recipient(alert)
+        except MultitronError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(len(recipients)) as pool:
+        errors = [error for error in pool.map(error_of, recipients) if error]
+    if len(errors) < len(recipients):
+        return errors
+    if len(errors) == 1:
+        raise errors[0]
+    transient = any(isinstance(error, UnavailableError) for error in errors)
+    raise (UnavailableError if transient else InputError)(
+        "no recipient takes the alert: " + " | ".join(map(str, errors))
+    )
+
+
 def webhook() -> str | None:
-    """Where alerts go; None when nobody has said.
+    """The address of the webhook; None if the environment names none.
 
     Raises:
         InputError: it is no address, or would send messages unencrypted to another machine.
@@ -87,8 +159,63 @@ def webhook() -> str | None:
     return url
 
 
+def services() -> dict[str, NotifyBase]:
+    """The services of `MULTITRON_ALERT_URLS`, by the name that errors and logs use.
+
+    Raises:
+        InputError: an address is wrong or incomplete, would send alerts unencrypted to another machine, or switches off
+            a protection (certificates, redirects, the report of failures).
+    """
+    import apprise
+
+    asset = apprise.AppriseAsset(
+        http_redirects=False,
+        service_timeout=SERVICE_TIMEOUT,
+        storage_mode="memory",
+        pgp_autogen=False,
+        pem_autogen=False,
+    )
+    found = {}
+    for number, url in enumerate(os.environ.get(URLS_VARIABLE, "").split(), start=1):
+        where = f"{URLS_VARIABLE}, address {number}"
+        service = apprise.Apprise.instantiate(url, asset=asset)
+        if service is None:
+            raise InputError(
+                "not the complete address of an alert service",
+                where=where,
+                hint="compare it with the documentation of apprise, for example mailtos://user:password@example.com",
+            )
+        scheme = service.url(privacy=True).partition(":")[0]  # its attribute `schema` is http or https with some
+        if not _is_encrypted(service, scheme) and not (scheme in PLAIN and _is_loopback(_host_of(service))):
+            raise InputError(
+                "alerts could leave this machine unencrypted",
+                where=where,
+                found=f"{scheme}://",
+                hint=f"use one of {', '.join(sorted(ENCRYPTED))}",
+            )
+        if not service.verify_certificate or service.redirects or service.optional:
+            raise InputError(
+                "an option of the address switches off a protection",
+                where=where,
+                hint="remove verify=no, redirect=yes and optional=yes",
+            )
+        found[f"{service.service_name} (address {number})"] = service
+    return found
+
+
+def _is_encrypted(service: NotifyBase, scheme: str) -> bool:
+    if scheme in ("mailto", "mailtos"):  # the scheme does not decide: mailto:// has TLS at known providers
+        return getattr(service, "secure_mode", None) in ("ssl", "starttls")
+    return scheme in ENCRYPTED
+
+
+def _host_of(service: NotifyBase) -> str:
+    """The machine that a service connects to; mail has a server beside the domain of its sender."""
+    return str(getattr(service, "smtp_host", None) or service.host).strip("[]")
+
+
 def send(alert: Alert, url: str, *, first_pause: float = FIRST_PAUSE) -> None:
-    """Post an alert; tried `ATTEMPTS` times where it may pass by itself.
+    """Post an alert to a webhook; try `ATTEMPTS` times where a later attempt may succeed.
 
     Raises:
         InputError: the webhook refuses the message.
@@ -96,29 +223,83 @@ def send(alert: Alert, url: str, *, first_pause: float = FIRST_PAUSE) -> None:
     """
     body = json.dumps(alert.payload()).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
-    for attempt in range(1, ATTEMPTS + 1):
+    _with_retries(partial(_post, request), first_pause)
+
+
+def notify(alert: Alert, service: NotifyBase, name: str, *, first_pause: float = FIRST_PAUSE) -> None:
+    """Send an alert to a service; try `ATTEMPTS` times where a later attempt may succeed.
+
+    Args:
+        alert: the message.
+        service: one of `services()`.
+        name: of the service, in errors.
+        first_pause: seconds between the first two attempts, doubled after each.
+
+    Raises:
+        InputError: the service refuses the message.
+        UnavailableError: it does not answer.
+    """
+    _with_retries(partial(_notify, alert, service, name), first_pause)
+
+
+def _with_retries(attempt: Callable[[], None], first_pause: float) -> None:
+    for pause in (first_pause * 2**number for number in range(ATTEMPTS - 1)):
         try:
-            with _OPENER.open(request, timeout=TIMEOUT):
-                return
-        except urllib.error.HTTPError as error:
-            if error.code < 500 and error.code != 429:
-                raise InputError(
-                    "the webhook refuses the alert",
-                    where=WEBHOOK_VARIABLE,
-                    found=f"HTTP {error.code}",
-                    hint="check its address",
-                ) from None
-            problem = f"HTTP {error.code}"
-        except OSError as error:
-            problem = redacted(str(getattr(error, "reason", error)))
-        if attempt < ATTEMPTS:
-            time.sleep(first_pause * 2 ** (attempt - 1))
-    raise UnavailableError(
-        "the webhook does not answer",
-        where=WEBHOOK_VARIABLE,
-        found=problem,
+            return attempt()
+        except UnavailableError:
+            time.sleep(pause)
+    return attempt()
+
+
+def _post(request: urllib.request.Request) -> None:
+    try:
+        with _OPENER.open(request, timeout=TIMEOUT):
+            return
+    except urllib.error.HTTPError as error:
+        raise _refused_or_unavailable("the webhook", WEBHOOK_VARIABLE, f"HTTP {error.code}", error.code) from None
+    except OSError as error:
+        problem = redacted(str(getattr(error, "reason", error)))
+        raise _refused_or_unavailable("the webhook", WEBHOOK_VARIABLE, problem) from None
+
+
+def _notify(alert: Alert, service: NotifyBase, name: str) -> None:
+    import apprise
+
+    fields = alert.payload()
+    lines = (fields["error"], *(f"{label}: {fields[key]}" for label, key in _LINES.items() if fields[key]))
+    body = "\n".join(line for line in lines if line)
+    sent = apprise.Apprise(service).notify(
+        body, fields["title"] or "", notify_type=_TYPES[alert.kind], body_format="text"
+    )
+    if not sent:
+        # The status is in the library's log only. Its other words stay out: they can hold parts of the address.
+        statuses = [int(status) for entry in sent.logs() for status in _STATUS.findall(entry.message)]
+        problem = f"HTTP {statuses[-1]}" if statuses else sent.status.name.lower()
+        raise _refused_or_unavailable(name, URLS_VARIABLE, problem, statuses[-1] if statuses else None)
+
+
+def _refused_or_unavailable(name: str, where: str, found: str, status: int | None = None) -> MultitronError:
+    """The error of a failed attempt: HTTP 4xx but 429 is a refusal, everything else may pass."""
+    if status is not None and status < 500 and status != 429:
+        return InputError(f"{name} refuses the alert", where=where, found=found, hint="check its address")
+    return UnavailableError(
+        f"{name} does not answer",
+        where=where,
+        found=found,
         hint="check its address and that it can be reached; the alert is sent again until it arrives",
     )
+
+
+_TYPES = {
+    "run_failed": "failure",
+    "preferences_missing": "warning",
+    "night_complete": "success",
+}
+"""The severity of each kind, in the words of apprise."""
+_LINES = {"again": "command", "partition": "partition", "run": "run_id", "alert": "id"}
+"""What a message shows below the error: the label and the field of the payload."""
+_STATUS = re.compile(r"\berror=(\d{3})\b")
+logging.getLogger("apprise").propagate = False  # see `_notify`: what it logs can hold parts of an address
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -13,7 +13,8 @@ import dagster as dg
 
 from orchestration.assets.serving import ROLLBACK, ROLLED_BACK
 from orchestration.automation.jobs import JOB_ASSETS
-from orchestration.automation.run_history import PARTITION_TAG, RANGE_TAGS
+from orchestration.automation.run_history import RANGE_TAGS
+from orchestration.runtime.partitions import PARTITION_TAG
 from orchestration.shop.home import DEMO_HOME, HOME_VARIABLE, Shop
 
 WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"

@@ -11,9 +11,9 @@ from dagster import DagsterEventType, DagsterRunStatus
 
 from multitron_core.utils.redaction import redacted
 from orchestration.automation.jobs import JOB_ASSETS
+from orchestration.runtime.partitions import PARTITION_TAG
 from orchestration.runtime.retries import KIND, TRANSIENT
 
-PARTITION_TAG = "dagster/partition"
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 """Of a run that does a range of partitions at once."""
 WILL_RETRY_TAG = "dagster/will_retry"

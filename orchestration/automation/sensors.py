@@ -16,7 +16,7 @@ import dagster as dg
 
 from multitron_core.errors import MultitronError
 from orchestration.assets.monitoring import DECAYED, MODEL_VERSION
-from orchestration.automation.alerts import Alert, send, webhook
+from orchestration.automation.alerts import Alert, recipients, send_to_all
 from orchestration.automation.night import published_rows, read_night
 from orchestration.automation.night_steps import SENSOR, completion_step, decide, next_steps
 from orchestration.automation.rerun_commands import rerun_command_of
@@ -37,7 +37,7 @@ RETRY_IS_COMING, VERDICT_IS_COMING = dt.timedelta(minutes=10), dt.timedelta(seco
 
 RETRIES = [str(number) for number in range(1, 20)]
 DELIVERY_SECONDS = 25.0
-"""So long a look posts alerts; the rest is posted by the next one. Dagster gives up a look after a minute."""
+"""Seconds after which a tick leaves further alerts to the next one: Dagster ends a tick after 60 s."""
 
 
 def sensors(jobs_by_name: dict[str, dg.JobDefinition]) -> list[dg.SensorDefinition]:
@@ -77,7 +77,7 @@ def sensors(jobs_by_name: dict[str, dg.JobDefinition]) -> list[dg.SensorDefiniti
     @dg.sensor(
         name="failed_runs",
         minimum_interval_seconds=SECONDS,
-        description="Posts a run that failed for good to the webhook: partition, error, the command that reruns it.",
+        description="Reports a run that failed for good: partition, error, the command that reruns it.",
     )
     def failed_runs(context: dg.SensorEvaluationContext, shop: ShopResource) -> dg.SensorResult:
         alerts, cursor = failed_run_alerts(shop.load(), context.instance, context.cursor, _now())
@@ -86,7 +86,7 @@ def sensors(jobs_by_name: dict[str, dg.JobDefinition]) -> list[dg.SensorDefiniti
     @dg.sensor(
         name="missing_preferences",
         minimum_interval_seconds=SECONDS,
-        description="Posts a night of which a pi is missing at the deadline, with the reason; and its completion.",
+        description="Reports a night of which a pi is missing at the deadline, with the reason; and its completion.",
     )
     def missing_preferences(context: dg.SensorEvaluationContext, shop: ShopResource) -> dg.SensorResult:
         alerts = missing_alerts(shop.load(), context.instance, context.cursor, _now())
@@ -210,7 +210,7 @@ def missing_alerts(
 def _deliver(
     context: dg.SensorEvaluationContext, alerts: Iterable[tuple[Alert, str]], cursor: str | None
 ) -> dg.SensorResult:
-    """Post alerts in order; the cursor follows what has arrived, so that none is lost while the webhook is away."""
+    """Send alerts in order; the cursor follows what has arrived, so that none is lost while no recipient answers."""
     return deliver(alerts, cursor, before=context.cursor, log=context.log.warning)
 
 
@@ -221,33 +221,40 @@ def deliver(
     before: str | None,
     log: Callable[[str], None],
 ) -> dg.SensorResult:
-    """Post alerts in order, and give the cursor behind what has arrived.
+    """Send alerts in order, and return the cursor behind the last one that arrived.
 
     Args:
         alerts: each with the cursor that stands behind it.
         cursor: behind all of them.
         before: the cursor before the first.
-        log: takes every alert too, so that it is seen where there is no webhook.
+        log: receives every alert too, so that it is visible without a recipient, and every failure.
 
     Raises:
-        MultitronError: the webhook takes none of them; the look counts as failed and is repeated.
+        MultitronError: no recipient takes the first alert; the tick counts as failed and is repeated.
     """
-    url, stands, told = webhook(), before, 0
+    everyone, stands, sent, failures = recipients(), before, 0, dict[str, None]()
     end = time.monotonic() + DELIVERY_SECONDS
     for alert, behind in alerts:
         if time.monotonic() > end:
-            return dg.SensorResult(skip_reason=f"{told} alerts sent, more follow", cursor=stands)
+            return _tick([f"{sent} alerts sent, more follow", *failures], stands)
         log(f"{alert.kind}: {alert.payload()['text']}")
-        if url is not None:
+        if everyone:
             try:
-                send(alert, url)
+                failed = [str(error) for error in send_to_all(alert, everyone)]
             except MultitronError as error:
-                if not told:
+                if not sent:
                     raise
-                return dg.SensorResult(skip_reason=f"{told} alerts sent, then: {error}", cursor=stands)
-        stands, told = behind, told + 1
-    where = "sent" if url else "logged here only, there is no webhook"
-    return dg.SensorResult(skip_reason=f"{told} alerts {where}" if told else "nothing to tell", cursor=cursor or stands)
+                return _tick([f"{sent} alerts sent, then: {error}", *failures], stands)
+            for failure in failed:
+                log(failure)
+            failures |= dict.fromkeys(failed)
+        stands, sent = behind, sent + 1
+    where = "sent" if everyone else "logged here only, no recipient is set"
+    return _tick([f"{sent} alerts {where}" if sent else "nothing to tell", *failures], cursor or stands)
+
+
+def _tick(lines: list[str], cursor: str | None) -> dg.SensorResult:
+    return dg.SensorResult(skip_reason="\n".join(lines), cursor=cursor)
 
 
 def _sensor_result(requests: list[dg.RunRequest], waits: list[str]) -> dg.SensorResult:

@@ -14,7 +14,6 @@ from typing import Literal
 
 import dagster as dg
 import polars as pl
-from dagster._core.scheduler.instigation import InstigatorType
 
 from multitron_core.errors import InputError, MultitronError
 from multitron_core.lake.lake import Lake
@@ -217,8 +216,7 @@ def standstills(shop: Shop, instance: dg.DagsterInstance) -> tuple[Standstill, .
     if silent:
         commands = (f"{ui_command(shop)}   # in the checkout; with the UI", start_daemon_command(shop))
         found.append(Standstill(f"the Dagster daemon does not run: {silent}", commands))
-    sensors = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-    if not any(sensor.name == SENSOR and sensor.is_running for sensor in sensors):
+    if not any(each.name == SENSOR and each.is_running for each in instance.all_instigator_state()):
         found.append(Standstill(f"the sensor `{SENSOR}` is off", (start_sensor_command(shop, SENSOR),)))
     return tuple(found)
 

@@ -37,7 +37,7 @@ from orchestration.runtime.in_process_runs import RUN_TAG, run_job, shared_serve
 from orchestration.runtime.instance import close_dead_runs, prepare_instance
 from orchestration.runtime.partitions import night_key
 from orchestration.shop import models
-from orchestration.shop.home import DEMO_HOME, Shop, load_shop
+from orchestration.shop.home import DEMO_HOME, Shop, file_settings, load_shop
 from orchestration.shop.settings import CalendarSettings, NightSettings, Settings, SourceSettings, demo_settings
 from orchestration.shop.toml import write_shop
 
@@ -141,7 +141,7 @@ def _shop(home: Path, *, data: Path | None, format: str | None, split_days: int 
     if preset is not None:
         named(preset)  # an unknown one must not get into shop.toml
     there = (home / "shop.toml").exists()
-    settings = load_shop(home).settings if there else demo_settings() if data is None else _new_shop(data, format or "")
+    settings = file_settings(home) if there else demo_settings() if data is None else _new_shop(data, format or "")
     if data is not None and there and (settings.source.path, settings.source.format) != (str(data.resolve()), format):
         raise InputError(
             "this home belongs to other raw files",
@@ -156,7 +156,7 @@ def _shop(home: Path, *, data: Path | None, format: str | None, split_days: int 
     if preset is not None:
         settings = settings.model_copy(update={"model": settings.model.model_copy(update={"preset": preset})})
     settings = Settings.model_validate(settings.model_dump())
-    if not there or load_shop(home).settings != settings:
+    if not there or file_settings(home) != settings:
         write_shop(home, settings)
     return load_shop(home)
 

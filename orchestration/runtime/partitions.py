@@ -12,6 +12,9 @@ from multitron_core.lake.replace_where import checked_date
 from multitron_core.preference.keys import pi_key
 from orchestration.shop.settings import Settings
 
+PARTITION_TAG = "dagster/partition"
+"""The tag of a run that holds its partition key."""
+
 
 @dataclass(frozen=True)
 class Partitions:

@@ -11,11 +11,13 @@ import datetime as dt
 import os
 import tomllib
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from multitron_core.errors import InputError
 from multitron_core.lake.lake import Lake
+from orchestration.shop.layered_settings import checked_settings, overrides
 from orchestration.shop.settings import Settings, _server_addresses, demo_settings
 
 HOME_VARIABLE = "MULTITRON_HOME"
@@ -126,30 +128,46 @@ class Shop(BaseModel):
 
 
 def _options(prefix: str) -> dict[str, str] | None:
-    found = {name.removeprefix(prefix): value for name, value in os.environ.items() if name.startswith(prefix)}
-    return found or None
+    # MULTITRON_SOURCE__PATH is no option of a store but a setting, see `layered_settings`.
+    names = [name for name in os.environ if name.startswith(prefix) and not name.startswith(prefix + "_")]
+    return {name.removeprefix(prefix): os.environ[name] for name in names} or None
 
 
 def shop_or_demo() -> Shop:
     """The shop of MULTITRON_HOME; without that variable and before the first `make demo`, the demo's."""
     if HOME_VARIABLE not in os.environ and not (DEMO_HOME / "shop.toml").exists():
-        return Shop(home=DEMO_HOME.resolve(), settings=demo_settings())
+        settings = checked_settings(Settings, demo_settings().model_dump(), "the demo's settings", overrides())
+        return Shop(home=DEMO_HOME.resolve(), settings=settings)
     return load_shop()
 
 
 def load_shop(home: Path | str | None = None) -> Shop:
-    """The shop of a home folder.
+    """The shop of a home folder: its shop.toml, overridden by `MULTITRON_<SECTION>__<NAME>` in the environment.
 
     Args:
         home: the folder; none takes the environment variable MULTITRON_HOME, or `var/demo`.
 
     Raises:
-        InputError: no shop.toml there, not TOML, an unknown setting or a value out of range.
+        InputError: no shop.toml there, not TOML, or wrong settings, all of which are named.
     """
     folder = Path(home or os.environ.get(HOME_VARIABLE) or DEMO_HOME).resolve()
+    return Shop(home=folder, settings=checked_settings(Settings, *_read(folder), overrides()))
+
+
+def file_settings(home: Path | str) -> Settings:
+    """The settings of a home's shop.toml alone, to be changed and written back.
+
+    Raises:
+        InputError: as `load_shop`.
+    """
+    return checked_settings(Settings, *_read(Path(home)))
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], Path]:
+    """The values of a home's shop.toml, and its path."""
     path = folder / "shop.toml"
     try:
-        values = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text()), path
     except FileNotFoundError as error:
         raise InputError(
             "no shop here",
@@ -157,15 +175,7 @@ def load_shop(home: Path | str | None = None) -> Shop:
             hint=f"run `make demo`, or write a shop.toml and set {HOME_VARIABLE} to its folder",
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError("shop.toml is not TOML", where=path, found=str(error), hint="mend that line") from error
-    try:
-        return Shop(home=folder, settings=Settings.model_validate(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        setting = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"shop.toml: {first['msg']}", where=f"{path}, {setting}", found=first.get("input"), hint="mend that setting"
-        ) from error
+        raise InputError("shop.toml is not TOML", where=path, found=str(error), hint="correct that line") from error
 
 
 def lake_of(shop: Shop) -> Lake:

@@ -11,8 +11,8 @@ import yaml
 
 pytest.importorskip("dagster_k8s", reason="the extra `cluster` is not installed")
 
+import dagster as dg
 import kubernetes.client
-from dagster._config import process_config
 from dagster_k8s.container_context import UserDefinedDagsterK8sConfig
 from dagster_k8s.launcher import K8sRunLauncher
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
@@ -67,13 +67,27 @@ def test_what_is_referred_to_is_there() -> None:
         assert port in {each["name"] for each in container["ports"]}
 
 
+def validate_as(schema: Any, config: dict[str, Any]) -> None:
+    """Check a configuration by a schema of Dagster, as the configuration of an op."""
+
+    @dg.op(config_schema=schema)
+    def configured() -> None: ...
+
+    @dg.job
+    def job() -> None:
+        configured()
+
+    dg.validate_run_config(job, {"ops": {"configured": {"config": config}}})
+
+
 def test_the_instance_is_one_that_dagster_takes() -> None:
     instance = yaml.safe_load(of("ConfigMap", "multitron-instance")["data"]["dagster.yaml"])
     local = yaml.safe_load((ROOT / "orchestration/runtime/dagster.yaml").read_text())
     assert set(local) <= set(instance)
     launcher = instance["run_launcher"]["config"]
-    processed = process_config(K8sRunLauncher.config_type(), launcher)
-    assert processed.success, processed.errors
+    validate_as(K8sRunLauncher.config_type(), launcher)
+    with pytest.raises(dg.DagsterInvalidConfigError, match="job_imag"):
+        validate_as(K8sRunLauncher.config_type(), {**launcher, "job_imag": "x"})
     assert ("ConfigMap", launcher["instance_config_map"]) in NAMES
     assert {("ConfigMap", name) for name in launcher["env_config_maps"]} <= NAMES
     assert launcher["job_image"] in TEXT.split("image: ", 2)[2]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -41,4 +42,31 @@ def test_it_ends_with_a_killed_process(tmp_path: Path) -> None:
             pass
         holder.send_signal(signal.SIGKILL)
     with file_lock(tmp_path / "lock", refusal=InputError("at work")):
+        pass
+
+
+def test_it_ends_with_a_killed_process_whose_forked_child_lives_on(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom multitron_core.utils.file_lock import file_lock\n"
+        "with file_lock(Path(sys.argv[1])):\n    child = os.fork()\n    if child:\n        print(child, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "lock"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        try:
+            with pytest.raises(InputError), file_lock(tmp_path / "lock", refusal=InputError("at work")):
+                pass
+            holder.kill()
+            holder.wait()
+            with file_lock(tmp_path / "lock", refusal=InputError("at work")):
+                os.kill(child, 0)  # it lives
+        finally:
+            holder.kill()
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_thread_does_not_wait_for_itself(tmp_path: Path) -> None:
+    with file_lock(tmp_path / "lock"), pytest.raises(RuntimeError, match="already held"), file_lock(tmp_path / "lock"):
         pass

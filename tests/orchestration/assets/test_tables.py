@@ -16,7 +16,7 @@ from dagster import AssetCheckEvaluation
 from multitron_core.errors import InputError
 from multitron_core.lake.contracts import LIST_TABLES
 from orchestration.assets.list_checks import CHECKS, COMPARISON, DELTA_VERSION, checked_version
-from orchestration.runtime.partitions import night_key
+from orchestration.runtime.partitions import PARTITION_TAG, night_key
 from tests.orchestration.conftest import DAYS, GRID, ITEMS, SESSIONS, K, ShopInTest
 
 pytestmark = pytest.mark.slow
@@ -147,7 +147,9 @@ def look(shop: ShopInTest, name: str, version: int, *, passed: bool = True) -> N
     metadata = {DELTA_VERSION: dg.IntMetadataValue(version)}
     found = AssetCheckEvaluation(dg.AssetKey("recommendations"), name, passed, metadata, partition=partition)
     event = dg.DagsterEvent(dg.DagsterEventType.ASSET_CHECK_EVALUATION.value, "another", event_specific_data=found)
-    shop.instance.report_dagster_event(event, run_id=str(uuid.uuid4()))
+    run = dg.DagsterRun("scoring", run_id=str(uuid.uuid4()), tags={PARTITION_TAG: str(partition)})
+    shop.instance.add_run(run)
+    shop.instance.report_dagster_event(event, run_id=run.run_id)
 
 
 def test_the_checks_of_two_runs_that_come_in_mixed_are_told_apart_by_their_version(shop: ShopInTest) -> None:

@@ -5,9 +5,10 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
-from dagster._daemon.types import DaemonHeartbeat
 
 from orchestration.automation.rerun_commands import start_daemon_command, start_sensor_command, ui_command
 from orchestration.automation.status import DAEMONS, SILENT_SECONDS, standstills, status
@@ -34,6 +35,12 @@ def shop(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         shop.change(quality={})
         assert not shop.score(DAYS[1], "0.50").success, "fewer than half of the lists of the night before"
         yield shop
+
+
+def heartbeat(daemon: str, timestamp: float) -> Any:
+    """A heartbeat as Dagster stores it: its class has no public name."""
+    fields = {"daemon_id": "one", "daemon_type": daemon, "errors": [], "timestamp": timestamp}
+    return dg.deserialize_value(json.dumps({"__class__": "DaemonHeartbeat", **fields}))
 
 
 def states(shop: ShopInTest, now: dt.datetime) -> dict[dt.date, dict[str, tuple[str, str]]]:
@@ -102,7 +109,7 @@ def test_the_command_checks_for_cron_and_says_when_no_daemon_runs(
     for ago, seen in ((10.0, True), (SILENT_SECONDS + 10.0, False)):
         with instance_of(said) as instance:
             for name in DAEMONS:
-                instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - ago, name, "one", []))
+                instance.add_daemon_heartbeat(heartbeat(name, time.time() - ago))
             told = [each.why for each in standstills(said, instance)]
         assert [("does not run" in why, "not seen since" in why) for why in told[:-1]] == [(True, True)] * (not seen)
         assert told[-1] == "the sensor `nights` is off"
