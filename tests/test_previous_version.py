@@ -16,17 +16,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from multitron_core import preset
 from multitron_core.errors import InputError
-from multitron_core.event_log import read_event_log
-from multitron_core.lake import Lake
-from multitron_core.model import load_model
-from multitron_core.model_folder import training_config
-from multitron_core.preset import Preset
-from multitron_core.sessions import PreparedSessions
-from multitron_core.training import train
-from orchestration.shop import load_shop
-from orchestration.work import preset_of
+from multitron_core.events.ingestion import read_event_log
+from multitron_core.lake.lake import Lake
+from multitron_core.model.folder import load_model
+from multitron_core.sessions.prepare import PreparedSessions
+from multitron_core.training import presets
+from multitron_core.training.config import training_config
+from multitron_core.training.presets import Preset
+from multitron_core.training.trainer import train
+from orchestration.lifecycle.model import preset_of
+from orchestration.shop.home import load_shop
 
 FILES = Path(__file__).parent / "fixtures" / "version_0_1"
 LISTS = pl.read_parquet(FILES / "expected_lists.parquet")
@@ -50,8 +50,8 @@ TRAINING = {
 def recipe(name: str) -> Preset:
     """What the training `name` was given on the command line."""
     if name == "two":
-        return preset.named("diginetica").changed(model=MODEL, training=TRAINING)
-    three = preset.named("demo").with_objectives(["click", "cart", "order"])
+        return presets.named("diginetica").changed(model=MODEL, training=TRAINING)
+    three = presets.named("demo").with_objectives(["click", "cart", "order"])
     return three.changed(model=MODEL, training={**TRAINING, "optimiser": "lazy_adam"})
 
 
