@@ -28,7 +28,7 @@ import polars as pl
 import torch
 
 from multitron_core.baselines.evaluation import default_baselines, evaluate_baselines
-from multitron_core.baselines.scorer import Scorer
+from multitron_core.baselines.scorer import BaselineScorer
 from multitron_core.events.read import read_events
 from multitron_core.front.evaluation import front_table
 from multitron_core.front.measurement import measure_front
@@ -91,7 +91,7 @@ def model_lists(model: MultiTRON, prefixes: Sequence[np.ndarray], pi: float) -> 
     return lists
 
 
-def counted_lists(scorer: Scorer, prefixes: Sequence[np.ndarray], popular: np.ndarray) -> np.ndarray:
+def counted_lists(scorer: BaselineScorer, prefixes: Sequence[np.ndarray], popular: np.ndarray) -> np.ndarray:
     """The same of a baseline; where it lists fewer than K items the most popular ones follow."""
     lengths = np.array([len(prefix) for prefix in prefixes])
     back = np.concatenate([np.arange(length)[::-1] for length in lengths]).astype(np.int32)
