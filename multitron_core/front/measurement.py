@@ -262,7 +262,9 @@ def _measure_batch(
     whole_sessions: bool,
 ) -> _BatchMeasurement:
     """Measure the steps of a batch; without draws the click loss is the exact one."""
-    states_by_point = [step_states(model, batch, torch.from_numpy(point), whole_sessions=whole_sessions) for point in pi]
+    states_by_point = [
+        step_states(model, batch, torch.from_numpy(point), whole_sessions=whole_sessions) for point in pi
+    ]
     states = torch.stack(states_by_point, dim=1)  # (n, points, d)
     items = model.item_embedding.weight[1:]
     targets = torch.from_numpy(batch.targets).to(items.device)

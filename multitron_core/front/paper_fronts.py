@@ -1,8 +1,8 @@
-"""The fronts that the paper published, to draw and measure ours beside them.
+"""Published fronts of the paper, for comparison with measured ones.
 
-Wilm, Normann, Stepprath, "Pareto Front Approximation for Multi-Objective Session-Based Recommender Systems" (RecSys
-2024, arXiv 2407.16828), Figure 1, digitised from the published figure: each loss is mapped to [0, 1] by its front's own
-smallest and largest value, as its absolute values cannot be read off well.
+Source: Wilm, Normann and Stepprath, "Pareto Front Approximation for Multi-Objective Session-Based Recommender Systems"
+(RecSys 2024, arXiv 2407.16828), Figure 1, digitised from the figure. Each loss is scaled to [0, 1] from the smallest to
+the largest value of its front, because absolute values cannot be read off precisely.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from multitron_core.preference.spacing import spaced_preferences
 
 Spacing = Literal["beta", "square"]
 
-# By data set: how its points are spaced, then click losses and order losses from pi_order = 1 down to 0.
+# By data set: spacing of the preferences, then click losses and order losses from pi_order = 1 down to 0.
 _FRONTS: dict[str, tuple[Spacing, list[float], list[float]]] = {
     "diginetica": (
         "beta",
@@ -222,23 +222,25 @@ _FRONTS: dict[str, tuple[Spacing, list[float], list[float]]] = {
 }
 
 PAPER_FRONTS = tuple(_FRONTS)
-"""The data sets whose front the paper shows."""
+"""Data sets with a front in the paper."""
 
 
 def paper_front(dataset: str) -> pl.DataFrame:
     """A published front.
 
     Args:
-        dataset: one of `PAPER_FRONTS`.
+        dataset: One of `PAPER_FRONTS`.
 
     Returns:
-        `pi_order`, `click_loss`, `order_loss` (both in [0, 1], see above): 26 rows, rising in `pi_order`.
+        26 rows in ascending order of `pi_order`: `pi_order`, `click_loss`, `order_loss`, both losses scaled to [0, 1].
 
     Raises:
-        InputError: a data set that the paper does not show.
+        InputError: The paper has no front of the data set.
     """
     if dataset not in _FRONTS:
-        raise InputError("the paper shows no such front", found=dataset, hint=f"use one of {', '.join(_FRONTS)}")
+        raise InputError(
+            "the paper has no front of this data set", found=dataset, hint=f"use one of {', '.join(_FRONTS)}"
+        )
     spacing, clicks, orders = _FRONTS[dataset]
     return pl.DataFrame(
         {

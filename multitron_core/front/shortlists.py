@@ -23,9 +23,7 @@ _LISTED_NEGATIVES = 3
 """Negatives on each anchor's shortlist per negative that the loss keeps."""
 
 
-def measure_shortlists(
-    scored: ScoredSteps, config: TrainingConfig, *, max_rank: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def measure_shortlists(scored: ScoredSteps, config: TrainingConfig, *, max_rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """Ranks and sampled click losses of all steps at all preferences, and where they are proven.
 
     Args:
