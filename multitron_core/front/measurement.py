@@ -19,7 +19,7 @@ from torch import Tensor
 
 from multitron_core.errors import InputError
 from multitron_core.front.shortlists import ANCHORS, measure_shortlists
-from multitron_core.front.whole_catalogue import ScoredSteps, measure_whole_catalogue
+from multitron_core.front.whole_catalogue import SampledNegatives, ScoredSteps, measure_whole_catalogue
 from multitron_core.losses.negative_table import NegativeTable
 from multitron_core.losses.negatives import draw_negatives
 from multitron_core.losses.objective_losses import OBJECTIVE_LOSSES, losses_by_objective
@@ -149,11 +149,11 @@ def measure_front(
     model.eval()
 
     def measure(number: int) -> _BatchMeasurement:
-        batch = batches[number]
-        draws = []
+        batch, negatives = batches[number], None
         if click_loss_mode == "sampled":
             draws = [_draw(model, batch, config, [seed, number, i]) for i in range(repeats)]
-        return _measure_batch(model, batch, draws, config, pi, shortlists, whole_sessions)
+            negatives = SampledNegatives(draws, config.kept_negatives, config.collisions == "masked")
+        return _measure_batch(model, batch, negatives, pi, shortlists, whole_sessions)
 
     on_cpu = model.item_embedding.weight.device.type == "cpu"
     start = 0
@@ -255,13 +255,12 @@ class _BatchMeasurement(NamedTuple):
 def _measure_batch(
     model: MultiTRON,
     batch: Batch,
-    draws: list[_Draw],
-    config: TrainingConfig,
+    negatives: SampledNegatives | None,
     pi: np.ndarray,
     shortlists: bool,
     whole_sessions: bool,
 ) -> _BatchMeasurement:
-    """Measure the steps of a batch; without draws the click loss is the exact one."""
+    """Measure the steps of a batch; without negatives the click loss is the exact one."""
     states_by_point = [
         step_states(model, batch, torch.from_numpy(point), whole_sessions=whole_sessions) for point in pi
     ]
@@ -269,16 +268,17 @@ def _measure_batch(
     items = model.item_embedding.weight[1:]
     targets = torch.from_numpy(batch.targets).to(items.device)
     target_scores = (states * items[targets - 1][:, None]).sum(dim=-1)
-    scored = ScoredSteps(states, targets, target_scores, items, draws)
+    scored = ScoredSteps(states, targets, target_scores, items)
     two_objectives = len(model.config.objectives) == 2
     many = len(pi) > 2 * ANCHORS and len(items) >= MANY_ITEMS
-    if shortlists and draws and two_objectives and many and states.device.type == "cpu":  # a GPU multiplies faster
-        ranks, losses, proven = measure_shortlists(scored, config, max_rank=MAX_RANK)
+    # Only on a CPU: a GPU scores the whole catalogue faster.
+    if shortlists and negatives and two_objectives and many and states.device.type == "cpu":
+        ranks, losses, proven = measure_shortlists(scored, negatives, max_rank=MAX_RANK)
     else:
         ranks, losses = torch.zeros_like(target_scores, dtype=torch.int64), torch.zeros_like(target_scores)
         proven = torch.zeros_like(target_scores, dtype=torch.bool)
     cells = torch.nonzero(~proven.flatten()).squeeze(1)
-    ranks.view(-1)[cells], losses.view(-1)[cells] = measure_whole_catalogue(scored, cells, config, max_rank=MAX_RANK)
+    ranks.view(-1)[cells], losses.view(-1)[cells] = measure_whole_catalogue(scored, cells, negatives, max_rank=MAX_RANK)
     return _BatchMeasurement(ranks, losses, target_scores - _own_click_scores(model, batch, pi))
 
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from multitron_core.front.whole_catalogue import ScoredSteps, sampled_click_loss
+from multitron_core.front.whole_catalogue import SampledNegatives, ScoredSteps, sampled_click_loss
 from multitron_core.losses.negative_table import mask_not_drawn
 from multitron_core.metrics.ranking import score_blocks
 from multitron_core.metrics.shortlist import Shortlist, shortlist
-from multitron_core.training.config import TrainingConfig
 
 ANCHORS = 6
 """Number of preferences at which the whole catalogue is scored."""
@@ -23,19 +22,22 @@ _LISTED_NEGATIVES = 3
 """Negatives on each anchor's shortlist per negative that the loss keeps."""
 
 
-def measure_shortlists(scored: ScoredSteps, config: TrainingConfig, *, max_rank: int) -> tuple[Tensor, Tensor, Tensor]:
+def measure_shortlists(
+    scored: ScoredSteps, negatives: SampledNegatives, *, max_rank: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Ranks and sampled click losses of all steps at all preferences, and where they are proven.
 
     Args:
-        scored: Steps of one batch on a CPU, at preferences along a line, with at least one draw of negatives.
-        config: Settings of the click loss.
+        scored: Steps of one batch on a CPU, at preferences along a line.
+        negatives: Negatives of the sampled click loss, with at least one draw.
         max_rank: Ranks beyond it are reported as `max_rank` + 1.
 
     Returns:
         Ranks, int64 [n, points]; click losses, float [n, points]; and bool [n, points], True where both equal those of
         `measure_whole_catalogue`. The other values must not be used.
     """
-    states, targets, target_scores, items, draws = scored
+    states, targets, target_scores, items = scored
+    draws, kept, mask_targets = negatives
     points = states.shape[1]
     anchors = torch.linspace(0, points - 1, ANCHORS).round().long()
     ranks = torch.zeros_like(target_scores, dtype=torch.int64)
@@ -48,21 +50,21 @@ def measure_shortlists(scored: ScoredSteps, config: TrainingConfig, *, max_rank:
         ranks[block], block_proven = _listed_ranks(listed, target_columns, max_rank)
         total = torch.zeros_like(losses[block])
         steps = torch.arange(block.start, block.stop)
-        for columns, negatives in draws:
+        for columns, table in draws:
             logits = scores.flatten(0, 1).index_select(1, columns)
-            mask_not_drawn(logits, negatives, steps.repeat_interleave(ANCHORS), config.collisions == "masked")
-            size = min(_LISTED_NEGATIVES * config.kept_negatives, logits.shape[1])
+            mask_not_drawn(logits, table, steps.repeat_interleave(ANCHORS), mask_targets)
+            size = min(_LISTED_NEGATIVES * kept, logits.shape[1])
             candidates = shortlist(block_states, anchors, logits, items[columns], size)
-            block_proven &= candidates.proven(config.kept_negatives)
-            hardest, places = candidates.scores.topk(min(config.kept_negatives, candidates.columns.shape[1]), dim=-1)
+            block_proven &= candidates.proven(kept)
+            hardest, places = candidates.scores.topk(min(kept, candidates.columns.shape[1]), dim=-1)
             hardest_columns = candidates.columns[:, None].expand(-1, points, -1).gather(2, places).clamp(min=0)
             total += sampled_click_loss(
                 target_scores[block].flatten(),
                 hardest.flatten(0, 1),
                 hardest_columns.flatten(0, 1),
-                negatives,
+                table,
                 steps.repeat_interleave(points),
-                config,
+                kept,
             ).view_as(total)
         losses[block], proven[block] = total / len(draws), block_proven
     return ranks, losses, proven

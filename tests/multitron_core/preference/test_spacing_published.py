@@ -1,3 +1,5 @@
+"""Spacing of preferences against the arcsine law and the weights that the paper publishes."""
+
 from __future__ import annotations
 
 import math
