@@ -1,4 +1,7 @@
-"""Measure the baselines on prepared sessions: `python -m multitron_core.baselines --help`."""
+"""Measure the baselines on prepared sessions and print their metrics.
+
+python -m multitron_core.baselines --sessions SESSIONS [--single-objective MODEL]
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,14 @@ from multitron_core.utils.text_table import as_table
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the baselines' table; 1 when something has to be mended."""
-    parser = argparse.ArgumentParser(prog="python -m multitron_core.baselines", description="The baselines' metrics.")
+    parser = argparse.ArgumentParser(prog="python -m multitron_core.baselines", description="Measure the baselines.")
     parser.add_argument("--sessions", type=Path, required=True, help="folder of prepared sessions (train/ and test/)")
-    parser.add_argument("--k", type=int, default=20, help="length of the lists")
+    parser.add_argument("--k", type=int, default=20, help="list length of the metrics")
     parser.add_argument(
-        "--single-objective", type=Path, metavar="MODEL", help="a model folder, trained with the setting trained_pi"
+        "--single-objective",
+        type=Path,
+        metavar="MODEL",
+        help="folder of a model that was trained with the setting trained_pi",
     )
     given = parser.parse_args(arguments)
     try:

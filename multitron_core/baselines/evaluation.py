@@ -1,12 +1,11 @@
-"""Baselines that cost nothing, in the same table as the model: what a shop already has.
+"""Measure baselines on the same steps and with the same metrics as a model.
 
-    python -m multitron_core.baselines --sessions SESSIONS [--single-objective MODEL]
+A baseline is a function from session prefixes to scored items (`BaselineScorer`). Items without a score rank behind all
+others, so a list may be shorter than k.
 
-A baseline is a function from session prefixes to scored items; what it does not score ranks behind everything, so a
-list may be shorter than k. A model that does not beat them is not worth deploying.
-
-Sources: item-to-item co-visitation as in Linden, Smith, York, "Amazon.com Recommendations" (IEEE Internet Computing
-2003); session kNN as in Ludewig, Jannach, "Evaluation of Session-based Recommendation Algorithms" (UMUAI 2018), V-SKNN.
+Sources: item-to-item co-visitation as in Linden, Smith and York, "Amazon.com Recommendations" (IEEE Internet Computing
+2003); session kNN as V-SKNN in Ludewig and Jannach, "Evaluation of Session-based Recommendation Algorithms" (UMUAI
+2018).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from multitron_core.baselines.counts import co_visitation, popularity
-from multitron_core.baselines.scorer import Scorer
+from multitron_core.baselines.scorer import BaselineScorer
 from multitron_core.baselines.session_knn import session_neighbours
 from multitron_core.metrics.ranking import ranking_metrics
 from multitron_core.metrics.steps import evaluation_batches, step_table
@@ -25,13 +24,13 @@ from multitron_core.sessions.batches import Batch
 from multitron_core.sessions.encoded import EncodedSessions
 
 NOT_LISTED = np.iinfo(np.int32).max
-"""The rank of a target that a baseline does not score."""
+"""Rank of a target that the baseline does not score."""
 
 _BLOCK_SESSIONS = 1024
 
 
-def default_baselines(train: EncodedSessions) -> dict[str, Scorer]:
-    """The baselines that a model is measured against, by name."""
+def default_baselines(train: EncodedSessions) -> dict[str, BaselineScorer]:
+    """The baselines that a model is compared with, by name."""
     return {
         "popularity": popularity(train),
         "co-visitation, last item": co_visitation(train, last=1, own_items="excluded"),
@@ -45,21 +44,24 @@ def evaluate_baselines(
     train: EncodedSessions,
     test: EncodedSessions,
     *,
-    baselines: Mapping[str, Scorer] | None = None,
+    baselines: Mapping[str, BaselineScorer] | None = None,
     max_length: int = 50,
     k: int = 20,
 ) -> pl.DataFrame:
-    """The metrics of `metrics.ranking_metrics` for each baseline on the steps that a model is evaluated on.
+    """Ranking metrics of each baseline on the steps that a model is evaluated on.
 
     Args:
-        train: the sessions that baselines are made of.
-        test: the sessions to evaluate on, encoded with the same vocabulary.
-        baselines: by name; `default_baselines(train)` when None.
-        max_length: clicks a model reads; decides which steps there are.
-        k: the length of the lists.
+        train: Sessions that the default baselines are computed from.
+        test: Sessions to evaluate, encoded with the same vocabulary.
+        baselines: Baselines by name; `default_baselines(train)` if None.
+        max_length: Maximum number of steps per session, as for the model.
+        k: List length of the metrics.
 
     Returns:
-        `baseline` and the metrics, a row a baseline.
+        One row per baseline: `baseline` and the metrics of `metrics.ranking.ranking_metrics`.
+
+    Raises:
+        InputError: No session of `test` has two clicks.
     """
     batches = evaluation_batches(test, max_length, batch_sessions=_BLOCK_SESSIONS)
     steps = step_table(batches)
@@ -71,32 +73,33 @@ def evaluate_baselines(
 
 
 def against_baselines(front: pl.DataFrame, baselines: pl.DataFrame) -> pl.DataFrame:
-    """The best of a front beside the best baseline, metric by metric.
+    """Compare the best point of a front with the best baseline, metric by metric.
 
     Args:
-        front: what `evaluate_front` gives; points whose ranks nothing trained (`ranks_trained`) do not count.
-        baselines: what `evaluate_baselines` gave for the same steps.
+        front: Table as `evaluate_front` returns it; only points with trained ranks are used.
+        baselines: Table as `evaluate_baselines` returns it for the same steps.
 
     Returns:
-        `metric`, `model`, `pi_order` (of the model's best point), `best_baseline`, `baseline`, `gain` (model minus
-        baseline), a row for each metric that both have a value of.
+        One row per metric for which both have a value: `metric`; `model` and `pi_order`, the best value of the front
+        and its preference; `baseline` and `best_baseline`, the best value of the baselines and its name; `gain`,
+        `model` minus `baseline`.
     """
     points = front.filter("ranks_trained")
     rows = []
     for metric in baselines.columns:
         if metric == "baseline" or metric not in points.columns:
             continue
-        ours = points.drop_nulls(metric).sort(metric, descending=True).head(1).to_dicts()
-        theirs = baselines.drop_nulls(metric).sort(metric, descending=True).head(1).to_dicts()
-        for best, other in zip(ours, theirs, strict=False):  # none where a side has no value
+        best_points = points.drop_nulls(metric).sort(metric, descending=True).head(1).to_dicts()
+        best_baselines = baselines.drop_nulls(metric).sort(metric, descending=True).head(1).to_dicts()
+        for point, baseline in zip(best_points, best_baselines, strict=False):  # no row if either side has no value
             rows.append(
                 {
                     "metric": metric,
-                    "model": best[metric],
-                    "pi_order": best["pi_order"],
-                    "best_baseline": other["baseline"],
-                    "baseline": other[metric],
-                    "gain": best[metric] - other[metric],
+                    "model": point[metric],
+                    "pi_order": point["pi_order"],
+                    "best_baseline": baseline["baseline"],
+                    "baseline": baseline[metric],
+                    "gain": point[metric] - baseline[metric],
                 }
             )
     schema = {"metric": pl.String, "model": pl.Float64, "pi_order": pl.Float64}
@@ -104,8 +107,12 @@ def against_baselines(front: pl.DataFrame, baselines: pl.DataFrame) -> pl.DataFr
     return pl.DataFrame(rows, schema=schema)
 
 
-def baseline_ranks(scorer: Scorer, batch: Batch) -> np.ndarray:
-    """Ranks of a batch's targets, int32 [steps]: 1 + higher scores + equal ones of a smaller index, or `NOT_LISTED`."""
+def baseline_ranks(scorer: BaselineScorer, batch: Batch) -> np.ndarray:
+    """Ranks of the targets of a batch, int32 [steps].
+
+    1 + the number of items with a higher score, or an equal score and a smaller index; `NOT_LISTED` for a target
+    without a score.
+    """
     scored = scorer(prefixes_of(batch))
     targets = pl.DataFrame({"step": np.arange(len(batch.targets)), "target": batch.targets.astype(np.int32)})
     listed = scored.join(targets, left_on=["step", "item"], right_on=["step", "target"]).select(
@@ -121,8 +128,8 @@ def baseline_ranks(scorer: Scorer, batch: Batch) -> np.ndarray:
 
 
 def prefixes_of(batch: Batch) -> pl.DataFrame:
-    """The prefix of every step of a batch: `step`, `item`, `back`, see `Scorer`."""
-    places = np.arange(len(batch.inputs)) - batch.starts[batch.session_of_step]  # clicks before the step's own
+    """Prefixes of all steps of a batch, in the input format of `BaselineScorer`."""
+    places = np.arange(len(batch.inputs)) - batch.starts[batch.session_of_step]  # place of each step in its session
     lengths = places + 1
     steps = np.repeat(np.arange(len(batch.inputs)), lengths)
     back = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import polars as pl
 
-from multitron_core.baselines.scorer import Scorer, _clicks, _summed
+from multitron_core.baselines.scorer import BaselineScorer, click_table, sum_scores
 from multitron_core.sessions.encoded import EncodedSessions
 
 
 def session_neighbours(
     train: EncodedSessions, *, last: int = 10, candidates: int = 200, nearest: int = 100, own_items: bool = True
-) -> Scorer:
-    """What the most similar recent sessions hold.
+) -> BaselineScorer:
+    """Items of the training sessions that are most similar to the prefix.
 
-    Similarity of a session to the prefix: the sum over shared items of the weight of their last click in the prefix,
-    1 for the last click, falling in equal steps to 1/`last`, divided by the root of the session's distinct items. An
-    item's score is the sum of the similarities of the nearest sessions that hold it.
+    The similarity of a session is a sum over the items that it shares with the prefix, divided by the square root of
+    the session's number of distinct items. Each shared item adds the weight of its last click in the prefix: 1 for the
+    last click, falling linearly to 1/`last`. The score of an item is the summed similarity of the nearest sessions that
+    contain it.
 
     Args:
-        train: the sessions to search, in chronological order.
-        last: how many of the prefix's last clicks count.
-        candidates: the most recent sessions of each item that are considered.
-        nearest: sessions that vote.
-        own_items: whether the prefix's own items may be listed.
+        train: Sessions to search, in chronological order.
+        last: Number of last clicks of the prefix that are used.
+        candidates: Number of most recent sessions per item that are candidates.
+        nearest: Number of nearest sessions that contribute to the scores.
+        own_items: Whether items of the prefix may be listed.
     """
-    clicks = _clicks(train).unique()
+    clicks = click_table(train).unique()
     sizes = clicks.group_by("session").agg(pl.len().sqrt().alias("norm"))
     recent_of = (
         clicks.sort("item", "session", descending=[False, True])
@@ -44,8 +45,10 @@ def session_neighbours(
             .agg((pl.col("weight") / pl.col("norm")).sum().alias("similarity"))
             .sort("step", "similarity", "session", descending=[False, True, True])
         )
-        voting = similar.filter(pl.int_range(pl.len()).over("step") < nearest)
-        scored = _summed(voting.join(clicks, on="session").select("step", "item", pl.col("similarity").alias("score")))
+        nearest_sessions = similar.filter(pl.int_range(pl.len()).over("step") < nearest)
+        scored = sum_scores(
+            nearest_sessions.join(clicks, on="session").select("step", "item", pl.col("similarity").alias("score"))
+        )
         return scored if own_items else scored.join(recent, on=["step", "item"], how="anti")
 
     return score

@@ -1,5 +1,6 @@
-"""A model that was trained at one preference alone, in the same table as the baselines: what it costs that one model
-answers every preference.
+"""Single-objective models as a baseline: models that were trained at one preference only.
+
+The comparison shows what it costs to train one model for all preferences:
 
     python -m multitron_core.training --sessions SESSIONS --preset NAME --training '{"trained_pi": "0.00"}' --out MODEL
     python -m multitron_core.baselines --sessions SESSIONS --single-objective MODEL
@@ -18,18 +19,18 @@ from multitron_core.preference.keys import preference
 
 
 def evaluate_single_objective(model_dir: Path, sessions: Path, *, k: int = 20) -> pl.DataFrame:
-    """The metrics of a single-objective model at the preference that it was trained at.
+    """Metrics of a single-objective model at the preference that it was trained at.
 
     Args:
-        model_dir: a model folder, trained with the setting `trained_pi`.
-        sessions: the folder of prepared sessions that it was trained on; its test split is taken.
-        k: the length of the lists.
+        model_dir: Folder of a model that was trained with the setting `trained_pi`.
+        sessions: Folder of the prepared sessions that it was trained on; the test split is measured.
+        k: List length of the metrics.
 
     Returns:
-        One row: `baseline`, and the columns of `front.front_table`.
+        One row: `baseline`, and the columns of `front.evaluation.front_table`.
 
     Raises:
-        InputError: the model was trained on sampled preferences, or is of other sessions.
+        InputError: The model was trained on sampled preferences, or the sessions use another vocabulary.
     """
     model, config, test = model_and_test(model_dir, sessions)
     if config.trained_pi is None:
@@ -37,7 +38,7 @@ def evaluate_single_objective(model_dir: Path, sessions: Path, *, k: int = 20) -
             "not a single-objective model: it was trained on sampled preferences",
             where=model_dir,
             found="trained_pi = None",
-            hint='train one with the setting trained_pi, for example "0.00", or measure this one with '
+            hint='train a model with the setting trained_pi, for example "0.00", or measure this one with '
             "multitron_core.front",
         )
     pi = preference(config.trained_pi, len(model.config.objectives))

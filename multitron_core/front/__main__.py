@@ -1,4 +1,11 @@
-"""Measure a model's front: `python -m multitron_core.front --help`."""
+"""Measure the Pareto front of a model and print it.
+
+    python -m multitron_core.front --model MODEL --sessions SESSIONS
+
+prints one row per preference, the monotonicity of losses and recalls, their change between the non-dominated ends, the
+hypervolumes with bootstrap confidence intervals, and the operating point. `--save` saves the table and its plots in the
+model folder, `--record` the operating point.
+"""
 
 from __future__ import annotations
 
@@ -17,28 +24,41 @@ from multitron_core.training.devices import pick_device
 
 def main(arguments: list[str] | None = None) -> int:
     """Print a front; 1 when something has to be mended."""
-    parser = argparse.ArgumentParser(prog="python -m multitron_core.front", description="Measure a model's front.")
+    parser = argparse.ArgumentParser(
+        prog="python -m multitron_core.front", description="Measure the Pareto front of a model."
+    )
     parser.add_argument("--model", type=Path, required=True, help="model folder")
-    parser.add_argument("--sessions", type=Path, required=True, help="folder of prepared sessions; its test/ is taken")
-    parser.add_argument("--points", type=int, default=26, help="at least; three objectives take a lattice")
-    parser.add_argument("--spacing", choices=("beta", "square"), default="beta")
-    parser.add_argument("--k", type=int, default=20, help="length of the lists")
-    parser.add_argument("--click-loss", choices=("sampled", "exact"), default="sampled")
-    parser.add_argument("--repeats", type=int, default=1, help="draws of negatives")
-    parser.add_argument("--seed", type=int, default=1, help="of the negatives and of the bootstrap")
     parser.add_argument(
-        "--reference", type=float, nargs="+", help="reference point of the raw hypervolume, a loss an objective"
+        "--sessions", type=Path, required=True, help="folder of prepared sessions; the test split is measured"
+    )
+    parser.add_argument(
+        "--points", type=int, default=26, help="minimum number of preferences; three objectives use a lattice"
+    )
+    parser.add_argument("--spacing", choices=("beta", "square"), default="beta", help="spacing of the preferences")
+    parser.add_argument("--k", type=int, default=20, help="list length of the metrics")
+    parser.add_argument(
+        "--click-loss", choices=("sampled", "exact"), default="sampled", help="sampled negatives or the whole catalogue"
+    )
+    parser.add_argument("--repeats", type=int, default=1, help="number of draws of negatives")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the negatives and of the bootstrap")
+    parser.add_argument(
+        "--reference", type=float, nargs="+", help="reference point of the raw hypervolume, one loss per objective"
     )
     parser.add_argument(
         "--whole-sessions",
         action="store_true",
-        help="of a model whose positions count from the end: steps know how many clicks follow (official evaluation)",
+        help="evaluate whole sessions as the official code does: positions that count from the end then reveal how "
+        "many clicks follow a step",
     )
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--objective", default="order_density", help="what the operating point is chosen for")
-    parser.add_argument("--max-click-recall-loss", type=float, default=0.02, help="click recall that it may cost")
+    parser.add_argument(
+        "--objective", default="order_density", help="column of the front that the operating point optimises"
+    )
+    parser.add_argument(
+        "--max-click-recall-loss", type=float, default=0.02, help="largest click recall loss of the operating point"
+    )
     parser.add_argument("--record", metavar="NAME", help="record the operating point in the model folder as NAME")
-    parser.add_argument("--save", action="store_true", help="keep the table and its pictures in the model folder")
+    parser.add_argument("--save", action="store_true", help="save the table and its plots in the model folder")
     given = parser.parse_args(arguments)
     try:
         check_list_length(given.k)  # before what takes minutes

@@ -1,4 +1,4 @@
-"""What a front's preferences change, from its first worthwhile point to its last, and how sure that is."""
+"""Change of losses and recalls along a front, with bootstrap confidence intervals."""
 
 from __future__ import annotations
 
@@ -13,89 +13,94 @@ from multitron_core.front.measurement import FrontMeasurement, check_list_length
 from multitron_core.front.volume import dominated
 
 COLUMNS = ("click_loss", "order_loss", "click_recall_{k}", "order_recall_{k}", "recall_x_density")
-"""What is followed, by its name in `front_table`."""
+"""Columns of `front_table` whose change is reported."""
 
 
 def front_change(
     measurement: FrontMeasurement, *, k: int = 20, resamples: int = 1000, level: float = 0.95, seed: int = 1
 ) -> pl.DataFrame:
-    """The last minus the first of the points that `non_dominated_ends` gives.
+    """Change between the two points of `non_dominated_ends`, the last minus the first.
 
-    Both were measured on the same sessions, so the intervals are of the paired difference: far narrower than those of
-    the two figures.
+    Both points are measured on the same sessions, so the intervals are those of a paired difference. They are much
+    narrower than the intervals of the two values.
 
     Args:
-        measurement: what `measure_front` gave for a model of two objectives.
-        k: the length of the lists.
-        resamples, level, seed: of the bootstrap by session.
+        measurement: Measurement of a model with two objectives.
+        k: List length of the recalls.
+        resamples, level, seed: Settings of the bootstrap over sessions.
 
     Returns:
-        `column`, of `COLUMNS`; `first` and `last`, its values there; `change`, with its interval `low` to `high`. Order
-        recall is null where no step is ordered.
+        One row per entry of `COLUMNS`: `column`; `first` and `last`, its values at the two points; `change`; `low` and
+        `high`, the bootstrap confidence interval of the change. Order recall is null if no step is ordered.
 
     Raises:
-        InputError: lists longer than ranks are exact, or no such point.
+        InputError: `k` is out of range, or the front has no non-dominated point with trained ranks.
     """
     return changes([session_sums(measurement, k=k)], k=k, resamples=resamples, level=level, seed=seed)
 
 
 def non_dominated_ends(measurement: FrontMeasurement) -> tuple[int, int]:
-    """The first and the last point, in the order of pi_order, that no other dominates and whose ranks were trained.
+    """Indices of the first and the last non-dominated point with trained ranks, in the order of pi_order.
 
     Raises:
-        InputError: there is none.
+        InputError: The front has no such point.
     """
-    beaten = dominated(measurement.losses.mean(axis=1, dtype=np.float64))
-    kept = np.flatnonzero(~beaten & measurement.ranks_trained)
-    if not len(kept):
+    is_dominated = dominated(measurement.losses.mean(axis=1, dtype=np.float64))
+    eligible = np.flatnonzero(~is_dominated & measurement.ranks_trained)
+    if not len(eligible):
         raise InputError(
-            "every point of the front is dominated or has ranks that nothing trained",
-            where="front_change",
+            "the front has no non-dominated point with trained ranks",
+            where="non_dominated_ends",
             found=measurement.pi[:, -1].tolist(),
             hint="measure more preferences between 0 and 1",
         )
-    return int(kept[0]), int(kept[-1])
+    return int(eligible[0]), int(eligible[-1])
 
 
 def session_sums(measurement: FrontMeasurement, *, k: int = 20) -> np.ndarray:
-    """What `changes` needs of a front, by session: its steps, its ordered steps, and of the two points of
-    `non_dominated_ends` the two losses, the hits and the ordered hits; float64 [sessions, 10].
+    """Per-session sums of a front that `changes` needs.
+
+    Returns:
+        float64 [sessions, 10]: the steps, the ordered steps, then for each point of `non_dominated_ends` the click
+        loss, the order loss, the hits and the ordered hits.
 
     Raises:
-        InputError: lists longer than ranks are exact, or no such point.
+        InputError: `k` is out of range, or the front has no non-dominated point with trained ranks.
     """
     check_list_length(k)
     _, session = np.unique(measurement.steps["session"].to_numpy(), return_inverse=True)
     ordered = measurement.steps["ordered"].to_numpy()
-    of_steps = [np.ones(len(session)), ordered]
+    summands = [np.ones(len(session)), ordered]
     for point in non_dominated_ends(measurement):
         hits = measurement.ranks[point] <= k
-        of_steps += [*measurement.losses[point].T, hits, hits & ordered]
-    return np.column_stack([np.bincount(session, weights=values) for values in of_steps])
+        summands += [*measurement.losses[point].T, hits, hits & ordered]
+    return np.column_stack([np.bincount(session, weights=values) for values in summands])
 
 
 def changes(
     models: Sequence[np.ndarray], *, k: int = 20, resamples: int = 1000, level: float = 0.95, seed: int = 1
 ) -> pl.DataFrame:
-    """The change of `front_change` in the mean of several models that were measured on the same sessions.
+    """`front_change` of the mean of several models that were measured on the same sessions.
+
+    All models use the same resamples of sessions. The interval does not contain the variance between training seeds,
+    nor the fact that the two points were selected on the same sessions.
 
     Args:
-        models: what `session_sums` gave for each.
-        k, resamples, level, seed: see `front_change`. The draws of sessions are the same for all models. How models of
-            other seeds would differ, and that the two points were picked on the same sessions, is not in the interval.
+        models: `session_sums` of each model.
+        k, resamples, level, seed: See `front_change`.
 
     Returns:
-        As `front_change`.
+        A table as `front_change` returns it.
     """
 
     def figures(totals: np.ndarray) -> np.ndarray:
-        """Means over models at the first point, at the last, and the difference."""
-        means = np.mean([_at_both(of_model) for of_model in totals.reshape(len(models), -1)], axis=0)
+        """Means over the models at the first point, at the last point, and their difference."""
+        means = np.mean([_metrics_at_ends(of_model) for of_model in totals.reshape(len(models), -1)], axis=0)
         return np.concatenate([*means, means[1] - means[0]])
 
     intervals = bootstrap(np.column_stack(models), figures, resamples=resamples, level=level, seed=seed)
-    of_each = len(COLUMNS)
-    first, last, change = (intervals[start : start + of_each] for start in range(0, 3 * of_each, of_each))
+    n = len(COLUMNS)
+    first, last, change = intervals[:n], intervals[n : 2 * n], intervals[2 * n :]
     return pl.DataFrame(
         {
             "column": [name.format(k=k) for name in COLUMNS],
@@ -108,8 +113,8 @@ def changes(
     ).fill_nan(None)
 
 
-def _at_both(totals: np.ndarray) -> np.ndarray:
-    """[10] of `session_sums`, summed -> [2, columns]: the figures at the first and the last point."""
+def _metrics_at_ends(totals: np.ndarray) -> np.ndarray:
+    """`COLUMNS` at the first and the last point, float [2, 5], from the totals of `session_sums`, float [10]."""
     steps, ordered_steps = totals[:2]
     click_loss, order_loss, hits, ordered_hits = totals[2:].reshape(2, 4).T
     order_recall = ordered_hits / ordered_steps if ordered_steps else np.full(2, np.nan)

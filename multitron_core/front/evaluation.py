@@ -1,11 +1,4 @@
-"""The front: what every preference costs and gives, measured on held-out sessions.
-
-    python -m multitron_core.front --model MODEL --sessions SESSIONS
-
-prints a row a preference, how steadily losses and metrics follow the preference, what they change over the points that
-no other dominates, the hypervolumes, with intervals, and the operating point that a business constraint leads to.
---save keeps table and pictures in the model folder, --record the operating point.
-"""
+"""Front tables: losses and ranking metrics by preference, with hypervolumes, on held-out sessions."""
 
 from __future__ import annotations
 
@@ -22,11 +15,7 @@ from multitron_core.front.measurement import (
     check_list_length,
     measure_front,
 )
-from multitron_core.front.volume import (
-    FrontVolume,
-    bootstrap_hypervolume,
-    dominated,
-)
+from multitron_core.front.volume import FrontVolume, bootstrap_hypervolume, dominated
 from multitron_core.metrics.ranking import ranking_metrics
 from multitron_core.model.transformer import MultiTRON
 from multitron_core.preference.objectives import LABELS
@@ -35,19 +24,23 @@ from multitron_core.sessions.encoded import EncodedSessions
 
 
 def front_table(measurement: FrontMeasurement, *, k: int = 20) -> pl.DataFrame:
-    """A row a preference, rising in pi_order.
+    """Aggregate a measurement to one row per preference, in ascending order of pi_order.
+
+    Args:
+        measurement: Losses and ranks per step, from `measure_front`.
+        k: List length of the ranking metrics, 1 to `MAX_RANK`.
 
     Returns:
-        `pi_order`, `pi_click`; `click_loss`, `order_loss` (means over steps, in nats), and the same of further
-        objectives; the metrics of `metrics.ranking_metrics`; `dominated` (another point is no worse in all losses and
-        better in one); `ranks_trained` (see `FrontMeasurement`); `steps`, `ordered_steps`, `carted_steps`.
+        `pi_order`, `pi_click`; `click_loss`, `order_loss` (means over steps, in nats), and the same for further
+        objectives; the metrics of `metrics.ranking.ranking_metrics`; `dominated` (another point is no worse in all
+        losses and better in one); `ranks_trained` (see `FrontMeasurement`); `steps`, `ordered_steps`, `carted_steps`.
 
     Raises:
-        InputError: lists longer than ranks are exact.
+        InputError: `k` is out of range.
     """
     check_list_length(k)
     means = measurement.losses.mean(axis=1, dtype=np.float64)
-    beaten = dominated(means)
+    is_dominated = dominated(means)
     names = [objective.name for objective in measurement.objectives]
     ranks_trained = measurement.ranks_trained
     labels = [label for label in LABELS.values() if label in measurement.steps.columns]
@@ -59,7 +52,7 @@ def front_table(measurement: FrontMeasurement, *, k: int = 20) -> pl.DataFrame:
                 **{f"pi_{name}": float(weight) for name, weight in zip(reversed(names), reversed(pi), strict=True)},
                 **{f"{name}_loss": float(loss) for name, loss in zip(names, means[point], strict=True)},
                 **ranking_metrics(ranked, k=k),
-                "dominated": bool(beaten[point]),
+                "dominated": bool(is_dominated[point]),
                 "ranks_trained": bool(ranks_trained[point]),
                 "steps": len(ranked),
                 **{f"{label}_steps": int(ranked[label].sum()) for label in reversed(labels)},
@@ -76,13 +69,14 @@ def front_volume(
     level: float = 0.95,
     seed: int = 1,
 ) -> FrontVolume:
-    """Normalised and raw hypervolume with bootstrap intervals by session.
+    """Normalised and raw hypervolume with bootstrap confidence intervals over sessions.
 
     Args:
-        measurement: what `measure_front` gave.
-        reference: of the raw hypervolume, a loss an objective; by default the losses of a model that knows nothing (ln
-            of the number of candidates for a loss that ranks, ln 2 for "bce", their sum for both).
-        resamples, level, seed: of the bootstrap.
+        measurement: Losses per step, from `measure_front`.
+        reference: Reference point of the raw hypervolume, one loss per objective. By default the losses of a model
+            without information: ln of the number of candidates for a ranking loss, ln 2 for "bce", their sum for
+            "ranked_bce".
+        resamples, level, seed: Settings of the bootstrap.
     """
     _, sessions = np.unique(measurement.steps["session"].to_numpy(), return_inverse=True)
     counts = np.bincount(sessions)
@@ -107,10 +101,10 @@ def evaluate_points(
     preferences: Sequence[float] | Sequence[Sequence[float]],
     *,
     k: int = 20,
-    **measuring: Unpack[MeasureOptions],
+    **options: Unpack[MeasureOptions],
 ) -> pl.DataFrame:
-    """The rows of `front_table` for given preferences; arguments as in `measure_front`."""
-    return front_table(measure_front(model, dataset, preferences, **measuring), k=k)
+    """Measure the given preferences and return their `front_table`; arguments as in `measure_front`."""
+    return front_table(measure_front(model, dataset, preferences, **options), k=k)
 
 
 def evaluate_front(
@@ -121,26 +115,32 @@ def evaluate_front(
     spacing: Literal["beta", "square"] = "beta",
     beta: Sequence[float] | None = None,
     k: int = 20,
-    **measuring: Unpack[MeasureOptions],
+    **options: Unpack[MeasureOptions],
 ) -> pl.DataFrame:
-    """One row a preference: `front_table` at the preferences of `front_preferences`.
+    """Measure a front and return its `front_table`, one row per preference.
 
     Args:
-        points, spacing: how many, and where they lie, with `beta` (that of `config` when None).
-        k: the length of the lists.
-        model, dataset, measuring: see `measure_front`.
+        model, dataset, options: See `measure_front`.
+        points, spacing, beta: Preferences to measure, see `front_preferences`. `beta` is by default that of `config`.
+        k: List length of the ranking metrics.
     """
     if beta is None:
-        beta = measuring["config"].beta
+        beta = options["config"].beta
     preferences = front_preferences(model, points, spacing=spacing, beta=beta)
-    return evaluate_points(model, dataset, preferences, k=k, **measuring)
+    return evaluate_points(model, dataset, preferences, k=k, **options)
 
 
 def front_preferences(
     model: MultiTRON, points: int, *, spacing: Literal["beta", "square"], beta: Sequence[float]
 ) -> list[tuple[float, ...]]:
-    """The preferences of a front of at least so many points: `spaced_preferences`, or for three objectives and more
-    `lattice_preferences`."""
+    """Preferences of a front with at least `points` points.
+
+    For two objectives these are `spaced_preferences`, for three or more `lattice_preferences`, which does not use
+    `spacing` and `beta`.
+
+    Returns:
+        Rows of one weight per objective.
+    """
     objectives = len(model.config.objectives)
     if objectives > 2:
         return lattice_preferences(points, objectives)

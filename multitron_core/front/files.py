@@ -1,4 +1,4 @@
-"""The files of a measured front in its model folder."""
+"""Files of a measured front in its model folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import polars as pl
 
 from multitron_core.errors import InputError
 from multitron_core.front.bootstrap import Interval
-from multitron_core.front.monotonicity import _objectives
+from multitron_core.front.columns import objective_names
 from multitron_core.front.paper_fronts import PAPER_FRONTS, paper_front
 from multitron_core.front.volume import FrontVolume
 from multitron_core.model.folder import load_model
@@ -24,13 +24,17 @@ VOLUME_FILE = "hypervolume.json"
 
 
 def save_front(front: pl.DataFrame, volume: FrontVolume, model_dir: Path | str) -> None:
-    """Keep a front with its model: `front.parquet`, `hypervolume.json`, `front.png`, `front_metrics.png`, between
-    clicks and orders `front_beside_paper.png`, and of a model that was trained here its losses by epoch,
-    `training.png`.
+    """Save a front with its plots in the model folder; each file is replaced atomically.
 
-    Each file is replaced whole.
+    Files: `front.parquet`, `hypervolume.json`, `front.png`, `front_metrics.png`; `front_beside_paper.png` for a model
+    of clicks and orders; `training.png`, the losses by epoch, if the folder has `metrics.parquet` with rows.
+
+    Args:
+        front: Table as `front_table` returns it.
+        volume: Hypervolumes as `front_volume` returns them.
+        model_dir: Model folder.
     """
-    from multitron_core.front import plots  # only who draws waits for matplotlib
+    from multitron_core.front import plots  # matplotlib is loaded only for drawing
 
     model_dir = Path(model_dir)
     table = io.BytesIO()
@@ -39,7 +43,7 @@ def save_front(front: pl.DataFrame, volume: FrontVolume, model_dir: Path | str) 
         "front.parquet": table.getvalue(),
         VOLUME_FILE: json.dumps(dataclasses.asdict(volume), indent=2).encode(),
     }
-    if len(_objectives(front)) == 2:
+    if len(objective_names(front)) == 2:
         published = {f"paper, {name}": paper_front(name) for name in PAPER_FRONTS}
         contents |= {
             "front.png": plots.front_picture(front),
@@ -58,10 +62,10 @@ def save_front(front: pl.DataFrame, volume: FrontVolume, model_dir: Path | str) 
 
 
 def kept_volume(model_dir: Path | str) -> FrontVolume:
-    """The hypervolumes that `save_front` kept.
+    """Read the hypervolumes that `save_front` wrote.
 
     Raises:
-        InputError: there are none.
+        InputError: The model folder has no readable `hypervolume.json`.
     """
     path = Path(model_dir) / VOLUME_FILE
     try:
@@ -69,17 +73,25 @@ def kept_volume(model_dir: Path | str) -> FrontVolume:
         return FrontVolume(Interval(**kept["normalised"]), Interval(**kept["raw"]), tuple(kept["reference"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            "the front was not measured", where=path, found=str(error), hint="measure the model's front first"
+            "the saved hypervolumes cannot be read",
+            where=path,
+            found=str(error),
+            hint="measure the front of the model and save it",
         ) from error
 
 
 def model_and_test(
     model_dir: Path, sessions: Path, device: str = "cpu"
 ) -> tuple[MultiTRON, TrainingConfig, EncodedSessions]:
-    """A model, how it was trained, and test sessions that were encoded with its vocabulary.
+    """Load a model, its training config, and the test split of prepared sessions.
+
+    Args:
+        model_dir: Model folder.
+        sessions: Folder of prepared sessions, encoded with the model's vocabulary.
+        device: Device of the model.
 
     Raises:
-        InputError: the model folder or the sessions cannot be read, or do not belong together.
+        InputError: The model folder or the sessions cannot be read, or their vocabularies differ.
     """
     model = load_model(model_dir, device)
     described = json.loads((model_dir / "config.json").read_text())

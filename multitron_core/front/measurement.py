@@ -1,7 +1,8 @@
-"""What a front is made of: losses and exact ranks of every step at every preference.
+"""Measure a front: losses and exact ranks of every evaluation step at every preference.
 
-All preferences see the same steps and the same negatives, so their differences are the preference's. The losses are
-those of Wilm, Normann, Stepprath (RecSys 2024, arXiv 2407.16828), section 3, by training's own rules.
+All preferences are measured on the same steps and the same negatives, so differences between them are due to the
+preference. The losses are those of Wilm, Normann and Stepprath (RecSys 2024, arXiv 2407.16828), section 3, computed
+with the loss functions of training.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import torch
 from torch import Tensor
 
 from multitron_core.errors import InputError
-from multitron_core.losses.negative_table import NegativeTable, log_copies, mask_not_drawn
+from multitron_core.front.shortlists import ANCHORS, measure_shortlists
+from multitron_core.front.whole_catalogue import SampledNegatives, ScoredSteps, measure_whole_catalogue
+from multitron_core.losses.negative_table import NegativeTable
 from multitron_core.losses.negatives import draw_negatives
-from multitron_core.losses.objective_losses import OBJECTIVE_LOSSES, click_loss, losses_by_objective
-from multitron_core.metrics.ranking import score_blocks, target_ranks
-from multitron_core.metrics.shortlist import Shortlist, shortlist
+from multitron_core.losses.objective_losses import OBJECTIVE_LOSSES, losses_by_objective
 from multitron_core.metrics.steps import evaluation_batches, step_states, step_table
 from multitron_core.model.transformer import MultiTRON
 from multitron_core.preference.objectives import Objective, labels_of
@@ -29,27 +30,23 @@ from multitron_core.sessions.batches import Batch
 from multitron_core.sessions.encoded import EncodedSessions
 from multitron_core.training.config import TrainingConfig
 from multitron_core.utils.parallel import map_in_threads
-from multitron_core.utils.topk import top_k
 
 MAX_RANK = 100
-"""Ranks are exact down to this one."""
+"""Ranks are exact up to this one."""
 
 MANY_ITEMS = 10_000
-"""So many items make shortlists worth while on a CPU; `benchmarks/front.py` compares both from there on."""
-
-_ANCHORS = 6  # preferences at which the whole catalogue is scored, of a front of many
-_LISTED_NEGATIVES = 3  # that each anchor lists, for one that is kept
+"""Catalogue size above which shortlists pay off on a CPU, compared by `benchmarks/front.py`."""
 
 
 class HasTestSplit(Protocol):
-    """Prepared sessions: something with a test split."""
+    """Prepared sessions with a test split."""
 
     @property
     def test(self) -> EncodedSessions: ...
 
 
 class MeasureOptions(TypedDict, total=False):
-    """The keyword arguments of `measure_front`, for those who pass them on."""
+    """Keyword arguments of `measure_front`, for functions that pass them on."""
 
     config: Required[TrainingConfig]
     click_loss_mode: Literal["sampled", "exact"]
@@ -62,15 +59,16 @@ class MeasureOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class FrontMeasurement:
-    """What was measured, a number a step and point, before it is summed up.
+    """Losses and ranks per step and preference, before aggregation.
 
     Args:
-        pi: float64 [points, objectives].
-        steps: `metrics.step_table`.
-        ranks: int32 [points, steps]; `DEEPEST` + 1 stands for all that is further down.
-        losses: float32 [points, steps, objectives].
-        reference: float [objectives], what a model that knows nothing scores; the raw hypervolume's default reference.
-        objectives: what the model trades off.
+        pi: float64 [points, objectives], the preferences.
+        steps: The evaluation steps, see `metrics.steps.step_table`.
+        ranks: int32 [points, steps], ranks of the targets; `MAX_RANK` + 1 stands for all larger ranks.
+        losses: float32 [points, steps, objectives], in nats.
+        reference: float [objectives], losses of a model without information, which gives all candidates the same
+            score. Default reference point of the raw hypervolume.
+        objectives: The objectives of the model, with their losses.
     """
 
     pi: np.ndarray
@@ -82,8 +80,11 @@ class FrontMeasurement:
 
     @property
     def ranks_trained(self) -> np.ndarray:
-        """bool [points], False where only losses that do not rank have weight, as at pi_order = 1 with "bce": nothing
-        trained the scores of items that were not clicked, so ranks there mean little."""
+        """Whether training optimised the ranks at each preference, bool [points].
+
+        False where only losses without ranking have weight, for example at pi_order = 1 with the loss "bce". Such a
+        loss does not train the scores of items that were not clicked, so ranks carry little information there.
+        """
         ranks = np.array([OBJECTIVE_LOSSES[objective.loss].ranks for objective in self.objectives])
         return np.asarray((self.pi[:, ranks] > 0.0).any(axis=1))
 
@@ -104,36 +105,41 @@ def measure_front(
     """Losses and exact ranks of every step at every preference.
 
     Args:
-        model: put into evaluation mode for the call; it stays on its device.
-        dataset: the sessions, or prepared sessions, of which the test split is taken.
-        preferences: of a model of two objectives the weights on orders, in [0, 1]; of any model whole preferences, a
-            weight an objective.
-        config: which negatives and which losses: how the model was trained (`model_folder.training_config`).
-        click_loss_mode: "sampled" is the paper's loss among the hardest sampled negatives; "exact" is the softmax over
-            the whole catalogue.
-        repeats: how often negatives are drawn anew, to damp sampling noise (the paper repeats small sets 256 times).
-        seed: of the negatives, which are the same for every preference.
-        shortlists: score the whole catalogue at a few preferences alone, where the others follow from these with proof
-            (`shortlist`); False scores it at all of them, for the same figures. They are used where they pay: for the
-            sampled loss at more than a dozen preferences between two objectives, with ten thousand items, on a CPU.
-        whole_sessions: of a model whose positions count from the end, evaluate as the official code does: each step
-            then knows how many clicks are still to come (`metrics.step_states`).
-        progress: called with the batches done and their number.
+        model: Trained model. It is in evaluation mode during the call and stays on its device.
+        dataset: Encoded sessions, or prepared sessions whose test split is measured.
+        preferences: For two objectives, the weights on orders in [0, 1]. For any number of objectives, rows of one
+            weight per objective.
+        config: Losses and negatives that the model was trained with (`training.training_config`).
+        click_loss_mode: "sampled" is the paper's loss with the hardest sampled negatives, "exact" the softmax loss
+            over the whole catalogue.
+        repeats: Number of draws of negatives; the click loss is their mean. More draws reduce sampling noise (the paper
+            repeats small data sets 256 times).
+        seed: Seed of the negatives.
+        shortlists: Score the whole catalogue only at a few preferences where shortlists prove the same result for the
+            others (`front.shortlists`); False scores it at all preferences. Shortlists are used only where they are
+            faster: for the sampled loss at more than 12 preferences of two objectives, with at least `MANY_ITEMS`
+            items, on a CPU.
+        whole_sessions: For a model whose positions count from the end: evaluate as the official code does, where each
+            step's positions reveal how many clicks follow (`metrics.steps.step_states`).
+        progress: Called with the number of finished batches and of all batches.
 
     Raises:
-        InputError: no session to evaluate, weights that are no preference, labels that the sessions lack, items that
-            the model does not know, model weights that are not finite.
+        InputError: No session has a step to evaluate, preferences are invalid, the sessions lack labels of an
+            objective or contain items outside the model's catalogue, or a weight of the model is not finite.
     """
     sessions = dataset if isinstance(dataset, EncodedSessions) else dataset.test
-    # What training leaves to all steps steadies its gradient; the figure of an objective is of its own steps alone.
+    # share=1: reported losses use each objective's own steps. Smaller shares stabilise the gradients of training.
     objectives = tuple(replace(objective, share=1.0) for objective in config.objectives(model.config.objectives))
     pi = _preferences(len(objectives), preferences)
     if repeats < 1 or click_loss_mode not in ("sampled", "exact"):
         raise InputError(
-            "bad loss settings", found=(click_loss_mode, repeats), hint="'sampled' or 'exact', repeats >= 1"
+            "invalid loss settings",
+            where="click_loss_mode, repeats",
+            found=(click_loss_mode, repeats),
+            hint="use 'sampled' or 'exact', and repeats >= 1",
         )
     batches = evaluation_batches(sessions, model.config.max_length, batch_sessions=config.batch_sessions)
-    _check_items(model, batches)
+    _check_model_and_items(model, batches)
     steps = step_table(batches)
     ranks = np.empty((len(pi), len(steps)), dtype=np.int32)
     losses = np.empty((len(pi), len(steps), len(objectives)), dtype=np.float32)
@@ -142,21 +148,22 @@ def measure_front(
     training = model.training
     model.eval()
 
-    def measure(number: int) -> _Measured:
-        batch, draws = batches[number], None
+    def measure(number: int) -> _BatchMeasurement:
+        batch, negatives = batches[number], None
         if click_loss_mode == "sampled":
             draws = [_draw(model, batch, config, [seed, number, i]) for i in range(repeats)]
-        return _measure(model, batch, draws, config, pi, shortlists, whole_sessions)
+            negatives = SampledNegatives(draws, config.kept_negatives, config.collisions == "masked")
+        return _measure_batch(model, batch, negatives, pi, shortlists, whole_sessions)
 
     on_cpu = model.item_embedding.weight.device.type == "cpu"
     start = 0
     for number, measured in enumerate(map_in_threads(measure, len(batches), torch.get_num_threads() if on_cpu else 1)):
         place = slice(start, start + len(batches[number].targets))
         ranks[:, place] = measured.ranks.T.cpu()
-        of_steps = torch.from_numpy(labels[place])
-        of_points = zip(measured.click.T.float().cpu(), measured.event_logits.T.float().cpu(), strict=True)
-        for point, (click, event_logits) in enumerate(of_points):
-            losses[point, place] = losses_by_objective(objectives, click, event_logits, of_steps, rates)
+        batch_labels = torch.from_numpy(labels[place])
+        by_point = zip(measured.click_losses.T.float().cpu(), measured.event_logits.T.float().cpu(), strict=True)
+        for point, (click_losses, event_logits) in enumerate(by_point):
+            losses[point, place] = losses_by_objective(objectives, click_losses, event_logits, batch_labels, rates)
         start = place.stop
         if progress is not None:
             progress(number + 1, len(batches))
@@ -167,42 +174,45 @@ def measure_front(
 
 
 def check_list_length(k: int) -> None:
-    """Refuse lists that are longer than ranks are exact.
+    """Check that ranks are exact up to the list length.
 
     Raises:
-        InputError: k below 1 or above `DEEPEST`.
+        InputError: k is below 1 or above `MAX_RANK`.
     """
     if not 1 <= k <= MAX_RANK:
         raise InputError(
-            "no such length of a list", where="k", found=k, hint=f"use 1 to {MAX_RANK}: ranks are exact down to there"
+            "the list length is out of range",
+            where="k",
+            found=k,
+            hint=f"use 1 to {MAX_RANK}: larger ranks are not measured exactly",
         )
 
 
 def _preferences(objectives: int, preferences: Sequence[float] | Sequence[Sequence[float]]) -> np.ndarray:
-    """float64 [points, objectives], rising in the last weight, then in the one before it."""
+    """float64 [points, objectives], sorted by the last weight, then by the one before it."""
     pi = np.asarray(preferences, dtype=np.float64)
     if objectives == 2 and pi.ndim == 1:
         pi = np.column_stack([1.0 - pi, pi])
     if pi.shape[1:] != (objectives,) or not len(pi) or not (np.isfinite(pi).all() and (pi >= 0.0).all()):
         raise InputError(
             "preferences must be weights in [0, 1]",
-            where=f"a model of {objectives} objectives",
+            where=f"preferences for {objectives} objectives",
             found=np.asarray(preferences).tolist(),
-            hint="give weights on orders, for example [0.0, 0.5, 1.0], or rows of a weight an objective",
+            hint="pass weights on orders, for example [0.0, 0.5, 1.0], or rows of one weight per objective",
         )
     if np.abs(pi.sum(axis=1) - 1.0).max() > 1e-6:
         raise InputError("the weights of a preference must sum to 1", found=pi[np.abs(pi.sum(axis=1) - 1.0).argmax()])
     return pi[np.lexsort(pi.T)]
 
 
-def _check_items(model: MultiTRON, batches: list[Batch]) -> None:
+def _check_model_and_items(model: MultiTRON, batches: list[Batch]) -> None:
     largest = max(int(max(batch.inputs.max(), batch.targets.max())) for batch in batches)
     if largest > model.config.items:
         raise InputError(
-            "the sessions hold an item that the model does not know",
-            where=f"a model of {model.config.items} items",
+            "the sessions contain an item outside the model's catalogue",
+            where=f"a catalogue of {model.config.items} items",
             found=largest,
-            hint="evaluate on sessions of the vocabulary that the model was trained with",
+            hint="evaluate on sessions that were encoded with the model's vocabulary",
         )
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
@@ -210,7 +220,7 @@ def _check_items(model: MultiTRON, batches: list[Batch]) -> None:
 
 
 class _Draw(NamedTuple):
-    """The negatives of a batch: their columns in the catalogue's scores (int64 [b + u]), and who drew them."""
+    """Sampled negatives of a batch: columns of the catalogue, int64 [b + u], and the sessions that drew them."""
 
     columns: Tensor
     table: NegativeTable
@@ -233,136 +243,53 @@ def _draw(model: MultiTRON, batch: Batch, config: TrainingConfig, seed: list[int
     return _Draw(torch.from_numpy(columns).to(device), table)
 
 
-class _Measured(NamedTuple):
-    """Of a batch's steps at every preference, each [n, points]: exact ranks, click losses, the targets' logits, and
-    these without own clicks."""
+class _BatchMeasurement(NamedTuple):
+    """Exact ranks, click losses, and target scores without the term of own clicks, each [n, points]."""
 
     ranks: Tensor
-    click: Tensor
-    positive: Tensor
+    click_losses: Tensor
     event_logits: Tensor
 
 
 @torch.inference_mode()
-def _measure(
+def _measure_batch(
     model: MultiTRON,
     batch: Batch,
-    draws: list[_Draw] | None,
-    config: TrainingConfig,
+    negatives: SampledNegatives | None,
     pi: np.ndarray,
     shortlists: bool,
     whole_sessions: bool,
-) -> _Measured:
-    """Without draws the click loss is the exact one."""
-    of_points = [step_states(model, batch, torch.from_numpy(point), whole_sessions=whole_sessions) for point in pi]
-    states = torch.stack(of_points, dim=1)
-    table = model.item_embedding.weight[1:]
-    targets = torch.from_numpy(batch.targets).to(table.device)
-    positive = (states * table[targets - 1][:, None]).sum(dim=-1)
-    ranks, click = torch.zeros_like(positive, dtype=torch.int64), torch.zeros_like(positive)
-    measured = _Measured(ranks, click, positive, positive - _own_scores(model, batch, pi))
-    on_a_line = len(model.config.objectives) == 2
-    many = len(pi) > 2 * _ANCHORS and len(table) >= MANY_ITEMS
-    if shortlists and draws and on_a_line and many and states.device.type == "cpu":  # a GPU multiplies faster
-        proven = _measure_listed(states, table, targets, draws, config, measured)
+) -> _BatchMeasurement:
+    """Measure the steps of a batch; without negatives the click loss is the exact one."""
+    states_by_point = [
+        step_states(model, batch, torch.from_numpy(point), whole_sessions=whole_sessions) for point in pi
+    ]
+    states = torch.stack(states_by_point, dim=1)  # (n, points, d)
+    items = model.item_embedding.weight[1:]
+    targets = torch.from_numpy(batch.targets).to(items.device)
+    target_scores = (states * items[targets - 1][:, None]).sum(dim=-1)
+    scored = ScoredSteps(states, targets, target_scores, items)
+    two_objectives = len(model.config.objectives) == 2
+    many = len(pi) > 2 * ANCHORS and len(items) >= MANY_ITEMS
+    # Only on a CPU: a GPU scores the whole catalogue faster.
+    if shortlists and negatives and two_objectives and many and states.device.type == "cpu":
+        ranks, losses, proven = measure_shortlists(scored, negatives, max_rank=MAX_RANK)
     else:
-        proven = torch.zeros_like(positive, dtype=torch.bool)
-    _measure_whole(states, table, targets, draws, config, measured, torch.nonzero(~proven.flatten()).squeeze(1))
-    return measured
+        ranks, losses = torch.zeros_like(target_scores, dtype=torch.int64), torch.zeros_like(target_scores)
+        proven = torch.zeros_like(target_scores, dtype=torch.bool)
+    cells = torch.nonzero(~proven.flatten()).squeeze(1)
+    ranks.view(-1)[cells], losses.view(-1)[cells] = measure_whole_catalogue(scored, cells, negatives, max_rank=MAX_RANK)
+    return _BatchMeasurement(ranks, losses, target_scores - _own_click_scores(model, batch, pi))
 
 
-def _own_scores(model: MultiTRON, batch: Batch, pi: np.ndarray) -> Tensor:
-    """What own clicks add to the targets' scores, [n, points]."""
+def _own_click_scores(model: MultiTRON, batch: Batch, pi: np.ndarray) -> Tensor:
+    """The term of own clicks in the targets' scores, [n, points]; zero for a model without this term."""
     weight = model.item_embedding.weight
     if model.own_clicks is None:
         return weight.new_zeros(())
     clicks, targets = (weight[torch.from_numpy(items).to(weight.device)] for items in (batch.inputs, batch.targets))
-    sums = clicks.double().cumsum(0)  # of all sessions: in double, so that one's own is a difference
+    sums = clicks.double().cumsum(0)  # over all sessions; in float64, because a session's sum is a difference of two
     first = torch.from_numpy(batch.starts[batch.session_of_step]).to(weight.device)
-    so_far = (sums - sums[first] + clicks[first]).to(weight.dtype)
-    often = torch.from_numpy(pi).to(weight) @ model.own_clicks  # (points)
-    return (so_far * targets).sum(dim=1, keepdim=True) * often
-
-
-def _measure_whole(
-    states: Tensor,
-    table: Tensor,
-    targets: Tensor,
-    draws: list[_Draw] | None,
-    config: TrainingConfig,
-    measured: _Measured,
-    wanted: Tensor,
-) -> None:
-    """Fill in the `wanted` cells, int64 places in [n * points], by the scores of the whole table."""
-    ranks, click, positive, _ = (part.flatten() for part in measured)  # views
-    steps = wanted // states.shape[1]
-    for block, scores in score_blocks(states.flatten(0, 1)[wanted], table):
-        cells, of_step = wanted[block], steps[block]
-        ranks[cells] = target_ranks(scores, targets[of_step]).clamp(max=MAX_RANK + 1)
-        if draws is None:
-            click[cells] = torch.logsumexp(scores, dim=1) - positive[cells]
-            continue
-        losses = torch.zeros_like(positive[cells])
-        for draw in draws:
-            logits = scores.index_select(1, draw.columns)
-            mask_not_drawn(logits, draw.table, of_step, config.collisions == "masked")
-            best = top_k(logits, min(config.kept_negatives, logits.shape[1]))
-            losses += _sampled_click_loss(positive[cells], *best, draw.table, of_step, config)
-        click[cells] = losses / len(draws)
-
-
-def _measure_listed(
-    states: Tensor,
-    table: Tensor,
-    targets: Tensor,
-    draws: list[_Draw],
-    config: TrainingConfig,
-    measured: _Measured,
-) -> Tensor:
-    """Fill in what shortlists prove, bool [n, points]: at the anchors alone the whole table is scored."""
-    points = states.shape[1]
-    anchors = torch.linspace(0, points - 1, _ANCHORS).round().long()
-    proven = torch.zeros_like(measured.ranks, dtype=torch.bool)
-    for block, scores in score_blocks(states[:, anchors], table):
-        of_block, own = states[block], targets[block] - 1
-        listed = shortlist(of_block, anchors, scores.flatten(0, 1), table, min(MAX_RANK, len(table)), always=own)
-        ranks, sure = _listed_ranks(listed, own)
-        losses = torch.zeros_like(measured.click[block])
-        steps = torch.arange(block.start, block.stop)
-        for draw in draws:
-            logits = scores.flatten(0, 1).index_select(1, draw.columns)
-            mask_not_drawn(logits, draw.table, steps.repeat_interleave(_ANCHORS), config.collisions == "masked")
-            size = min(_LISTED_NEGATIVES * config.kept_negatives, logits.shape[1])
-            among = shortlist(of_block, anchors, logits, table[draw.columns], size)
-            sure &= among.proven(config.kept_negatives)
-            values, places = among.scores.topk(min(config.kept_negatives, among.columns.shape[1]), dim=-1)
-            columns = among.columns[:, None].expand(-1, points, -1).gather(2, places).clamp(min=0)
-            losses += _sampled_click_loss(
-                measured.positive[block].flatten(),
-                values.flatten(0, 1),
-                columns.flatten(0, 1),
-                draw.table,
-                steps.repeat_interleave(points),
-                config,
-            ).view_as(losses)
-        measured.ranks[block], measured.click[block], proven[block] = ranks, losses / len(draws), sure
-    return proven
-
-
-def _listed_ranks(listed: Shortlist, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Ranks of the columns `own`, int64 [n] -> int64 [n, points], and whether they are sure."""
-    columns = listed.columns[:, None]
-    place = (listed.columns == own[:, None]).int().argmax(dim=1)
-    own_scores = listed.scores.gather(2, place[:, None, None].expand(-1, listed.scores.shape[1], 1))
-    earlier = columns < own[:, None, None]
-    before = (listed.scores > own_scores) | ((listed.scores == own_scores) & earlier)
-    ranks = 1 + before.sum(dim=-1)
-    return ranks.clamp(max=MAX_RANK + 1), (own_scores.squeeze(2) > listed.bound) | (ranks > MAX_RANK)
-
-
-def _sampled_click_loss(
-    positive: Tensor, values: Tensor, columns: Tensor, table: NegativeTable, steps: Tensor, config: TrainingConfig
-) -> Tensor:
-    """Training's click loss, float [n], from the largest logits, their columns, and the steps that they are of."""
-    rows = table._replace(session_of_step=table.session_of_step[steps])
-    return click_loss(positive, values + log_copies(columns, rows, config.kept_negatives))
+    session_sums = (sums - sums[first] + clicks[first]).to(weight.dtype)
+    factors = torch.from_numpy(pi).to(weight) @ model.own_clicks  # (points)
+    return (session_sums * targets).sum(dim=1, keepdim=True) * factors

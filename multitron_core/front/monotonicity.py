@@ -1,4 +1,4 @@
-"""Does a front follow the preference? Checks that each loss falls as its weight rises."""
+"""Monotonicity of a front: does each loss fall as its weight rises?"""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import numpy as np
 import polars as pl
 
 from multitron_core.errors import InputError
+from multitron_core.front.columns import list_length, objective_names
 
 EXPECTED = {"click_loss": "rising", "click_recall": "falling", "order_loss": "falling", "order_recall": "rising"}
-"""Which way losses and recalls should go as pi_order rises."""
+"""Expected direction of losses and recalls as pi_order rises."""
 
 
 def monotonicity(front: pl.DataFrame) -> pl.DataFrame:
-    """How steadily the columns of `EXPECTED` follow the weight on orders.
+    """Measure how monotonically losses and recalls change with the weight on orders.
 
     Args:
-        front: what `evaluate_front` gives.
+        front: Table as `evaluate_front` returns it. Columns with nulls are left out.
 
     Returns:
-        `column`, `expected`; `first` and `last`, its values at the smallest and the largest weight; `right_way`, the
-        share of steps from one point to the next that go the expected way or nowhere; `worst_reversal`, the furthest
-        that the column falls back behind a point already reached, in its own unit (0: it never does).
+        One row per loss and recall in `EXPECTED`:
+
+        - `column`, `expected` ("rising" or "falling");
+        - `first`, `last`: its values at the smallest and the largest weight;
+        - `right_way`: share of the differences between neighbouring points that are zero or have the expected sign;
+        - `worst_reversal`: largest distance by which a value falls behind the best value at a smaller weight, in the
+          unit of the column; 0 for a monotonic column.
     """
     front = front.sort("pi_order")
     rows = []
@@ -29,14 +34,14 @@ def monotonicity(front: pl.DataFrame) -> pl.DataFrame:
             if not column.startswith(start) or front[column].null_count():
                 continue
             values = front[column].to_numpy() * (1.0 if expected == "rising" else -1.0)
-            steps = np.diff(values)
+            differences = np.diff(values)
             rows.append(
                 {
                     "column": column,
                     "expected": expected,
                     "first": float(front[column][0]),
                     "last": float(front[column][-1]),
-                    "right_way": float((steps >= 0.0).mean()) if len(steps) else 1.0,
+                    "right_way": float((differences >= 0.0).mean()) if len(differences) else 1.0,
                     "worst_reversal": float((np.maximum.accumulate(values) - values).max()),
                 }
             )
@@ -44,45 +49,48 @@ def monotonicity(front: pl.DataFrame) -> pl.DataFrame:
 
 
 def reversing_losses(front: pl.DataFrame, *, tolerance: float = 0.1) -> pl.DataFrame:
-    """The losses that do not follow the preference: rows of `monotony` that fall back too far.
+    """Losses that are not monotonic: rows of `monotonicity` whose reversal exceeds the tolerance.
 
-    Only points count that no other dominates and whose ranks were trained: the first points of a front are often
-    dominated, in the paper's pictures too, and nobody should choose them.
+    Only non-dominated points with trained ranks count. Dominated points are never chosen, and the first points of a
+    front often are dominated, in the paper's figures too.
 
     Args:
-        front: what `evaluate_front` gives.
-        tolerance: how far a loss may fall back, as a share of its range over these points.
+        front: Table as `evaluate_front` returns it.
+        tolerance: Largest accepted reversal, as a share of the loss's range over these points.
 
     Returns:
-        As `monotony`; empty where both losses go the way that they should.
+        A table as `monotonicity` returns it; empty if both losses are monotonic within the tolerance.
     """
-    worthwhile = front.filter(~pl.col("dominated") & pl.col("ranks_trained"))
-    if worthwhile.is_empty():
+    eligible = front.filter(~pl.col("dominated") & pl.col("ranks_trained"))
+    if eligible.is_empty():
         return monotonicity(front).clear()
-    rows = monotonicity(worthwhile).filter(pl.col("column").str.ends_with("_loss"))
-    ranges = [float(np.ptp(worthwhile[name].to_numpy())) for name in rows["column"]]
+    rows = monotonicity(eligible).filter(pl.col("column").str.ends_with("_loss"))
+    ranges = [float(np.ptp(eligible[name].to_numpy())) for name in rows["column"]]
     return rows.filter(pl.col("worst_reversal") > tolerance * pl.Series(ranges, dtype=pl.Float64))
 
 
 def extremes(front: pl.DataFrame) -> pl.DataFrame:
-    """Whether the ends of a front, where one objective has all the weight, are best at their own objective.
+    """Compare each end of a front, where one objective has all the weight, with the best point for that objective.
 
     Args:
-        front: what `evaluate_front` gives, its ends included.
+        front: Table as `evaluate_front` returns it, with all ends.
 
     Returns:
-        A row an objective: `objective`; `loss`, its loss at its own end; `best_loss` of all points; `recall` and
-        `best_recall`, the same of its recall.
+        One row per objective: `objective`; `loss`, its loss at its end; `best_loss`, the smallest over all points;
+        `recall`, its recall at its end; `best_recall`, the largest over all points.
+
+    Raises:
+        InputError: An end is missing, or the table has no click recall.
     """
-    k = _list_length(front)
+    k = list_length(front)
     rows = []
-    for name in _objectives(front):
+    for name in objective_names(front):
         end = front.filter(pl.col(f"pi_{name}") == 1.0)
         if end.is_empty():
             raise InputError(
-                "the front lacks an end",
-                where=f"a point with pi_{name} = 1",
-                hint="measure the ends of the front too",
+                "an end of the front is missing",
+                where=f"the point with pi_{name} = 1",
+                hint="measure a preference with all weight on each objective",
             )
         recall = front[f"{name}_recall_{k}"]
         rows.append(
@@ -95,11 +103,3 @@ def extremes(front: pl.DataFrame) -> pl.DataFrame:
             }
         )
     return pl.DataFrame(rows)
-
-
-def _objectives(front: pl.DataFrame) -> list[str]:
-    return [name.removeprefix("pi_") for name in reversed(front.columns) if name.startswith("pi_")]
-
-
-def _list_length(front: pl.DataFrame) -> str:
-    return next(name.removeprefix("click_recall_") for name in front.columns if name.startswith("click_recall_"))

@@ -1,7 +1,7 @@
-"""Pictures of fronts, metrics and trainings, as PNG bytes.
+"""Plots of fronts, metrics and training curves, as PNG bytes.
 
-Colours are those of viridis and of Okabe and Ito ("Color Universal Design", 2008), which colour-blind people can tell
-apart; what a colour says, a marker or a line style says too.
+The colours are viridis and the palette of Okabe and Ito ("Color Universal Design", 2008), which colour-blind readers
+can distinguish. Every colour distinction is repeated by a marker or a line style.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from multitron_core.errors import InputError
+from multitron_core.front.columns import list_length, objective_names
 from multitron_core.front.volume import dominated, normalised_hypervolume
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -32,36 +33,36 @@ _WEIGHT = Normalize(0.0, 1.0)
 _GREY = "#767676"
 
 
-def front_picture(front: pl.DataFrame, *, title: str = "Pareto front: what a preference costs") -> bytes:
-    """Click loss against order loss, coloured by the weight on orders (the paper's Figure 1).
+def front_picture(front: pl.DataFrame, *, title: str = "Pareto front of the losses") -> bytes:
+    """Plot order loss against click loss, coloured by the weight on orders, as in the paper's Figure 1.
 
     Args:
-        front: what `evaluate_front` gives: `pi_order`, `click_loss`, `order_loss`.
-        title: of the picture.
+        front: Table as `evaluate_front` returns it: `pi_order`, `click_loss`, `order_loss`.
+        title: Title of the plot.
 
     Returns:
-        A PNG.
+        PNG image.
     """
-    _need(front, "pi_order", "click_loss", "order_loss")
+    _check_columns(front, "pi_order", "click_loss", "order_loss")
     figure = Figure(figsize=(7.0, 5.0), layout="constrained")
     axes = figure.subplots()
     _draw_front(axes, front.sort("pi_order"))
-    axes.set(title=title, xlabel="click loss $L_c$ (nats a step)", ylabel="order loss $L_o$ (nats a step)")
-    _explain_front(figure, [axes])
+    axes.set(title=title, xlabel="click loss $L_c$ (nats per step)", ylabel="order loss $L_o$ (nats per step)")
+    _add_legend(figure, [axes])
     return _png(figure)
 
 
 def pairs_picture(front: pl.DataFrame) -> bytes:
-    """A front of three objectives or more: a panel a pair of losses, coloured by the weight on the second.
+    """Plot a front of three or more objectives: one panel per pair of losses, coloured by the weight on the second.
 
     Args:
-        front: what `evaluate_front` gives: `pi_...`, `..._loss`, `dominated` (in all losses together).
+        front: Table as `evaluate_front` returns it: `pi_...`, `..._loss`, `dominated` (in all losses together).
 
     Returns:
-        A PNG.
+        PNG image.
     """
-    names = [name.removeprefix("pi_") for name in reversed(front.columns) if name.startswith("pi_")]
-    _need(front, "dominated", *(f"{name}_loss" for name in names))
+    names = objective_names(front)
+    _check_columns(front, "dominated", *(f"{name}_loss" for name in names))
     pairs = list(itertools.combinations(names, 2))
     figure = Figure(figsize=(0.6 + 4.4 * len(pairs), 4.4), layout="constrained")
     for axes, (x, y) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
@@ -69,31 +70,31 @@ def pairs_picture(front: pl.DataFrame) -> bytes:
         for point, colour in zip(front.iter_rows(named=True), colours, strict=True):
             face = "white" if point["dominated"] else colour
             axes.plot(point[f"{x}_loss"], point[f"{y}_loss"], "o", markersize=7, color=colour, markerfacecolor=face)
-        axes.set(xlabel=f"{x} loss (nats a step)", ylabel=f"{y} loss (nats a step)")
+        axes.set(xlabel=f"{x} loss (nats per step)", ylabel=f"{y} loss (nats per step)")
         axes.grid(alpha=0.3)
         bar = figure.colorbar(ScalarMappable(_WEIGHT, "viridis"), ax=axes, location="top")
         bar.set_label(f"weight on {y}s")
-    figure.suptitle("Pareto front: what a preference costs")
-    marks = [_mark(_GREY, _GREY, "not dominated"), _mark(_GREY, "white", "dominated in all losses")]
+    figure.suptitle("Pareto front of the losses")
+    marks = [_mark(_GREY, _GREY, "non-dominated"), _mark(_GREY, "white", "dominated in all losses")]
     figure.legend(handles=marks, loc="outside lower center", ncols=2, frameon=False)
     return _png(figure)
 
 
 def simplex_picture(front: pl.DataFrame) -> bytes:
-    """The recalls of a front of three objectives on the triangle of their preferences, a panel an objective.
+    """Plot the recalls of a front of three objectives over the triangle of preferences, one panel per objective.
 
     Args:
-        front: what `evaluate_front` gives.
+        front: Table as `evaluate_front` returns it.
 
     Returns:
-        A PNG.
+        PNG image.
 
     Raises:
-        InputError: not three objectives.
+        InputError: The front does not have three objectives.
     """
-    names = [name.removeprefix("pi_") for name in reversed(front.columns) if name.startswith("pi_")]
+    names = objective_names(front)
     if len(names) != 3:
-        raise InputError("a triangle has three corners", where="simplex_picture", found=names)
+        raise InputError("the plot needs three objectives", where="simplex_picture", found=names)
     corners = np.array([[0.0, 0.0], [0.5, math.sqrt(0.75)], [1.0, 0.0]])
     x, y = (front.select(f"pi_{name}" for name in names).to_numpy() @ corners).T
     recalls = [next(column for column in front.columns if column.startswith(f"{name}_recall_")) for name in names]
@@ -112,22 +113,22 @@ def simplex_picture(front: pl.DataFrame) -> bytes:
 
 
 def compare_fronts(fronts: Mapping[str, pl.DataFrame]) -> bytes:
-    """Several fronts side by side, each loss mapped to [0, 1] by its front's own smallest and largest value.
+    """Plot several fronts side by side, each loss scaled to [0, 1] from the smallest to the largest of its front.
 
-    Absolute losses depend on data and negatives; the shape, whose hypervolume stands in the title, can be compared.
+    Absolute losses depend on data and negatives. Shapes are comparable; the titles give their normalised hypervolumes.
 
     Args:
-        fronts: by name; the columns of `front_picture`.
+        fronts: Fronts by name, with the columns of `front_picture`.
 
     Returns:
-        A PNG.
+        PNG image.
     """
     if not fronts:
-        raise InputError("there is no front to draw", where="compare_fronts", hint="give at least one")
+        raise InputError("there is no front to plot", where="compare_fronts", hint="pass at least one front")
     figure = Figure(figsize=(1.0 + 4.2 * len(fronts), 4.6), layout="constrained")
     all_axes = figure.subplots(1, len(fronts), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (name, front) in zip(all_axes, fronts.items(), strict=True):
-        _need(front, "pi_order", "click_loss", "order_loss")
+        _check_columns(front, "pi_order", "click_loss", "order_loss")
         scaled = front.sort("pi_order").with_columns(
             ((pl.col(loss) - pl.col(loss).min()) / (pl.col(loss).max() - pl.col(loss).min())).fill_nan(0.0)
             for loss in ("click_loss", "order_loss")
@@ -135,21 +136,21 @@ def compare_fronts(fronts: Mapping[str, pl.DataFrame]) -> bytes:
         _draw_front(axes, scaled)
         volume = normalised_hypervolume(front.select("click_loss", "order_loss").to_numpy())
         axes.set_title(f"{name}\nnormalised hypervolume {volume:.3f}")
-        axes.set_xlabel("click loss, 0 best to 1 worst")
-    all_axes[0].set_ylabel("order loss, 0 best to 1 worst")
-    _explain_front(figure, list(all_axes))
+        axes.set_xlabel("click loss (0 best, 1 worst)")
+    all_axes[0].set_ylabel("order loss (0 best, 1 worst)")
+    _add_legend(figure, list(all_axes))
     return _png(figure)
 
 
 def metrics_picture(front: pl.DataFrame, *, baselines: pl.DataFrame | None = None) -> bytes:
-    """The exact metrics against the weight on orders, a panel each.
+    """Plot the ranking metrics against the weight on orders, one panel per metric.
 
     Args:
-        front: what `evaluate_front` gives.
-        baselines: what `evaluate_baselines` gives; the best of each metric is drawn as a level.
+        front: Table as `evaluate_front` returns it.
+        baselines: Table as `evaluate_baselines` returns it; a dashed line marks the best baseline of each metric.
 
     Returns:
-        A PNG.
+        PNG image.
     """
     panels = _panels(front)
     figure = Figure(figsize=(9.0, 6.6), layout="constrained")
@@ -157,8 +158,8 @@ def metrics_picture(front: pl.DataFrame, *, baselines: pl.DataFrame | None = Non
     for axes, (column, label) in zip(figure.subplots(2, 2, sharex=True).flat, panels, strict=True):
         measured = front.drop_nulls(column)
         axes.plot(measured["pi_order"], measured[column], color=COLOURS[0], linewidth=1.2)
-        for beaten, face in ((False, COLOURS[0]), (True, "white")):
-            part = measured.filter(pl.col("dominated") == beaten)
+        for is_dominated, face in ((False, COLOURS[0]), (True, "white")):
+            part = measured.filter(pl.col("dominated") == is_dominated)
             axes.plot(part["pi_order"], part[column], "o", markersize=5, color=COLOURS[0], markerfacecolor=face)
         if baselines is not None and column in baselines.columns and baselines[column].count():
             best = baselines.sort(column, descending=True, nulls_last=True).row(0, named=True)
@@ -169,45 +170,42 @@ def metrics_picture(front: pl.DataFrame, *, baselines: pl.DataFrame | None = Non
         axes.grid(alpha=0.3)
     for axes in figure.axes[2:]:
         axes.set_xlabel(r"weight on orders $\pi_o$")
-    figure.suptitle("Exact metrics against the preference")
-    marks = [_mark(COLOURS[0], COLOURS[0], "not dominated"), _mark(COLOURS[0], "white", "dominated in loss")]
+    figure.suptitle("Exact metrics by preference")
+    marks = [_mark(COLOURS[0], COLOURS[0], "non-dominated"), _mark(COLOURS[0], "white", "dominated in the losses")]
     figure.legend(handles=marks, loc="outside lower center", ncols=2, frameon=False)
     return _png(figure)
 
 
 def _panels(front: pl.DataFrame) -> list[tuple[str, str]]:
-    """Column and label of each panel; the metrics' names end in the length of the list."""
-    ks = [name.removeprefix("click_recall_") for name in front.columns if name.startswith("click_recall_")]
-    if not ks:
-        raise InputError("the front has no click recall", where="metrics_picture", found=front.columns)
-    k = ks[0]
+    """Column and label of each panel."""
+    k = list_length(front)
     panels = [
         (f"click_recall_{k}", f"click recall@{k}"),
         (f"order_recall_{k}", f"order recall@{k}"),
         ("order_density", "order density (share of hits)"),
         ("recall_x_density", "click recall × order density"),
     ]
-    _need(front, "pi_order", "dominated", *(column for column, _ in panels))
+    _check_columns(front, "pi_order", "dominated", *(column for column, _ in panels))
     return panels
 
 
 def training_curves(metrics: pl.DataFrame) -> bytes:
-    """Losses and validation recall by epoch.
+    """Plot losses and validation recall by epoch.
 
     Args:
         metrics: `metrics.parquet` of a model folder: `epoch`, `train_..._loss`, `validation_..._{pi}`.
 
     Returns:
-        A PNG.
+        PNG image.
     """
-    _need(metrics, "epoch", "train_click_loss")
+    _check_columns(metrics, "epoch", "train_click_loss")
     trained = [re.fullmatch(r"train_(\w+_loss)", name) for name in metrics.columns]
     losses = [found.group(1) for found in trained if found]
     recalls = [name for name in metrics.columns if name.startswith("validation_click_recall")]
-    groups = [(f"{name.replace('_', ' ')} (nats a step)", _curves(metrics, name)) for name in losses]
+    groups = [(f"{name.replace('_', ' ')} (nats per step)", _curves(metrics, name)) for name in losses]
     if recalls:
-        at = recalls[0].removeprefix("validation_click_recall_").split("_")[0]
-        groups.append((f"click recall@{at}, held-out sessions", _curves(metrics, f"click_recall_{at}")))
+        k = recalls[0].removeprefix("validation_click_recall_").split("_")[0]
+        groups.append((f"click recall@{k}, held-out sessions", _curves(metrics, f"click_recall_{k}")))
     figure = Figure(figsize=(1.0 + 4.2 * len(groups), 4.4), layout="constrained")
     handles: dict[str, Line2D] = {}
     for axes, (label, curves) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
@@ -222,26 +220,26 @@ def training_curves(metrics: pl.DataFrame) -> bytes:
     return _png(figure)
 
 
-def _curves(metrics: pl.DataFrame, what: str) -> list[tuple[str, str, dict]]:
-    """Name, column and style of each curve of a quantity."""
+def _curves(metrics: pl.DataFrame, quantity: str) -> list[tuple[str, str, dict[str, str]]]:
+    """Name, column and line style of each curve of a quantity."""
     curves = []
-    if f"train_{what}" in metrics.columns:
+    if f"train_{quantity}" in metrics.columns:
         style = {"color": COLOURS[-1], "linestyle": LINES[3], "marker": "x"}
-        curves.append((r"training, sampled $\pi$", f"train_{what}", style))
-    columns = [name for name in metrics.columns if name.startswith(f"validation_{what}_")]
+        curves.append((r"training, sampled $\pi$", f"train_{quantity}", style))
+    columns = [name for name in metrics.columns if name.startswith(f"validation_{quantity}_")]
     for i, column in enumerate(columns):
-        pi = column.removeprefix(f"validation_{what}_")
+        pi = column.removeprefix(f"validation_{quantity}_")
         style = {"color": COLOURS[i % 6], "linestyle": LINES[i % 3], "marker": MARKERS[i % len(MARKERS)]}
         curves.append((rf"validation, $\pi_o$ = {pi}", column, style))
     return curves
 
 
 def _draw_front(axes: Axes, front: pl.DataFrame) -> None:
-    """The points in the order of their weight; hollow where dominated."""
-    beaten = dominated(front.select("click_loss", "order_loss").to_numpy())
+    """Draw the points in the order of the rows; dominated points are hollow."""
+    is_dominated = dominated(front.select("click_loss", "order_loss").to_numpy())
     axes.plot(front["click_loss"], front["order_loss"], color=_GREY, linewidth=0.8, zorder=1)
     colours = ScalarMappable(_WEIGHT, "viridis").to_rgba(front["pi_order"].to_numpy())
-    for point, colour, hollow in zip(front.iter_rows(named=True), colours, beaten, strict=True):
+    for point, colour, hollow in zip(front.iter_rows(named=True), colours, is_dominated, strict=True):
         axes.plot(
             point["click_loss"],
             point["order_loss"],
@@ -254,10 +252,10 @@ def _draw_front(axes: Axes, front: pl.DataFrame) -> None:
     axes.grid(alpha=0.3)
 
 
-def _explain_front(figure: Figure, axes: Sequence[Axes]) -> None:
+def _add_legend(figure: Figure, axes: Sequence[Axes]) -> None:
     bar = figure.colorbar(ScalarMappable(_WEIGHT, "viridis"), ax=axes, location="right")
     bar.set_label(r"weight on orders $\pi_o$")
-    marks = [_mark(_GREY, _GREY, "not dominated"), _mark(_GREY, "white", "dominated")]
+    marks = [_mark(_GREY, _GREY, "non-dominated"), _mark(_GREY, "white", "dominated")]
     figure.legend(handles=marks, loc="outside lower center", ncols=2, frameon=False)
 
 
@@ -265,15 +263,15 @@ def _mark(colour: str, face: str, label: str) -> Line2D:
     return Line2D([], [], marker="o", linestyle="", color=colour, markerfacecolor=face, label=label)
 
 
-def _need(frame: pl.DataFrame, *columns: str) -> None:
+def _check_columns(frame: pl.DataFrame, *columns: str) -> None:
     missing = [column for column in columns if column not in frame.columns]
     if missing:
-        raise InputError("the table lacks columns for the picture", found=missing, hint=f"it has {frame.columns}")
+        raise InputError("the table lacks columns of the plot", found=missing, hint=f"its columns are {frame.columns}")
     if frame.is_empty():
-        raise InputError("the table for the picture has no rows", hint="measure at least one point")
+        raise InputError("the table of the plot has no rows", hint="measure at least one point")
 
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)  # a figure of its own, no global state: safe in threads and servers
+    FigureCanvasAgg(figure).print_png(buffer)  # no global pyplot state: safe in threads
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""A measured front as text for a terminal."""
+"""Text summary of a measured front."""
 
 from __future__ import annotations
 
@@ -21,35 +21,42 @@ def front_text(
     k: int = 20,
     seed: int = 1,
 ) -> str:
-    """What the commands print of a front.
+    """Summary of a front for the terminal.
+
+    Contains the front table; for two objectives the monotonicity and the change between the non-dominated ends, for
+    more objectives the extremes; the hypervolumes with bootstrap confidence intervals; and the operating point.
 
     Args:
-        measurement, front, volume, point: what was measured, its `front_table`, `front_volume` and operating point.
-        k, seed: the length of the lists, and the seed of the bootstrap.
+        measurement: Measured front.
+        front, volume: Its `front_table` and `front_volume`.
+        point: Its chosen operating point.
+        k: List length of the metrics in `front`.
+        seed: Seed of the bootstrap.
 
     Raises:
-        InputError: between two objectives, no point is worth choosing (`front_change.non_dominated_ends`).
+        InputError: A front of two objectives has no non-dominated point with trained ranks.
     """
     if len(measurement.objectives) == 2:
         first, last = (measurement.pi[end, 1] for end in non_dominated_ends(measurement))
-        about = [
+        sections = [
             as_table(monotonicity(front)),
-            f"from pi_order {first:.4f} to {last:.4f}, the first and the last point that no other dominates and whose",
-            "ranks were trained, the change with its bootstrap interval by session (95 %):",
+            f"change between the first and the last non-dominated point with trained ranks (pi_order {first:.4f} to "
+            f"{last:.4f}),",
+            "with its 95 % bootstrap confidence interval over sessions:",
             as_table(front_change(measurement, k=k, seed=seed)),
         ]
     else:
-        about = [as_table(extremes(front))]
-    labelled = [name.removesuffix("_steps") for name in front.columns if name.endswith("ed_steps")]
+        sections = [as_table(extremes(front))]
+    labels = [name.removesuffix("_steps") for name in front.columns if name.endswith("ed_steps")]
     return "\n".join(
         [
             as_table(front.select(pl.exclude("^.*steps$"))),
-            *about,
-            f"{front['steps'][0]} steps; " + ", ".join(f"{front[f'{name}_steps'][0]} {name}" for name in labelled),
-            f"hypervolume, normalised by the front's own smallest and largest losses: {volume.normalised}",
-            f"hypervolume, raw, reference point {volume.reference}: {volume.raw}",
-            f"points that no other dominates: {front.height - front['dominated'].sum()} of {front.height}",
-            f"operating point: pi {point.pi_key} gives {point.objective} {point.value:.4f} "
-            f"and costs {point.click_recall_loss:.4f} click recall (allowed {point.max_click_recall_loss})",
+            *sections,
+            f"{front['steps'][0]} steps; " + ", ".join(f"{front[f'{name}_steps'][0]} {name}" for name in labels),
+            f"normalised hypervolume (each loss scaled from its smallest to its largest value): {volume.normalised}",
+            f"raw hypervolume (reference point {volume.reference}): {volume.raw}",
+            f"non-dominated points: {front.height - front['dominated'].sum()} of {front.height}",
+            f"operating point: pi {point.pi_key}, {point.objective} {point.value:.4f}, "
+            f"click recall loss {point.click_recall_loss:.4f} (maximum {point.max_click_recall_loss})",
         ]
     )

@@ -1,7 +1,8 @@
-"""How good a front is: dominance, hypervolume and its uncertainty. Losses, so smaller is better throughout.
+"""Dominance and hypervolume of a front of losses, with bootstrap confidence intervals.
 
-The computation is moocore's. What the numbers refer to is said here: a hypervolume without its reference point cannot
-be compared with anything.
+Smaller losses are better. The hypervolume is the volume between the front and a reference point; larger is better.
+Hypervolumes are comparable only for the same reference point, so it is always reported with them. The algorithms are
+those of the library moocore.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ PAPER_REFERENCES: dict[str, tuple[float, float]] = {
     "yoochoose": (4.0, 0.17),
     "otto": (4.0, 1.0),
 }
-"""Reference points (click loss, order loss) that fit the paper's Table 2; the paper does not disclose its own."""
+"""Reference points (click loss, order loss) that reproduce Table 2 of the paper, which does not publish its own."""
 
 
-def _losses(points: object, *, least: int = 1) -> np.ndarray:
+def _losses(points: object) -> np.ndarray:
+    """The points as float64 [n, k], checked."""
     array = np.asarray(points, dtype=np.float64)
-    if array.ndim != 2 or len(array) < least or array.shape[1] < 2:
+    if array.ndim != 2 or not len(array) or array.shape[1] < 2:
         raise InputError(
-            "losses of a front must be a table [points, objectives]",
+            "the losses of a front must have the shape [points, objectives]",
             found=array.shape,
-            hint=f"give at least {least} points of two or more objectives",
+            hint="pass at least one point with two or more objectives",
         )
     if not np.isfinite(array).all():
         raise InputError("a loss of the front is not finite", found=array[~np.isfinite(array)][0].item())
@@ -37,7 +39,9 @@ def _losses(points: object, *, least: int = 1) -> np.ndarray:
 
 
 def dominated(points: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
-    """Which points another point beats: no worse in every loss and better in one. Equal points do not beat each other.
+    """Which points are dominated: another point is no worse in all losses and better in at least one.
+
+    Equal points do not dominate each other.
 
     Args:
         points: float [n, k], losses.
@@ -49,42 +53,42 @@ def dominated(points: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def hypervolume(points: np.ndarray | Sequence[Sequence[float]], reference: np.ndarray | Sequence[float]) -> float:
-    """The volume that the points dominate below the reference point.
+    """Volume that the points dominate, bounded by the reference point.
 
     Args:
-        points: float [n, k], losses, k >= 2; a point that is not below the reference in every loss adds nothing.
-        reference: float [k]; report it with the figure.
+        points: float [n, k], losses, k >= 2. A point that is not below the reference in every loss adds nothing.
+        reference: float [k], the reference point; report it with the hypervolume.
 
     Returns:
-        A volume >= 0, in the product of the losses' units.
+        A volume >= 0. Its unit is the product of the units of the losses.
 
     Raises:
-        InputError: losses that are not finite, or a reference of another length.
+        InputError: A loss is not finite, or the reference has another length.
     """
     losses = _losses(points)
     reference = np.asarray(reference, dtype=np.float64)
     if reference.shape != (losses.shape[1],) or not np.isfinite(reference).all():
         raise InputError(
-            "the reference point does not fit the losses",
+            "the reference point does not match the losses",
             where="hypervolume",
             found=reference.tolist(),
-            hint=f"give {losses.shape[1]} finite numbers, one a loss",
+            hint=f"pass {losses.shape[1]} finite numbers, one per loss",
         )
     return float(moocore.hypervolume(losses, ref=reference))
 
 
 def normalised_hypervolume(points: np.ndarray | Sequence[Sequence[float]]) -> float:
-    """The hypervolume after each loss is mapped to [0, 1] by the points' own smallest and largest value.
+    """Hypervolume after each loss is scaled to [0, 1], from the smallest to the largest value of the points.
 
-    It says how bent a front is (1: its ends cost each other nothing; a straight line of many points: 1/2) and nothing
-    of how low it lies: report it together with the raw one. The largest values are taken over all given points,
-    dominated ones included, which is how the paper's published fronts come to .958, .850 and .971.
+    The reference point is the largest value of every loss. The result describes the shape of a front, not its level: 1
+    means no trade-off, and a straight line of many points approaches 1/2. Report it together with the raw hypervolume.
+    The scale includes dominated points; the paper's published fronts then have .958, .850 and .971.
 
     Args:
         points: float [n, k], losses.
 
     Returns:
-        In [0, 1]; 0 where the points have no extent in some loss, so that there is no trade-off to measure.
+        A value in [0, 1]; 0 if all points are equal in some loss, because there is no trade-off to measure.
     """
     losses = _losses(points)
     ideal, nadir = losses.min(axis=0), losses.max(axis=0)
@@ -95,11 +99,17 @@ def normalised_hypervolume(points: np.ndarray | Sequence[Sequence[float]]) -> fl
 
 @dataclass(frozen=True)
 class FrontVolume:
-    """The two hypervolumes of a front; one is never reported without the other."""
+    """Both hypervolumes of a front, which are always reported together.
+
+    Args:
+        normalised: Hypervolume of the losses scaled to [0, 1], see `normalised_hypervolume`.
+        raw: Hypervolume of the losses in nats.
+        reference: Reference point of the raw hypervolume.
+    """
 
     normalised: Interval
     raw: Interval
-    reference: tuple[float, ...]  # of the raw one
+    reference: tuple[float, ...]
 
 
 def bootstrap_hypervolume(
@@ -111,16 +121,13 @@ def bootstrap_hypervolume(
     level: float = 0.95,
     seed: int = 1,
 ) -> FrontVolume:
-    """Hypervolumes with intervals by drawing whole sessions: see `bootstrap`.
+    """Hypervolumes with bootstrap confidence intervals over sessions, see `bootstrap`.
 
     Args:
         sums: float [sessions, points, k], each session's losses summed over its steps.
-        steps: int [sessions], steps a session.
-        reference: float [k], of the raw hypervolume.
-        resamples, level, seed: of the bootstrap.
-
-    Returns:
-        Both hypervolumes with their intervals.
+        steps: int [sessions], steps per session.
+        reference: float [k], reference point of the raw hypervolume.
+        resamples, level, seed: Settings of the bootstrap.
     """
     sessions, points, k = sums.shape
 

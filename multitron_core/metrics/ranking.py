@@ -1,8 +1,8 @@
-"""Exact ranking metrics: over the full catalogue, corpus-level ratios, never sampled, never averaged over batches.
+"""Exact ranking metrics over the whole catalogue, without sampled candidates and without averaging over batches.
 
-Every click of a session that has a click before it is a step: the model reads the clicks before it and ranks the whole
-catalogue. All metrics are made of the ranks of the steps' targets, a table with a row a step, so that a baseline and a
-model are measured by the same lines.
+An evaluation step is a click that has a click before it in its session. The model reads the clicks before it and ranks
+the whole catalogue; the step's click is the target. All metrics are ratios of sums over steps, computed from the ranks
+of the targets, so models and baselines share the same code.
 """
 
 from __future__ import annotations
@@ -18,25 +18,28 @@ from multitron_core.errors import InputError
 from multitron_core.preference.objectives import LABELS
 from multitron_core.utils.topk import product
 
-_BLOCK_SCORES = {"cpu": 1 << 24, "cuda": 1 << 28}  # scores held at a time: 64 MiB of float32, 1 GiB on a GPU
-_LEAST_ROWS = 64  # of a block, however large the catalogue: fewer make the product slow
+_BLOCK_SCORES = {"cpu": 1 << 24, "cuda": 1 << 28}  # scores per block: 64 MiB of float32, 1 GiB on a GPU
+_MIN_ROWS = 64  # rows per block for any catalogue size; fewer make the matrix product slow
 
 
 @torch.inference_mode()
-def score_blocks(states: Tensor, item_weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Scores of the whole catalogue, a block of steps at a time.
+def score_blocks(states: Tensor, item_weight: Tensor, *, max_rows: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+    """Scores of the whole catalogue in blocks of steps, to bound memory.
 
     Args:
-        states: float [n, d], or [n, points, d] for several states a step.
+        states: float [n, d], or [n, points, d] for several states per step.
         item_weight: float [items, d].
+        max_rows: Maximum number of states per block; by default as many as give 64 MiB of float32 scores on a CPU or 1
+            GiB on a GPU, and at least 64. A block has at least one step.
 
     Yields:
-        The block's place in `states` and its scores, float [steps, items] or [steps, points, items], overwritten by
-        the next block.
+        The block's slice of `states` and its scores, float [steps, items] or [steps, points, items]. The next block
+        overwrites the scores.
     """
-    each = states[0].numel() // states.shape[-1] if len(states) else 1  # states a step
-    rows = max(_LEAST_ROWS, _BLOCK_SCORES.get(states.device.type, 1 << 24) // len(item_weight))
-    size = max(1, min(len(states), rows // each))
+    states_per_step = states[0].numel() // states.shape[-1] if len(states) else 1
+    if max_rows is None:
+        max_rows = max(_MIN_ROWS, _BLOCK_SCORES.get(states.device.type, 1 << 24) // len(item_weight))
+    size = max(1, min(len(states), max_rows // states_per_step))
     buffer = states.new_empty(size, *states.shape[1:-1], len(item_weight))
     for start in range(0, len(states), size):
         part = states[start : start + size]
@@ -47,36 +50,39 @@ def score_blocks(states: Tensor, item_weight: Tensor) -> Iterator[tuple[slice, T
 
 @torch.inference_mode()
 def target_ranks(scores: Tensor, targets: Tensor) -> Tensor:
-    """The exact rank of each target: 1 + the items that score higher + the equal ones with a smaller index.
+    """Exact rank of each target: 1 + the number of items with a higher score, or an equal score and a smaller index.
 
     Args:
-        scores: float [n, items]; the item of index i stands at i - 1.
-        targets: int64 [n], 1-based.
+        scores: float [n, items]; the item of index i is in column i - 1.
+        targets: int64 [n], 1-based item indices.
 
     Returns:
         int64 [n], from 1 to `items`.
 
     Raises:
-        InputError: a target's score is not a number.
+        InputError: The score of a target is not finite.
     """
     places = targets[:, None] - 1
     target_scores = scores.gather(1, places)
     if not torch.isfinite(target_scores).all():
         raise InputError(
-            "a score is not finite", where="metrics.target_ranks", hint="the training has diverged: train again"
+            "a score is not finite", where="target_ranks", hint="the training diverged; train the model again"
         )
     if scores.device.type == "cpu":
         ranks, ties = _cpu_ranks(scores.numpy(), target_scores.numpy()[:, 0])
     else:
         ranks = 1 + (scores > target_scores).sum(dim=1)
         ties = (scores == target_scores).sum(dim=1)
-    for row in torch.nonzero(ties > 1).flatten().tolist():  # rare; one is the target itself
+    for row in torch.nonzero(ties > 1).flatten().tolist():  # rare; one tie is the target itself
         ranks[row] += int((scores[row, : int(places[row])] == target_scores[row]).sum())
     return ranks
 
 
 def _cpu_ranks(scores: np.ndarray, target_scores: np.ndarray) -> tuple[Tensor, Tensor]:
-    """1 + the higher scores, and the equal ones, int64 [n]. Row by row, so that a row is still in the cache."""
+    """1 + the number of higher scores, and the number of equal scores, int64 [n] each.
+
+    Both passes over a row follow each other, so the second finds the row in the CPU cache.
+    """
     higher, equal = np.empty(len(scores), dtype=np.int64), np.empty(len(scores), dtype=np.int64)
     mask = np.empty(scores.shape[1], dtype=bool)
     for i, (row, target_score) in enumerate(zip(scores, target_scores, strict=True)):
@@ -86,20 +92,25 @@ def _cpu_ranks(scores: np.ndarray, target_scores: np.ndarray) -> tuple[Tensor, T
 
 
 def ranking_metrics(steps: pl.DataFrame, *, k: int = 20) -> dict[str, float | None]:
-    """The metrics of a ranking, each a ratio of sums over all steps.
+    """Ranking metrics, each a ratio of sums over all steps.
 
-    A hit is a step whose target is among the first k. Order density is the share of the hits whose target is ordered;
-    recall x density is reported to predict click-through and conversion (arXiv 2507.09566).
+    A hit is a step whose target is among the first k items.
 
     Args:
-        steps: a row a step: `rank` (integer, 1-based; anything above k is a miss), `ordered`, `last`.
-        k: the length of the list.
+        steps: One row per step: `rank` (integer, 1-based), `ordered` and `last` (Boolean), optionally `carted`.
+        k: List length.
 
     Returns:
-        `click_recall_k` and `click_mrr_k` over all steps, `last_click_recall_k` and `last_click_mrr_k` over each
-        session's last step, `order_recall_k` over the steps whose target is ordered, `order_density`,
-        `recall_x_density`; `cart_recall_k` where steps have the column `carted`. None stands for a ratio that has no
-        denominator.
+        The metrics by name; None for a ratio whose denominator is 0:
+
+        - `click_recall_k`: hits per step;
+        - `click_mrr_k`: mean reciprocal rank, 0 for steps without a hit;
+        - `last_click_recall_k`, `last_click_mrr_k`: the same over the last step of each session;
+        - `order_recall_k`: hits per step among steps whose target is ordered later in the session;
+        - `order_density`: share of the hits whose target is ordered;
+        - `recall_x_density`: `click_recall_k` times `order_density`, reported to predict click-through and conversion
+          (arXiv 2507.09566);
+        - `cart_recall_k`: as `order_recall_k`, for the column `carted` if `steps` has it.
     """
     hit = pl.col("rank") <= k
     reciprocal = pl.when(hit).then(1.0 / pl.col("rank")).otherwise(0.0)
@@ -120,5 +131,6 @@ def ranking_metrics(steps: pl.DataFrame, *, k: int = 20) -> dict[str, float | No
     ).row(0, named=True)
 
 
-def _ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
-    return pl.when(whole > 0).then(part / whole)
+def _ratio(numerator: pl.Expr, denominator: pl.Expr) -> pl.Expr:
+    """The ratio, null if the denominator is 0."""
+    return pl.when(denominator > 0).then(numerator / denominator)

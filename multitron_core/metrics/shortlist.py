@@ -1,8 +1,8 @@
-"""Shortlists: the few columns that can be among the best at any of many preferences, with proof.
+"""Shortlists: the columns that can be among the top k at many preferences, with a proof.
 
-From one preference to the next a state moves little, and nearly on a line. So the whole table is scored at a few
-preferences alone, the anchors. What is not among an anchor's best can be bounded at every preference between two of
-them, and what is among them is scored exactly.
+Between neighbouring preferences the state of a step moves little, and nearly along a line. The whole table is therefore
+scored only at a few preferences, the anchors. Columns on an anchor's shortlist are scored exactly at every preference.
+For all other columns an upper bound of the score is computed between each pair of anchors.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from torch import Tensor
 
 from multitron_core.utils.topk import product, top_k
 
-_ROUNDING = 1e-5  # of the norms' product: far more than float32 can move a product of some hundred numbers
+_ROUNDING = 1e-5  # relative to the product of the norms; exceeds float32 rounding of a product of some hundred terms
 
 
 class Shortlist(NamedTuple):
-    """Columns of each step, their scores at every preference, and what every other column stays below.
+    """Listed columns of each step with their scores at every preference, and a bound for all other columns.
 
     Args:
-        columns: int64 [n, w], rising, each once; -1 where a step has fewer.
-        scores: float [n, points, w]; -inf where a step has fewer.
-        bound: float [n, points]: no column that is not listed scores more; -inf where all are listed.
+        columns: int64 [n, w], distinct and ascending; padded with -1 in front.
+        scores: float [n, points, w]; -inf for padding.
+        bound: float [n, points], upper bound of the scores of columns that are not listed; -inf if all are listed.
     """
 
     columns: Tensor
@@ -31,26 +31,27 @@ class Shortlist(NamedTuple):
     bound: Tensor
 
     def proven(self, k: int) -> Tensor:
-        """Where the k best of the whole table are listed, or all that there are: bool [n, points]."""
+        """Whether the top k of the whole table are listed, or all allowed columns: bool [n, points]."""
         return ((self.scores >= self.bound[..., None]).sum(dim=-1) >= k) | (self.bound == -torch.inf)
 
 
 def shortlist(
     states: Tensor, anchors: Tensor, anchor_scores: Tensor, table: Tensor, size: int, always: Tensor | None = None
 ) -> Shortlist:
-    """The shortlist of each step.
+    """Compute the shortlist of each step.
 
-    Between two anchors, state = (1 - t) left + t right + rest, so a column that neither lists scores at most
-    (1 - t) (the least listed score of left) + t (that of right) + |rest| max |column|, by Cauchy and Schwarz.
+    Between two anchors, state = (1 - t) left + t right + rest. By the Cauchy-Schwarz inequality, a column on neither
+    shortlist scores at most (1 - t) (smallest listed score of left) + t (smallest listed score of right) +
+    |rest| max |column|.
 
     Args:
-        states: float32 [n, points, d] on a CPU, along a line of preferences.
-        anchors: int64, at least two places in `points`, rising, the first and the last place among them.
-        anchor_scores: float32 [n * anchors, c], the anchors' scores of all columns; -inf where a step may not have
-            one, at all anchors alike.
+        states: float32 [n, points, d] on a CPU, in the order of preferences along a line.
+        anchors: int64, at least two ascending indices of `points`, including the first and the last.
+        anchor_scores: float32 [n * anchors, c], scores of all columns at the anchors; -inf, at all anchors, for columns
+            that are not allowed for a step.
         table: float32 [c, d].
-        size: columns that each anchor lists, at most c.
-        always: int64 [n], a column of each step to list in any case.
+        size: Number of columns that each anchor lists, at most c.
+        always: int64 [n], one column per step that is listed in any case.
     """
     n = len(states)
     values, columns = top_k(anchor_scores, size)
@@ -66,16 +67,19 @@ def shortlist(
 
 
 def _distinct(columns: Tensor) -> Tensor:
-    """Each row's distinct values in rising order, -1 (which does not count) in front."""
+    """Distinct values of each row in ascending order, with -1 as padding in front."""
     ordered = columns.sort(dim=1).values
-    again = ordered[:, 1:] == ordered[:, :-1]
-    ordered[:, 1:].masked_fill_(again, -1)
+    repeated = ordered[:, 1:] == ordered[:, :-1]
+    ordered[:, 1:].masked_fill_(repeated, -1)
     width = max(1, int((ordered >= 0).sum(dim=1).max()))
     return ordered.sort(dim=1).values[:, -width:]
 
 
 def _bound(states: Tensor, anchors: Tensor, least: Tensor, table: Tensor) -> Tensor:
-    """What a column that no anchor lists scores at most, float [n, points]."""
+    """Upper bound of the scores of columns that no anchor lists, float [n, points].
+
+    `least` is the smallest listed score at each anchor, float [n, anchors].
+    """
     place = torch.searchsorted(anchors, torch.arange(states.shape[1]), right=True) - 1
     place = place.clamp(max=len(anchors) - 2)
     left, right = states[:, anchors[place]], states[:, anchors[place + 1]]

@@ -1,4 +1,4 @@
-"""The steps of test sessions: batches to evaluate, their table, and the model's state at each."""
+"""Evaluation steps of test sessions: their batches, their table, and the model's state at each step."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from multitron_core.preference.objectives import LABELS
 from multitron_core.sessions.batches import Batch, make_batch, rectangles, training_rows
 from multitron_core.sessions.encoded import EncodedSessions
 
-_RECTANGLE_OVERHEAD = 256  # cells that one more rectangle is worth on a CPU
+_RECTANGLE_OVERHEAD = 256  # cost of one more rectangle on a CPU, in cells
 
 
 def evaluation_batches(dataset: EncodedSessions, max_length: int, *, batch_sessions: int = 256) -> list[Batch]:
-    """The steps to evaluate, in batches of consecutive sessions; sessions of one click have no step and are left out.
+    """Batches of consecutive sessions to evaluate; sessions of one click have no step and are left out.
 
     Args:
-        dataset: the sessions, in chronological order.
-        max_length: steps that count a session, its last ones.
-        batch_sessions: sessions that share their negatives in the sampled click loss; bounds memory.
+        dataset: Sessions in chronological order.
+        max_length: Maximum number of steps per session; the last ones are used.
+        batch_sessions: Sessions per batch. They share their negatives in the sampled click loss.
 
     Raises:
-        InputError: no session has two clicks.
+        InputError: No session has two clicks.
     """
     rows = training_rows(dataset)
     if not len(rows):
         raise InputError(
-            "there is nothing to evaluate: no session has two clicks",
-            where="the sessions to evaluate on",
+            "nothing to evaluate: no session has two clicks",
+            where="the sessions to evaluate",
             found={"sessions": len(dataset)},
-            hint="choose a time split that leaves sessions on the test side",
+            hint="choose a time split with sessions in the test split",
         )
     return [
         make_batch(dataset, rows[first : first + batch_sessions], max_length)
@@ -42,12 +42,12 @@ def evaluation_batches(dataset: EncodedSessions, max_length: int, *, batch_sessi
 
 
 def step_table(batches: list[Batch]) -> pl.DataFrame:
-    """What is known of each step before it is ranked, in the order of the batches.
+    """Table of the evaluation steps, in the order of the batches.
 
     Returns:
-        `session` Int64 (row of the dataset), `target` Int64 (1-based item index), `ordered` Boolean (the target is
-        ordered later), `carted` Boolean (the same, where the data has such labels), `last` Boolean (the session's last
-        step).
+        One row per step: `session` Int64 (row of the dataset), `target` Int64 (1-based item index), `ordered` Boolean
+        (the target is ordered later in the session), `carted` Boolean (the same for carts, if the data has such
+        labels), `last` Boolean (last step of its session).
     """
     return pl.concat(
         pl.DataFrame(
@@ -64,19 +64,19 @@ def step_table(batches: list[Batch]) -> pl.DataFrame:
 
 @torch.inference_mode()
 def step_states(model: MultiTRON, batch: Batch, pi: Tensor, *, whole_sessions: bool = False) -> Tensor:
-    """The model's state at every step of a batch, from the clicks up to it alone, as a scorer has it.
+    """The model's state at every step of a batch, computed only from the clicks up to the step, as in scoring.
 
-    Where positions count from the session's end, a whole session read at once would tell each step how many clicks are
-    still to come: there each step's clicks are read by themselves.
+    With positions that count from the end of a session, the position of a click depends on how many clicks follow. Each
+    step's clicks are then read as a session that ends with them.
 
     Args:
-        model: in evaluation mode.
-        batch: of at most the model's `max_length` steps a session.
-        pi: float [objectives].
-        whole_sessions: read them whole all the same, as the official evaluation does.
+        model: Model in evaluation mode.
+        batch: Sessions of at most the model's `max_length` steps.
+        pi: float [objectives], the preference.
+        whole_sessions: Read whole sessions also with positions from the end, as the official evaluation does.
 
     Returns:
-        float [steps, d] on the model's device, in the batch's order.
+        float [steps, d] on the model's device, in the order of the batch.
     """
     weight = model.item_embedding.weight
     pi = pi.to(device=weight.device, dtype=weight.dtype)
@@ -92,10 +92,11 @@ def step_states(model: MultiTRON, batch: Batch, pi: Tensor, *, whole_sessions: b
 
 
 def _prefix_states(model: MultiTRON, batch: Batch, pi: Tensor) -> Tensor:
+    """States of all steps, each from a session that ends with the step."""
     weight = model.item_embedding.weight
     states = weight.new_empty(len(batch.inputs), weight.shape[1])
     for length in range(1, int(batch.lengths.max()) + 1):
-        starts = batch.starts[np.searchsorted(batch.lengths, length) :]  # of the sessions that have so many steps
+        starts = batch.starts[np.searchsorted(batch.lengths, length) :]  # of the sessions with at least `length` steps
         clicks = torch.from_numpy(batch.inputs[starts[:, None] + np.arange(length)]).to(weight.device)
         lengths = torch.full((len(starts),), length, device=weight.device)
         states[torch.from_numpy(starts + length - 1).to(weight.device)] = model.last_states(clicks, lengths, pi)

@@ -1,15 +1,13 @@
-"""Baselines on six sessions whose counts can be read off, and on real data against known figures."""
+"""Ranks of baselines, their comparison with a front, and their metrics on real data."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from multitron_core.baselines.__main__ import main
 from multitron_core.baselines.counts import co_visitation, popularity
 from multitron_core.baselines.evaluation import (
     NOT_LISTED,
@@ -18,103 +16,25 @@ from multitron_core.baselines.evaluation import (
     evaluate_baselines,
     prefixes_of,
 )
-from multitron_core.baselines.scorer import Scorer
-from multitron_core.baselines.session_knn import session_neighbours
 from multitron_core.events.read import read_events
 from multitron_core.sessions.batches import make_batch
-from multitron_core.sessions.encoded import EncodedSessions
 from multitron_core.sessions.prepare import prepare_sessions
+from tests.multitron_core.baselines.conftest import sessions
 
 
-def sessions(*clicks: list[int]) -> EncodedSessions:
-    offsets = np.concatenate([[0], np.cumsum([len(items) for items in clicks])]).astype(np.int64)
-    items = np.array([item for session in clicks for item in session], dtype=np.int32)
-    ids = pl.Series([f"s{i}" for i in range(len(clicks))])
-    return EncodedSessions(ids, offsets, items, np.zeros(len(items), dtype=bool), "hash")
-
-
-TRAIN = sessions([1, 2], [1, 2, 2], [1, 3], [3, 4], [5, 1, 2], [4, 4])
-# Clicks: 1 x 4, 2 x 4, 3 x 2, 4 x 3, 5 x 1. Sessions of pairs: 12 x 3, 13, 34, 15, 25.
-
-
-def scores(scorer: Scorer, *prefix: int) -> dict[int, float]:
-    """What the scorer gives a prefix, by falling score."""
-    frame = pl.DataFrame(
-        {"step": [7] * len(prefix), "item": prefix, "back": range(len(prefix) - 1, -1, -1)},
-        schema={"step": pl.Int64, "item": pl.Int32, "back": pl.Int32},
-    )
-    scored = scorer(frame).sort("score", "item", descending=[True, False])
-    assert scored["step"].unique().to_list() in ([7], [])
-    assert scored["item"].is_unique().all()
-    return dict(zip(scored["item"].to_list(), scored["score"].to_list(), strict=True))
-
-
-class TestPopularity:
-    def test_clicks_are_counted(self) -> None:
-        assert scores(popularity(TRAIN), 5) == {1: 4, 2: 4, 4: 3, 3: 2, 5: 1}
-        assert list(scores(popularity(TRAIN, listed=2), 5)) == [1, 2]
-
-
-class TestCoVisitation:
-    def test_the_last_item_alone(self) -> None:
-        scorer = co_visitation(TRAIN, last=1, own_items="excluded")
-        assert scores(scorer, 5, 1) == {2: 3, 3: 1, 5: 1}
-        assert scores(scorer, 2, 2) == {1: 3, 5: 1}
-
-    def test_several_items_add_up_and_a_repeated_one_counts_once(self) -> None:
-        scorer = co_visitation(TRAIN, last=3, own_items="excluded")
-        assert scores(scorer, 1, 1, 3) == scores(scorer, 4, 1, 1, 3) == {2: 3, 4: 1, 5: 1}
-
-    def test_own_items_counted_are_the_diagonal(self) -> None:
-        assert scores(co_visitation(TRAIN, own_items="counted"), 3, 1) == {1: 4 + 1, 2: 3, 3: 2 + 1, 4: 1, 5: 1}
-
-    def test_own_items_first(self) -> None:
-        assert list(scores(co_visitation(TRAIN), 4, 5)) == [4, 5, 1, 2, 3]
-
-    def test_the_weakest_neighbours_are_dropped(self) -> None:
-        scorer = co_visitation(TRAIN, last=1, own_items="excluded", neighbours=2)
-        assert scores(scorer, 1) == {2: 3, 3: 1}  # 3 and 5 are equal: the smaller index stays
-
-    def test_counting_in_parts_changes_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        whole = scores(co_visitation(TRAIN), 1, 3)
-        monkeypatch.setattr("multitron_core.baselines.counts._PAIRS_AT_A_TIME", 5)
-        assert scores(co_visitation(TRAIN), 1, 3) == whole
-
-    def test_an_item_nobody_saw_with_others_gives_nothing(self) -> None:
-        assert scores(co_visitation(sessions([1, 2], [3]), last=1, own_items="excluded"), 3) == {}
-
-
-class TestSessionNeighbours:
-    def test_by_hand(self) -> None:
-        # Prefix 3, 4: weights 1/2 (one back of two) and 1. Sessions [1, 3], [3, 4], [4, 4] have the similarities
-        # .5 / sqrt 2, 1.5 / sqrt 2, 1 / sqrt 1.
-        half, both = 0.5 / 2**0.5, 1.5 / 2**0.5
-        expected = {4: both + 1, 3: half + both, 1: half}
-        assert scores(session_neighbours(TRAIN, last=2), 3, 4) == pytest.approx(expected)
-        assert scores(session_neighbours(TRAIN, last=2, own_items=False), 3, 4) == pytest.approx({1: half})
-
-    def test_only_the_nearest_vote(self) -> None:
-        assert scores(session_neighbours(TRAIN, last=2, nearest=1), 3, 4) == pytest.approx(
-            {3: 1.5 / 2**0.5, 4: 1.5 / 2**0.5}
-        )
-
-    def test_only_recent_sessions_are_candidates(self) -> None:
-        assert set(scores(session_neighbours(TRAIN, candidates=1), 1)) == {5, 1, 2}
-
-
-def test_prefixes_reach_to_the_session_start() -> None:
+def test_prefixes_of_reach_to_the_session_start() -> None:
     batch = make_batch(sessions([1, 2, 3], [4, 5]), np.arange(2), 50)
     assert sorted(prefixes_of(batch).rows()) == [(0, 4, 0), (1, 1, 0), (2, 1, 1), (2, 2, 0)]
 
 
-def test_ranks_break_ties_by_index_and_know_what_is_not_listed() -> None:
+def test_baseline_ranks_break_ties_by_index() -> None:
     batch = make_batch(sessions([9, 2], [9, 3], [9, 1], [9, 8]), np.arange(4), 50)
     scored = pl.DataFrame({"item": [1, 2, 3], "score": [1.0, 5.0, 5.0]}, schema_overrides={"item": pl.Int32})
     ranks = baseline_ranks(lambda prefixes: prefixes.select("step").unique().join(scored, how="cross"), batch)
     assert ranks.tolist() == [1, 2, 3, NOT_LISTED]
 
 
-def test_the_best_of_a_front_beside_the_best_baseline() -> None:
+def test_against_baselines_compares_the_best_of_both() -> None:
     front = pl.DataFrame(
         {
             "pi_order": [0.0, 0.5, 1.0],
@@ -142,22 +62,12 @@ def test_the_best_of_a_front_beside_the_best_baseline() -> None:
     assert rows["order_recall_20"]["gain"] == pytest.approx(-0.1)
 
 
-def test_the_command_prints_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for split in ("train", "test"):
-        TRAIN.save(tmp_path / split)
-    assert main(["--sessions", str(tmp_path), "--k", "3"]) == 0
-    assert "click_recall_3" in capsys.readouterr().out
-    assert main(["--sessions", str(tmp_path / "nowhere")]) == 1
-    assert "cannot be read" in capsys.readouterr().err
-
-
 @pytest.mark.slow
-def test_diginetica_last_week() -> None:
-    """Popularity and last-item co-visitation have one definition: these are the figures of an independent program."""
-    default = Path(__file__).parents[3] / "../shared/data"
-    folder = Path(os.environ.get("MULTITRON_DATA", default)) / "diginetica-full"
+def test_evaluate_baselines_on_the_last_week_of_diginetica(real_data: Path) -> None:
+    """The expected metrics of popularity and last-item co-visitation are those of an independent program."""
+    folder = real_data / "diginetica-full"
     if not folder.exists():
-        pytest.skip(f"no real data: {folder} is missing (set MULTITRON_DATA)")
+        pytest.skip(f"no real data at {folder}")
     prepared = prepare_sessions(read_events(folder, "diginetica"), "diginetica")
     scorers = {
         "popularity": popularity(prepared.train),

@@ -1,4 +1,4 @@
-"""A model of one preference beside the baselines."""
+"""Single-objective models as a baseline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from multitron_core.training.trainer import train
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared sessions, a model of clicks alone and one of sampled preferences."""
+    """Prepared sessions, a model trained on clicks only, and one trained on sampled preferences."""
     folder = tmp_path_factory.mktemp("single")
     simulate(folder / "raw", sessions=300, items=40, seed=3)
     prepared = prepare_sessions(read_events(folder / "raw", "table"), min_item_clicks=1)
@@ -30,14 +30,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_its_row_is_its_metrics_at_the_preference_it_was_trained_at(folder: Path) -> None:
+def test_evaluate_single_objective_at_its_preference(folder: Path) -> None:
     row = evaluate_single_objective(folder / "single", folder / "sessions").to_dicts()[0]
     assert row["baseline"] == "single-objective model, pi 0.00"
     assert (row["pi_click"], row["pi_order"]) == (1.0, 0.0)
     assert 0.0 < row["click_recall_20"] <= 1.0
 
 
-def test_the_command_has_it_below_the_tables_of_counts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_prints_the_model_below_the_baselines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--sessions", str(folder / "sessions"), "--single-objective", str(folder / "single")]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
@@ -46,13 +46,13 @@ def test_the_command_has_it_below_the_tables_of_counts(folder: Path, capsys: pyt
     assert f"{expected:.4f}" in printed
 
 
-def test_a_model_of_sampled_preferences_is_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_refuses_a_model_of_sampled_preferences(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--sessions", str(folder / "sessions"), "--single-objective", str(folder / "sampled")]
     assert main(arguments) == 1
     assert "it was trained on sampled preferences" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("trained_pi", ["0.005", "2.00", "clicks"])
-def test_no_preference_is_refused(trained_pi: str) -> None:
+def test_training_config_refuses_bad_trained_pi(trained_pi: str) -> None:
     with pytest.raises(InputError, match="pi"):
         TrainingConfig(trained_pi=trained_pi)

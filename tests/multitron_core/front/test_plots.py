@@ -1,11 +1,15 @@
-"""Pictures are PNGs of what they are given; labels, levels and marks are read from the figure before it is drawn."""
+"""Plots: size of the PNG, and labels, lines and markers of the figure that is drawn."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from multitron_core.errors import InputError
@@ -41,56 +45,63 @@ METRICS = pl.DataFrame(
 
 @pytest.fixture
 def figure(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are drawn during a test."""
+    """The figures that are drawn during a test. Plots are returned as PNG, so matplotlib's writer is observed."""
     drawn: list[Figure] = []
-    to_png = plots._png
-    monkeypatch.setattr(plots, "_png", lambda figure: (drawn.append(figure), to_png(figure))[1])
+    print_png = FigureCanvasAgg.print_png
+
+    def observed(canvas: FigureCanvasAgg, *args: Any, **options: Any) -> None:
+        drawn.append(canvas.figure)
+        print_png(canvas, *args, **options)
+
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", observed)
     return drawn
 
 
 def size(png: bytes) -> tuple[int, int]:
+    """Width and height of a PNG, in pixels."""
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    return struct.unpack(">II", png[16:24])
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
 
 
-def test_the_front_marks_dominated_points_and_names_units(figure: list[Figure]) -> None:
+def test_front_picture_marks_dominated_points_and_units(figure: list[Figure]) -> None:
     assert size(plots.front_picture(FRONT)) == (700, 500)
     axes = figure[0].axes[0]
-    assert axes.get_xlabel() == "click loss $L_c$ (nats a step)"
+    assert axes.get_xlabel() == "click loss $L_c$ (nats per step)"
     points = [line for line in axes.lines if line.get_marker() == "o"]
-    hollow = [line.get_xdata()[0] for line in points if isinstance(line.get_markerfacecolor(), str)]
+    hollow = [np.asarray(line.get_xdata())[0] for line in points if isinstance(line.get_markerfacecolor(), str)]
     assert len(points) == 4
     assert hollow == [2.6]
     assert "weight on orders" in figure[0].axes[1].get_ylabel()
 
 
-def test_fronts_side_by_side_are_normalised(figure: list[Figure]) -> None:
+def test_compare_fronts_scales_losses_to_0_and_1(figure: list[Figure]) -> None:
     flat = FRONT.with_columns(pl.lit(1.0).alias("order_loss"))
     assert size(plots.compare_fronts({"a": FRONT, "flat": flat}))[0] > 700
     for axes, name in zip(figure[0].axes, ("a", "flat"), strict=False):
         assert axes.get_title().startswith(name)
-        values = [value for line in axes.lines for value in (*line.get_xdata(), *line.get_ydata())]
-        assert min(values) >= 0.0
-        assert max(values) <= 1.0
+        values = np.concatenate([np.asarray(line.get_xydata()).ravel() for line in axes.lines])
+        assert values.min() >= 0.0
+        assert values.max() <= 1.0
     with pytest.raises(InputError):
         plots.compare_fronts({})
 
 
-def test_metrics_show_the_best_baseline(figure: list[Figure]) -> None:
+def test_metrics_picture_shows_the_best_baseline(figure: list[Figure]) -> None:
     size(plots.metrics_picture(FRONT, baselines=BASELINES))
     axes = figure[0].axes[0]
     assert axes.get_title(loc="right") == "dashed: co-visitation"
-    assert [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [0.47]
+    assert [np.asarray(line.get_ydata())[0] for line in axes.lines if line.get_linestyle() == "--"] == [0.47]
     labels = [axes.get_ylabel() for axes in figure[0].axes]
     assert labels[:2] == ["click recall@20", "order recall@20"]
 
 
-def test_a_metric_without_values_leaves_its_panel_empty(figure: list[Figure]) -> None:
+def test_metrics_picture_without_values_has_an_empty_panel(figure: list[Figure]) -> None:
     size(plots.metrics_picture(FRONT.with_columns(pl.lit(None, pl.Float64).alias("order_recall_20"))))
-    assert all(not len(line.get_xdata()) for line in figure[0].axes[1].lines)
+    assert all(not np.size(line.get_xdata()) for line in figure[0].axes[1].lines)
 
 
-def test_training_curves_have_a_line_a_preference(figure: list[Figure]) -> None:
+def test_training_curves_have_one_line_per_preference(figure: list[Figure]) -> None:
     size(plots.training_curves(METRICS))
     assert [len(axes.lines) for axes in figure[0].axes] == [2, 2, 1]
     size(plots.training_curves(METRICS.select("epoch", "train_click_loss", "train_order_loss").head(1)))
@@ -98,8 +109,8 @@ def test_training_curves_have_a_line_a_preference(figure: list[Figure]) -> None:
 
 
 @pytest.mark.parametrize("draw", [plots.front_picture, plots.metrics_picture, plots.training_curves])
-def test_tables_that_cannot_be_drawn(draw: object) -> None:
+def test_plots_refuse_tables_without_columns_or_rows(draw: Callable[[pl.DataFrame], bytes]) -> None:
     with pytest.raises(InputError):
-        draw(FRONT.select("pi_order"))  # type: ignore[operator]
+        draw(FRONT.select("pi_order"))
     with pytest.raises(InputError):
-        draw((METRICS if draw is plots.training_curves else FRONT).clear())  # type: ignore[operator]
+        draw((METRICS if draw is plots.training_curves else FRONT).clear())

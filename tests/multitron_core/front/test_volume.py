@@ -1,4 +1,4 @@
-"""Hypervolumes against areas and volumes worked out by hand, and against the paper's digitised fronts."""
+"""Hypervolumes against areas and volumes computed by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from multitron_core.errors import InputError
-from multitron_core.front.paper_fronts import PAPER_FRONTS, paper_front
 from multitron_core.front.volume import bootstrap_hypervolume, dominated, hypervolume, normalised_hypervolume
 
 losses = hnp.arrays(
@@ -17,37 +16,37 @@ losses = hnp.arrays(
 )
 
 
-def test_areas_by_hand() -> None:
+def test_hypervolume_of_two_losses_by_hand() -> None:
     assert hypervolume([[1.0, 1.0]], [3.0, 2.0]) == pytest.approx(2.0)
     assert hypervolume([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]], [3.0, 3.0]) == pytest.approx(3 + 2 + 1)
     assert hypervolume([[1.0, 1.0], [2.0, 2.0]], [3.0, 3.0]) == pytest.approx(4.0)  # a dominated point adds nothing
 
 
-def test_a_volume_of_three_objectives() -> None:
+def test_hypervolume_of_three_losses_by_hand() -> None:
     # Two boxes of 2 x 1 x 1 and 1 x 2 x 1 that share a unit cube.
     assert hypervolume([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0]], [2.0, 2.0, 2.0]) == pytest.approx(3.0)
 
 
-def test_points_beyond_the_reference_add_nothing() -> None:
+def test_hypervolume_ignores_points_beyond_the_reference() -> None:
     assert hypervolume([[5.0, 0.0]], [3.0, 3.0]) == 0.0
     assert hypervolume([[3.0, 0.0]], [3.0, 3.0]) == 0.0
 
 
 @given(losses)
-def test_no_point_can_lower_the_volume(points: np.ndarray) -> None:
+def test_hypervolume_never_falls_with_another_point(points: np.ndarray) -> None:
     reference = np.full(points.shape[1], 11.0)
     assert hypervolume(points, reference) >= hypervolume(points[:-1], reference) - 1e-9 if len(points) > 1 else True
     assert hypervolume(points, reference) == pytest.approx(hypervolume(points[~dominated(points)], reference))
 
 
 @given(losses)
-def test_dominance_by_its_definition(points: np.ndarray) -> None:
+def test_dominated_matches_the_definition(points: np.ndarray) -> None:
     expected = [any((q <= p).all() and (q < p).any() for q in points) for p in points]
     assert dominated(points).tolist() == expected
 
 
 @given(losses, st.floats(0.1, 9.0), st.floats(-5.0, 5.0))
-def test_normalisation_forgets_scale_and_place(points: np.ndarray, scale: float, shift: float) -> None:
+def test_normalised_hypervolume_is_invariant_to_scale(points: np.ndarray, scale: float, shift: float) -> None:
     volume = normalised_hypervolume(points)
     assert 0.0 <= volume <= 1.0
     spread = np.ptp(points, axis=0)
@@ -55,47 +54,27 @@ def test_normalisation_forgets_scale_and_place(points: np.ndarray, scale: float,
         assert normalised_hypervolume(points * scale + shift) == pytest.approx(volume, abs=1e-6)
 
 
-def test_a_straight_front_of_many_points_has_one_half() -> None:
+def test_normalised_hypervolume_of_a_straight_line() -> None:
     line = np.linspace(0.0, 1.0, 2001)
     assert normalised_hypervolume(np.column_stack([line, 1.0 - line])) == pytest.approx(0.5, abs=1e-3)
 
 
-def test_no_extent_no_trade_off() -> None:
+def test_normalised_hypervolume_is_0_without_a_trade_off() -> None:
     assert normalised_hypervolume([[1.0, 2.0]]) == 0.0
     assert normalised_hypervolume([[1.0, 2.0], [1.0, 3.0]]) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("name", "volume", "kept"), [("diginetica", 0.958, 16), ("yoochoose", 0.850, 19), ("otto", 0.971, 20)]
-)
-def test_the_fronts_of_the_paper(name: str, volume: float, kept: int) -> None:
-    points = paper_front(name).select("click_loss", "order_loss").to_numpy()
-    assert len(points) == 26
-    assert normalised_hypervolume(points) == pytest.approx(volume, abs=1e-3)
-    assert (~dominated(points)).sum() == kept
-
-
-def test_published_fronts_run_from_clicks_to_orders() -> None:
-    for name in PAPER_FRONTS:
-        front = paper_front(name)
-        assert front["pi_order"].is_sorted()
-        assert front["order_loss"][0] == 1.0
-        assert front["click_loss"][-1] == 1.0
-    with pytest.raises(InputError, match="no such front"):
-        paper_front("movielens")
 
 
 @pytest.mark.parametrize(
     ("points", "reference"),
     [([[1.0, np.nan]], [2.0, 2.0]), ([[1.0, 1.0]], [2.0]), ([1.0, 1.0], [2.0, 2.0]), ([[1.0, 1.0]], [2.0, np.inf])],
 )
-def test_refusals(points: list, reference: list) -> None:
+def test_hypervolume_refuses_bad_losses_and_references(points: object, reference: list[float]) -> None:
     with pytest.raises(InputError):
-        hypervolume(points, reference)
+        hypervolume(np.array(points), reference)
 
 
-class TestBootstrap:
-    def test_sessions_that_agree_leave_no_doubt(self) -> None:
+class TestBootstrapHypervolume:
+    def test_equal_sessions_give_an_interval_of_width_0(self) -> None:
         steps = np.array([1, 2, 5])
         front = np.array([[3.0, 0.1], [2.0, 0.2], [1.5, 0.6]])
         volume = bootstrap_hypervolume(steps[:, None, None] * front, steps, (4.0, 0.7), resamples=50)
@@ -106,7 +85,7 @@ class TestBootstrap:
 
     @settings(max_examples=10, deadline=None)
     @given(st.integers(0, 1000))
-    def test_the_interval_shrinks_with_the_sessions(self, seed: int) -> None:
+    def test_interval_shrinks_with_more_sessions(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
         front = np.array([[3.0, 0.1], [2.0, 0.2], [1.5, 0.6]])
         few, many = (
@@ -116,7 +95,7 @@ class TestBootstrap:
         assert few.raw.low <= few.raw.value <= few.raw.high
         assert many.raw.high - many.raw.low < few.raw.high - few.raw.low
 
-    def test_the_seed_decides_the_interval(self) -> None:
+    def test_seed_decides_the_interval(self) -> None:
         sums = np.random.default_rng(0).random((40, 4, 2))
         volumes = [bootstrap_hypervolume(sums, np.ones(40), (2.0, 2.0), resamples=30, seed=s) for s in (1, 1, 2)]
         assert volumes[0] == volumes[1] != volumes[2]

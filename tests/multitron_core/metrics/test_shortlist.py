@@ -1,4 +1,6 @@
-"""Shortlists: what they prove is what the whole table says."""
+"""Shortlists against scores of the whole table."""
+
+from __future__ import annotations
 
 import numpy as np
 import torch
@@ -11,28 +13,29 @@ STEPS, POINTS, COLUMNS, DIMENSION = 3, 9, 60, 6
 ANCHORS = torch.tensor([0, 4, 8])
 
 
-def drawn(seed: int, bend: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """States along a line that is bent, a table, and which columns a step may not have."""
+def random_states(seed: int, bend: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States along a bent line, a table, and the columns that are not allowed for each step."""
     rng = np.random.default_rng(seed)
     start, end, off = rng.normal(size=(3, STEPS, 1, DIMENSION))
     t = np.linspace(0.0, 1.0, POINTS)[None, :, None]
     states = (1 - t) * start + t * end + bend * t * (1 - t) * off
     forbidden = rng.random((STEPS, COLUMNS)) < rng.choice([0.0, 0.2, 0.9])
-    as_tensor = [torch.from_numpy(array).float() for array in (states, rng.normal(size=(COLUMNS, DIMENSION)))]
-    return *as_tensor, torch.from_numpy(forbidden)
+    table = rng.normal(size=(COLUMNS, DIMENSION))
+    return torch.from_numpy(states).float(), torch.from_numpy(table).float(), torch.from_numpy(forbidden)
 
 
 def listed(
     states: torch.Tensor, table: torch.Tensor, forbidden: torch.Tensor, size: int, always: torch.Tensor | None = None
 ) -> tuple[Shortlist, torch.Tensor]:
+    """The shortlists, and the scores of the whole table, float [steps, points, columns]."""
     whole = (states @ table.T).masked_fill_(forbidden[:, None], -torch.inf)
     return shortlist(states, ANCHORS, whole[:, ANCHORS].flatten(0, 1), table, size, always), whole
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.1, 1.0, 10.0]), st.integers(1, COLUMNS), st.integers(1, 20))
-def test_what_is_proven_is_what_the_whole_table_says(seed: int, bend: float, size: int, k: int) -> None:
-    short, whole = listed(*drawn(seed, bend), size)
+def test_proven_top_k_equals_that_of_the_whole_table(seed: int, bend: float, size: int, k: int) -> None:
+    short, whole = listed(*random_states(seed, bend), size)
     assert short.scores.shape == (STEPS, POINTS, short.columns.shape[1])
     for step, point in torch.nonzero(short.proven(k)).tolist():
         found = short.scores[step, point].sort(descending=True).values[:k]
@@ -43,15 +46,15 @@ def test_what_is_proven_is_what_the_whole_table_says(seed: int, bend: float, siz
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.1, 1.0, 10.0]), st.integers(1, COLUMNS))
-def test_no_column_that_is_not_listed_is_above_the_bound(seed: int, bend: float, size: int) -> None:
-    short, whole = listed(*drawn(seed, bend), size)
+def test_bound_holds_for_columns_that_are_not_listed(seed: int, bend: float, size: int) -> None:
+    short, whole = listed(*random_states(seed, bend), size)
     for step in range(STEPS):
         others = sorted(set(range(COLUMNS)) - set(short.columns[step].tolist()))
         assert (whole[step][:, others] <= short.bound[step][:, None]).all()
 
 
-def test_every_column_is_listed_once_in_rising_order_with_its_score() -> None:
-    states, table, forbidden = drawn(1, 1.0)
+def test_shortlist_columns_are_distinct_and_ascending() -> None:
+    states, table, forbidden = random_states(1, 1.0)
     short, whole = listed(states, table, forbidden, 5)
     for step, columns in enumerate(short.columns):
         real = columns[columns >= 0]
@@ -61,18 +64,18 @@ def test_every_column_is_listed_once_in_rising_order_with_its_score() -> None:
         assert (short.scores[step][:, columns < 0] == -torch.inf).all()
 
 
-def test_a_straight_path_is_proven_and_a_jumping_one_at_its_anchors_alone() -> None:
-    states, table, _ = drawn(1, 0.0)
-    anywhere = torch.zeros(STEPS, COLUMNS, dtype=torch.bool)
-    assert listed(states, table, anywhere, 20)[0].proven(3).all()
+def test_proven_depends_on_the_path_of_the_states() -> None:
+    states, table, _ = random_states(1, 0.0)
+    nothing = torch.zeros(STEPS, COLUMNS, dtype=torch.bool)
+    assert listed(states, table, nothing, 20)[0].proven(3).all()
     jumping = 10.0 * torch.randn(states.shape, generator=torch.Generator().manual_seed(1))
-    proven = listed(jumping, table, anywhere, 20)[0].proven(3)
+    proven = listed(jumping, table, nothing, 20)[0].proven(3)
     assert proven[:, ANCHORS].all()
     assert not proven.all()
 
 
-def test_a_column_is_listed_where_it_is_asked_for() -> None:
-    states, table, forbidden = drawn(2, 1.0)
+def test_shortlist_contains_the_requested_column() -> None:
+    states, table, forbidden = random_states(2, 1.0)
     last = torch.full((STEPS,), COLUMNS - 1)
     short, _ = listed(states, table, forbidden, 1, always=last)
     assert (short.columns == last[:, None]).any(dim=1).all()
