@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import polars as pl
 
 from multitron_core.errors import InputError
 from multitron_core.preference.keys import preference_key
+from multitron_core.utils.atomic_file import atomic_file
 
 FILE_NAME = "operating_points.json"
 
@@ -151,7 +151,6 @@ def record_operating_point(point: OperatingPoint, model_dir: Path | str, *, name
             hint=f"choose it on a front of version {version}",
         )
     points[name] = dataclasses.asdict(dataclasses.replace(point, model_version=version))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(points, indent=2) + "\n")
-    os.replace(temporary, path)
+    with atomic_file(path) as new:
+        new.write_text(json.dumps(points, indent=2) + "\n")
     return path
