@@ -54,6 +54,6 @@ def without_credentials(address: str) -> str:
         raise InputError(
             "an address in the settings contains credentials",
             found=redacted(address),
-            hint="pass them in the environment: MULTITRON_STORAGE_<option>, or the variables of the object store's tools",
+            hint="pass them in the environment: MULTITRON_STORAGE_<option> or the object store's own variables",
         )
     return address

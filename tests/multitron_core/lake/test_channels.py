@@ -9,7 +9,7 @@ import pytest
 
 from multitron_core.errors import InputError
 from multitron_core.lake.channels import Channel, load_channels, parse_channels, publish_channels
-from multitron_core.lake.contracts import contracts
+from multitron_core.lake.contracts import table_contracts
 from multitron_core.lake.lake import Lake
 
 NIGHT = date(2026, 1, 31)
@@ -41,7 +41,7 @@ def test_a_channel_is_read_by_its_name(lake):
     assert shown.select("session_id", "rank", "item_id").rows() == [
         (session, rank, item) for session in ("a", "b") for rank, item in ((1, 1), (2, 3), (3, 5))
     ]
-    assert shown.schema == contracts(pl.Int64)["recommendations"].polars_schema()
+    assert shown.schema == table_contracts(pl.Int64)["recommendations"].polars_schema()
     assert lake.read_recommendations(channel="newsletter", session_ids=["b"])["session_id"].to_list() == ["b"] * 3
 
 

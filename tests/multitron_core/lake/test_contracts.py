@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from multitron_core.errors import InputError
-from multitron_core.lake.contracts import CONTRACT_VERSION, contracts
+from multitron_core.lake.contracts import CONTRACT_VERSION, table_contracts
 from multitron_core.lake.lake import Lake
 
 ANNOUNCED = Path(__file__).parent / "contracts"
@@ -19,7 +19,7 @@ ANNOUNCED = Path(__file__).parent / "contracts"
 
 def promised(item_type) -> dict:
     """The contract as plain data."""
-    return json.loads(json.dumps({name: asdict(contract) for name, contract in contracts(item_type).items()}))
+    return json.loads(json.dumps({name: asdict(contract) for name, contract in table_contracts(item_type).items()}))
 
 
 @pytest.mark.parametrize("item_type", [pl.Int64, pl.String])
@@ -35,7 +35,7 @@ def test_the_contract_is_the_announced_one(item_type):
 def test_the_tables_are_what_the_contract_says(tmp_path, item_type):
     lake = Lake(tmp_path)
     lake.create(item_type)
-    for name, contract in contracts(item_type).items():
+    for name, contract in table_contracts(item_type).items():
         table = lake.open(name)
         assert table.metadata().name == name
         assert table.metadata().description == contract.description
@@ -57,7 +57,7 @@ def test_writing_does_not_change_the_contract(tmp_path):
     lake.publish(date(2026, 1, 31), "0.50")
     lake.create(pl.Int64)  # refuses another contract
     assert pl.read_delta(lake.uri("recommendations")).columns == list(
-        contracts(pl.Int64)["recommendations"].polars_schema()
+        table_contracts(pl.Int64)["recommendations"].polars_schema()
     )
 
 
@@ -65,7 +65,7 @@ def test_a_null_is_refused_by_delta_itself(tmp_path):
     """NOT NULL holds for writers that are not ours, too."""
     lake = Lake(tmp_path)
     lake.create(pl.Int64)
-    schema = contracts(pl.Int64)["recommendations"].polars_schema()
+    schema = table_contracts(pl.Int64)["recommendations"].polars_schema()
     foreign = pl.DataFrame({name: [None] for name in schema}, schema=schema).with_columns(
         run_date=date(2026, 1, 31), pi=pl.lit("0.50")
     )
@@ -84,4 +84,4 @@ def test_a_table_of_an_older_contract_is_not_written_to_unawares(tmp_path):
 
 def test_items_are_numbers_or_text():
     with pytest.raises(InputError, match="Int64 or String"):
-        contracts(pl.Int32)
+        table_contracts(pl.Int32)

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from multitron_core.errors import UnavailableError
-from multitron_core.lake.contracts import contracts
+from multitron_core.lake.contracts import table_contracts
 from multitron_core.lake.lake import Lake
 from multitron_core.preference.keys import DEFAULT_GRID
 
@@ -207,4 +207,4 @@ def test_creating_at_the_same_time_from_two_processes(tmp_path):
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert {Lake(root).version(table) for root in roots for table in contracts(pl.Int64)} == {0}
+    assert {Lake(root).version(table) for root in roots for table in table_contracts(pl.Int64)} == {0}
