@@ -92,7 +92,7 @@ def test_keys_of_preferences():
     for key in ("0.50", "0.50:0.50", "0.50:0.50:0.50", "0.5:0.2:0.3", "0.20:0.30:0.50:"):
         with pytest.raises(InputError, match="3 objectives"):
             preference(key, 3)
-    with pytest.raises(InputError, match="each once"):
+    with pytest.raises(InputError, match="without repeats"):
         preferences(["0.20:0.30:0.50"] * 2, 3)
     with pytest.raises(InputError, match="not a pi key"):
         preference("0.20:0.30:0.50")
