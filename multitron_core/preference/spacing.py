@@ -29,9 +29,7 @@ def spaced_preferences(
     if points < 2:
         raise InputError("a front needs two points or more", found=points, hint="use 26 as in the paper")
     if len(beta) != 2:
-        raise InputError(
-            "a front of two objectives needs two values of beta", found=tuple(beta), hint="use (0.5, 0.5)"
-        )
+        raise InputError("a front of two objectives needs two values of beta", found=tuple(beta), hint="use (0.5, 0.5)")
     shares = [i / (points - 1) for i in range(points)]
     if spacing == "square":
         clicks = [share * share for share in shares]
