@@ -68,7 +68,7 @@ def choose_operating_point(
     missing = [name for name in required if name not in front.columns]
     if missing:
         raise InputError(
-            "the front lacks a column",
+            "the front has no such column",
             where="choose_operating_point",
             found=missing,
             hint=f"it has {front.columns}",

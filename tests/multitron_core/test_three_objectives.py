@@ -105,7 +105,7 @@ def test_a_lattice_has_all_points_of_the_simplex(k):
     assert len(lattice) == math.comb(h + k - 1, k - 1) >= 26 > math.comb(h + k - 2, k - 1)
     expected = {weights for weights in itertools.product(range(h + 1), repeat=k) if sum(weights) == h}
     assert {tuple(round(weight * h) for weight in weights) for weights in lattice} == expected
-    with pytest.raises(InputError, match="ends"):
+    with pytest.raises(InputError, match="each corner"):
         lattice_preferences(k - 1, k)
 
 
