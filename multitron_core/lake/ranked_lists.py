@@ -69,8 +69,8 @@ def checked_lists(
         frame = _typed(batch, schema)
         if len(kept):
             frame = pl.concat([kept, frame])
-        whole = len(frame) - _open_rows(frame[key], k)
-        kept, frame = frame[whole:], frame[:whole]
+        complete = len(frame) - _open_rows(frame[key], k)
+        kept, frame = frame[complete:], frame[:complete]
         if frame.is_empty():
             continue
         _check(frame, key, k, previous)

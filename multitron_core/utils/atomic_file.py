@@ -57,7 +57,7 @@ def temporary_sibling(path: Path) -> Path:
     """A new hidden name in the folder of `path`, for a file or folder that will replace it.
 
     What killed processes left under earlier names for the same path is removed. An entry counts as left over if it was
-    created on this machine by a process that has ended, or if nobody has written to it for a day.
+    created on this machine by a process that has ended, or if it has not been modified for a day.
 
     Returns:
         `.<name>.<machine>.<process>.<random>.writing`; nothing exists there yet.

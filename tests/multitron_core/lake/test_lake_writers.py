@@ -52,7 +52,7 @@ def die_in_the_middle(root: Path, pi: str) -> None:
     write(root, pi, 99, lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == BATCHES // 2 else None)
 
 
-def whole(frame: pl.DataFrame) -> int:
+def complete_version(frame: pl.DataFrame) -> int:
     """Check that a partition is complete and of one version; returns this version."""
     assert len(frame) == BATCHES * SESSIONS * K
     assert frame["score"].n_unique() == 1
@@ -87,7 +87,7 @@ def test_replace_partition_while_a_reader_reads(lake: Lake) -> None:
     def look() -> None:
         while not done.is_set():
             for pi in DEFAULT_GRID:
-                seen.append((pi, whole(current(lake, pi))))
+                seen.append((pi, complete_version(current(lake, pi))))
 
     failures: list[BaseException] = []
 
@@ -110,13 +110,13 @@ def test_replace_partition_while_a_reader_reads(lake: Lake) -> None:
     assert codes == [0, 0, 0, 0, 0, -signal.SIGKILL]
     assert {version for _, version in seen} <= {0, 1}
     assert len(seen) > 10
-    assert [whole(current(lake, pi)) for pi in DEFAULT_GRID] == [1] * 5
+    assert [complete_version(current(lake, pi)) for pi in DEFAULT_GRID] == [1] * 5
 
 
 def test_replace_partition_killed_leaves_the_old_rows(lake: Lake) -> None:
     write(lake.root, "0.50", 1)
     assert run((die_in_the_middle, (lake.root, "0.50"))) == [-signal.SIGKILL]
-    assert whole(current(lake, "0.50")) == 1
+    assert complete_version(current(lake, "0.50")) == 1
     assert lake.version("recommendations") == 1
 
 
@@ -159,7 +159,7 @@ def test_replace_partition_never_mixes_two_writers(lake: Lake, written_before: b
     lost = [version for version, result in results.items() if isinstance(result, UnavailableError)]
     assert len(lost) == 1
     assert "at the same time" in str(results[lost[0]])
-    assert whole(current(lake, "0.50")) == 3 - lost[0]
+    assert complete_version(current(lake, "0.50")) == 3 - lost[0]
 
 
 def test_replace_partition_repeats_a_repeatable_stream(lake: Lake) -> None:
@@ -177,7 +177,7 @@ def test_replace_partition_repeats_a_repeatable_stream(lake: Lake) -> None:
     results = commits(concurrent_writes(lake, {version: ("0.50", stream) for version, stream in streams.items()}))
     assert sorted(result.delta_version for result in results.values()) == [1, 2]
     last = max(results, key=lambda version: results[version].delta_version)
-    assert whole(current(lake, "0.50")) == last
+    assert complete_version(current(lake, "0.50")) == last
     assert all(result.rows == BATCHES * SESSIONS * K for result in results.values())
 
 
@@ -185,13 +185,13 @@ def test_replace_partition_of_two_preferences(lake: Lake) -> None:
     meet = both_started(threading.Barrier(2))
     results = concurrent_writes(lake, {1: ("0.00", batches(1, meet)), 2: ("1.00", batches(2, meet))})
     assert sorted(result.delta_version for result in commits(results).values()) == [1, 2]
-    assert [whole(current(lake, pi)) for pi in ("0.00", "1.00")] == [1, 2]
+    assert [complete_version(current(lake, pi)) for pi in ("0.00", "1.00")] == [1, 2]
 
 
 def test_replace_partition_of_all_preferences(lake: Lake) -> None:
     results = concurrent_writes(lake, {n: (pi, batches(n)) for n, pi in enumerate(DEFAULT_GRID, start=1)})
     assert sorted(result.delta_version for result in commits(results).values()) == [1, 2, 3, 4, 5]
-    assert [whole(current(lake, pi)) for pi in DEFAULT_GRID] == [1, 2, 3, 4, 5]
+    assert [complete_version(current(lake, pi)) for pi in DEFAULT_GRID] == [1, 2, 3, 4, 5]
 
 
 def create_in_a_process(roots: list[Path], start: Barrier) -> None:
