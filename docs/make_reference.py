@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from multitron_core import events, front, losses, model, report, sessions
 from multitron_core.events.formats import FORMATS, ColumnMapping
 from multitron_core.lake import channels, lake
-from multitron_core.lake.contracts import contracts
+from multitron_core.lake.contracts import table_contracts
 from multitron_core.losses.objective_losses import EVENT_LOSSES
 from multitron_core.losses.regularisers import REGULARISERS
 from multitron_core.model.config import ModelConfig
@@ -186,7 +186,7 @@ def _dagster() -> Iterable[str]:
 
 
 def _contracts() -> Iterable[str]:
-    for name, contract in contracts(pl.Int64).items():
+    for name, contract in table_contracts(pl.Int64).items():
         rows = [
             (f"`{column}`", str(dtype), note.comment)
             for (column, dtype), note in zip(contract.polars_schema().items(), contract.columns, strict=True)

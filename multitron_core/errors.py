@@ -1,21 +1,25 @@
-"""What goes wrong, said so that the reader can hint it.
+"""Exceptions whose message tells the reader what is wrong and how to fix it.
 
-Every refusal of the project names four things: what is wrong, where, the value that was found, and what to do.
-Two kinds exist because they are handled differently: what a person has to hint is never retried, what may pass by
-itself is.
+Every message has up to four parts: what is wrong, where, the value that was found, and a hint what to do.
+There are two kinds, because callers handle them differently. An `InputError` needs a person and is never retried.
+An `UnavailableError` may pass without intervention and may be retried.
 """
 
 from __future__ import annotations
 
+__all__ = ["InputError", "MultitronError", "UnavailableError"]
+
+_MAX_FOUND = 200  # characters of the found value in a message
+
 
 class MultitronError(Exception):
-    """A refusal that names what is wrong, where, the value found and the hint.
+    """Base class of all exceptions that this project raises on purpose.
 
     Args:
-        what: what is wrong, one clause.
-        where: file, line, table, setting or address it was found at.
-        found: the offending value; shown with `repr`, cut at 200 characters.
-        hint: what the reader should do, one sentence.
+        what: What is wrong, one clause.
+        where: File, line, table, setting or address at which it was found.
+        found: The offending value, shown with `repr` and cut at 200 characters.
+        hint: What the reader should do, one sentence.
     """
 
     def __init__(self, what: str, *, where: object = None, found: object = None, hint: str | None = None) -> None:
@@ -25,15 +29,15 @@ class MultitronError(Exception):
             parts.append(f"where: {where}")
         if found is not None:
             text = repr(found)
-            parts.append(f"found: {text if len(text) <= 200 else text[:200] + '…'}")
+            parts.append(f"found: {text if len(text) <= _MAX_FOUND else text[:_MAX_FOUND] + '…'}")
         if hint is not None:
             parts.append(f"hint: {hint}")
         super().__init__("; ".join(parts))
 
 
 class InputError(MultitronError, ValueError):
-    """Something a person has to hint: data, configuration or an argument. Retrying cannot help."""
+    """Wrong data, configuration or argument that a person has to correct; a retry cannot help."""
 
 
 class UnavailableError(MultitronError, ConnectionError):
-    """Something outside is not answering now: a server, an object store. Retrying may help."""
+    """An external service, for example a server or an object store, does not respond; a retry may help."""

@@ -12,10 +12,8 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import os
 import pickle
 import re
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +29,7 @@ from multitron_core.model.config import ModelConfig
 from multitron_core.model.transformer import MultiTRON
 from multitron_core.sessions.vocabulary import Vocabulary
 from multitron_core.training import presets
+from multitron_core.utils.atomic_folder import atomic_plain_folder
 
 _MEND = "import a checkpoint of the released configs: shared embeddings, no output bias, two objectives"
 
@@ -206,13 +205,10 @@ def _write(out_dir: Path, model: MultiTRON, training: Any, vocabulary: Vocabular
     digest = hashlib.sha256(json.dumps(described).encode())
     for name in sorted(weights):
         digest.update(name.encode() + weights[name].numpy().tobytes())
-    writing = out_dir.with_name(f"{out_dir.name}.importing")
-    shutil.rmtree(writing, ignore_errors=True)
-    writing.mkdir(parents=True)
-    save_file(weights, writing / "weights.safetensors")
-    (writing / "config.json").write_text(json.dumps({**described, "version": digest.hexdigest()[:12]}, indent=2))
-    vocabulary.save(writing / "vocabulary.parquet")
-    os.replace(writing, out_dir)
+    with atomic_plain_folder(out_dir) as new:
+        save_file(weights, new / "weights.safetensors")
+        (new / "config.json").write_text(json.dumps({**described, "version": digest.hexdigest()[:12]}, indent=2))
+        vocabulary.save(new / "vocabulary.parquet")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -20,9 +20,7 @@ For both:
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import uuid
 import zipfile
 from pathlib import Path
 
@@ -34,6 +32,7 @@ from torch.export import Dim
 from multitron_core.errors import InputError
 from multitron_core.model.folder import load_model
 from multitron_core.sessions.vocabulary import Vocabulary
+from multitron_core.utils.atomic_folder import atomic_plain_folder
 from serving.interface import ONNX_BACKEND, PYTHON_BACKEND
 from serving.manifest import MANIFEST_FILE, ONNX_FILE, Manifest, read_manifest
 from serving.scoring_program import BLOCK_ITEMS, ScoringProgram, screen_for
@@ -150,9 +149,7 @@ def export_version(
             found={"hash": vocabulary.hash, "items": len(vocabulary)},
             hint=f"expected {vocabulary_hash} and {model.config.items} items; train the model again",
         )
-    staging = target.with_name(f".staging-{uuid.uuid4().hex}")
-    staging.mkdir(parents=True)
-    try:
+    with atomic_plain_folder(target) as staging:
         exact = ScoringProgram(model, block_items=block_items).eval()
         save_file(exact.state_dict(), staging / "weights.safetensors")
         if backend == ONNX_BACKEND:
@@ -175,9 +172,6 @@ def export_version(
             backend=backend,
         )
         (staging / MANIFEST_FILE).write_text(json.dumps(manifest.__dict__, indent=2))
-        os.rename(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return manifest
 
 

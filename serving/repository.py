@@ -8,7 +8,6 @@ finish). It is replaced atomically; a server that restarts therefore comes up wi
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2 as pb
 
 from multitron_core.errors import InputError
+from multitron_core.utils.atomic_file import atomic_file
 from multitron_core.utils.file_lock import file_lock
 from serving.interface import ONNX_BACKEND, LiveModel
 from serving.manifest import ONNX_FILE, Manifest, read_manifest
@@ -99,9 +99,8 @@ class ModelRepository:
     def write_config(self, config: pb.ModelConfig) -> None:
         """Replace `config.pbtxt` atomically."""
         path = self.folder / "config.pbtxt"
-        staged = path.with_name(f".config.pbtxt.{os.getpid()}")
-        staged.write_text(text_format.MessageToString(config))
-        os.replace(staged, path)
+        with atomic_file(path) as new:
+            new.write_text(text_format.MessageToString(config))
 
     def prune(self, keep: int) -> list[int]:
         """Remove the oldest versions beyond `keep`, never one that the config names; returns what was removed."""

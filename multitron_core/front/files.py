@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +18,7 @@ from multitron_core.model.folder import load_model
 from multitron_core.model.transformer import MultiTRON
 from multitron_core.sessions.encoded import EncodedSessions
 from multitron_core.training.config import TrainingConfig, training_config
+from multitron_core.utils.atomic_file import atomic_file
 
 VOLUME_FILE = "hypervolume.json"
 
@@ -56,9 +56,8 @@ def save_front(front: pl.DataFrame, volume: FrontVolume, model_dir: Path | str) 
     if epochs.exists() and len(history := pl.read_parquet(epochs)):
         contents["training.png"] = plots.training_curves(history)
     for name, content in contents.items():
-        temporary = model_dir / f".{name}.{os.getpid()}"
-        temporary.write_bytes(content)
-        os.replace(temporary, model_dir / name)
+        with atomic_file(model_dir / name) as new:
+            new.write_bytes(content)
 
 
 def kept_volume(model_dir: Path | str) -> FrontVolume:

@@ -1,10 +1,14 @@
-"""The Delta tables: contracts, partitions replaced whole, publication, channels, retention."""
+"""Delta tables of a shop: contracts, atomic replacement of partitions, publication, channels, retention.
+
+`Lake` is the entry point. It extends `Tables`, on which the functions of the other modules work.
+"""
 
 from multitron_core.lake.channels import Channel, load_channels, parse_channels, publish_channels
-from multitron_core.lake.contracts import LIST_TABLES, TableContract, contracts
+from multitron_core.lake.contracts import LIST_TABLES, TableContract, table_contracts
 from multitron_core.lake.lake import Lake, PartitionCommit
 from multitron_core.lake.publication import Publication
 from multitron_core.lake.replace_where import RowsCommit
+from multitron_core.lake.tables import Tables
 
 __all__ = [
     "LIST_TABLES",
@@ -14,8 +18,9 @@ __all__ = [
     "Publication",
     "RowsCommit",
     "TableContract",
-    "contracts",
+    "Tables",
     "load_channels",
     "parse_channels",
     "publish_channels",
+    "table_contracts",
 ]

@@ -1,4 +1,6 @@
-"""Channels: who uses the tables, and how. A newsletter, a home page, a product page: each reads one table at one pi.
+"""Channels: the consumers of the tables, for example a newsletter or a product page, and what each one reads.
+
+A channel reads one table at one pi. A TOML file declares the channels:
 
     [newsletter]
     owner = "crm@example.com"
@@ -9,10 +11,10 @@
     [product_page]
     owner = "shop@example.com"
     table = "item_recommendations"
-    objective = "order_density"         # instead of pi: the best of it on the front ...
-    max_click_recall_loss = 0.02        # ... that gives up at most so much click recall
+    objective = "order_density"         # instead of pi: take the point of the front that is best in this column
+    max_click_recall_loss = 0.02        # and loses at most this much click recall (absolute)
 
-Changing a channel's pi needs no training, and no scoring when the pi is on the grid that is scored every night.
+A new pi for a channel needs no training. It needs no scoring either if it is on the grid that is scored every night.
 """
 
 from __future__ import annotations
@@ -24,34 +26,33 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from multitron_core.errors import InputError
-from multitron_core.lake.contracts import CHANNELS, contracts
+from multitron_core.lake.contracts import CHANNELS, table_contracts
+from multitron_core.lake.replace_where import replace_rows
+from multitron_core.lake.tables import Tables
 from multitron_core.preference.keys import pi_key
 from multitron_core.preference.operating_point import OperatingPoint, choose_operating_point
-
-if TYPE_CHECKING:
-    from multitron_core.lake.lake import Lake
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One use of the tables; either `pi` or `objective` is set.
+    """One consumer of the tables. Exactly one of `pi` and `objective` is set.
 
     Args:
-        name: lower case letters, digits and underscores.
-        owner: whom to ask or to warn.
-        table: the table of ranked lists that it reads.
-        pi: the preference's key.
-        objective: a column of the front to optimise, which chooses the pi; see `choose_operating_point`.
-        max_click_recall_loss: click recall that may be given up for the objective.
-        k: items a list.
-        exclude_items: items that this channel must not show; the next ones of the list move up.
+        name: Lower case letters, digits and underscores.
+        owner: Contact for questions and warnings, for example an email address.
+        table: Table of ranked lists that the channel reads.
+        pi: Key of the preference.
+        objective: Column of the front to optimise, which determines pi; see `choose_operating_point`.
+        max_click_recall_loss: Largest loss of click recall that is accepted for the objective, absolute, in [0, 1].
+        k: Maximum number of items per list.
+        exclude_items: Items that the channel must not show; the following items of the list move up.
     """
 
     name: str
@@ -64,15 +65,15 @@ class Channel:
     exclude_items: tuple[int | str, ...] = ()
 
     def __post_init__(self) -> None:
-        tables = [table for table, contract in contracts(pl.Int64).items() if contract.list_key]
+        tables = [table for table, contract in table_contracts(pl.Int64).items() if contract.list_key]
         if not _NAME.fullmatch(self.name):
             self._refuse("name", "use lower case letters, digits and underscores")
         if not isinstance(self.owner, str) or not self.owner:
-            self._refuse("owner", "name whom to ask, for example an address")
+            self._refuse("owner", "name a contact, for example an email address")
         if self.table not in tables:
             self._refuse("table", f"use one of {', '.join(tables)}")
         if (self.pi is None) == (self.objective is None):
-            self._refuse("pi", "give either pi or objective")
+            self._refuse("pi", "set either pi or objective")
         if self.pi is not None:
             pi_key(self.pi)
         if not isinstance(self.k, int) or self.k < 1:
@@ -82,7 +83,7 @@ class Channel:
 
     def _refuse(self, setting: str, hint: str) -> None:
         raise InputError(
-            "a channel's setting is wrong",
+            "invalid setting of a channel",
             where=f"channel {self.name}, {setting}",
             found=getattr(self, setting),
             hint=hint,
@@ -90,10 +91,13 @@ class Channel:
 
 
 def parse_channels(settings: Mapping[str, Mapping[str, Any]]) -> tuple[Channel, ...]:
-    """Channels from settings, name -> settings of `Channel`.
+    """Create channels from settings.
+
+    Args:
+        settings: For each channel name the arguments of `Channel`.
 
     Raises:
-        InputError: a setting that channels do not have, one that is missing or out of range.
+        InputError: An unknown setting, a missing owner, or a value out of range.
     """
     known = {field.name for field in dataclasses.fields(Channel)} - {"name"}
     channels = []
@@ -106,7 +110,7 @@ def parse_channels(settings: Mapping[str, Mapping[str, Any]]) -> tuple[Channel, 
                 "a channel's settings are unknown or missing",
                 where=f"channel {name}",
                 found=unknown or "no owner",
-                hint=f"the settings are {', '.join(sorted(known))}; owner must be there",
+                hint=f"the settings are {', '.join(sorted(known))}; owner is required",
             )
         given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         channels.append(Channel(name=name, **given))
@@ -114,10 +118,10 @@ def parse_channels(settings: Mapping[str, Mapping[str, Any]]) -> tuple[Channel, 
 
 
 def load_channels(path: Path | str) -> tuple[Channel, ...]:
-    """Channels from a TOML file with a section a channel.
+    """Read channels from a TOML file with one section per channel.
 
     Raises:
-        InputError: no such file, not TOML, or a wrong setting.
+        InputError: The file is missing, is not TOML, or contains an invalid setting.
     """
     try:
         settings = tomllib.loads(Path(path).read_text())
@@ -127,8 +131,9 @@ def load_channels(path: Path | str) -> tuple[Channel, ...]:
 
 
 def channel_rows(channels: Collection[Channel], front: pl.DataFrame | None = None) -> pl.DataFrame:
-    """The rows of the table `channels`, with the preference that each objective chooses; arguments and errors as in
-    `publish_channels`.
+    """Rows of the table `channels`, with the preference that each objective selects on the front.
+
+    Arguments and errors as in `publish_channels`.
     """
     points = operating_points(channels, front)
     rows = [
@@ -145,34 +150,34 @@ def channel_rows(channels: Collection[Channel], front: pl.DataFrame | None = Non
     ]
     names = [row["name"] for row in rows]
     if len(set(names)) != len(names):
-        raise InputError("two channels have the same name", found=names, hint="name each channel once")
-    return pl.DataFrame(rows, schema=contracts(pl.Int64)[CHANNELS].polars_schema())
+        raise InputError("two channels have the same name", found=names, hint="give each channel its own name")
+    return pl.DataFrame(rows, schema=table_contracts(pl.Int64)[CHANNELS].polars_schema())
 
 
 def publish_channels(
-    lake: Lake, channels: Collection[Channel], *, front: pl.DataFrame | None = None, grid: Collection[str] = ()
+    tables: Tables, channels: Collection[Channel], *, front: pl.DataFrame | None = None, grid: Collection[str] = ()
 ) -> pl.DataFrame:
-    """Make the channels what readers find: replaces the table `channels` in one commit.
+    """Replace the table `channels` in one commit.
 
     Args:
-        lake: the lake.
-        channels: all of them; one that is left out is gone.
-        front: what `evaluate_front` gave for the deployed model; needed where a channel has an objective.
-        grid: the preferences that are scored every night.
+        tables: Where the tables are, for example a `Lake`.
+        channels: All channels; a channel that is missing here is removed from the table.
+        front: Result of `evaluate_front` for the deployed model; required if a channel has an objective.
+        grid: Preferences that are scored every night.
 
     Returns:
-        The rows of the table and `on_grid`: false where the channel's preference has to be scored first.
+        The rows of the table, with a column `on_grid`: false if the channel's preference must be scored first.
 
     Raises:
-        InputError: an objective without a front, or one that the front does not have.
+        InputError: A channel has an objective and there is no front, or the front lacks the objective.
     """
     frame = channel_rows(channels, front)
-    lake.replace_rows(CHANNELS, frame)
+    replace_rows(tables, CHANNELS, frame)
     return frame.with_columns(on_grid=pl.col("pi").is_in(list(grid)))
 
 
 def operating_points(channels: Collection[Channel], front: pl.DataFrame | None) -> dict[str, OperatingPoint]:
-    """What the channels that name an objective get from a front, by their names; errors as in `publish_channels`."""
+    """Operating points of the channels with an objective, by channel name; errors as in `publish_channels`."""
     points = {}
     for channel in channels:
         if channel.objective is None:
@@ -182,24 +187,27 @@ def operating_points(channels: Collection[Channel], front: pl.DataFrame | None) 
                 "a channel's objective needs a front",
                 where=f"channel {channel.name}",
                 found=channel.objective,
-                hint="evaluate the front of the deployed model first, or give the channel a pi",
+                hint="evaluate the front of the deployed model first, or set pi for the channel",
             )
         points[channel.name] = choose_operating_point(front, channel.objective, channel.max_click_recall_loss)
     return points
 
 
-def read_channel(lake: Lake, name: str) -> dict[str, Any]:
-    """A channel as it is published: the row of the table `channels`, `exclude_items` as a list of texts.
+def read_channel(tables: Tables, name: str) -> dict[str, Any]:
+    """Read the settings of a published channel.
+
+    Returns:
+        The row of the table `channels`, with `exclude_items` as a list of strings.
 
     Raises:
-        InputError: no such channel; names those that exist.
+        InputError: The channel does not exist; the hint lists those that do.
     """
-    channels = pl.scan_delta(lake.open(CHANNELS)).collect()
+    channels = pl.scan_delta(tables.open(CHANNELS)).collect()
     row = channels.filter(name=name)
     if row.is_empty():
         raise InputError(
             "there is no such channel",
-            where=lake.uri(CHANNELS),
+            where=tables.uri(CHANNELS),
             found=name,
             hint=f"published are {', '.join(channels['name'].sort().to_list()) or 'none'}",
         )
@@ -208,13 +216,13 @@ def read_channel(lake: Lake, name: str) -> dict[str, Any]:
 
 
 def as_shown(lists: pl.DataFrame, key: str, *, k: int, exclude_items: Collection[str]) -> pl.DataFrame:
-    """The lists as a channel shows them: without the excluded items, ranks closed up, the first k.
+    """Apply the settings of a channel: remove excluded items, renumber the ranks, keep the first k.
 
     Args:
-        lists: rows of a table of ranked lists, sorted by `key`, then rank.
-        key: the column that names a list.
-        k: items a list; a list is shorter where exclusions leave fewer.
-        exclude_items: item ids as texts.
+        lists: Rows of a table of ranked lists, sorted by `key`, then rank.
+        key: Column that identifies a list.
+        k: Maximum number of items per list; exclusions may leave fewer.
+        exclude_items: Item ids as strings.
     """
     kept = lists.filter(~pl.col("item_id").cast(pl.String).is_in(list(exclude_items)))
     return kept.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int16).over(key).alias("rank")).filter(

@@ -1,12 +1,12 @@
-"""What the tables promise their readers: columns, types, comments, partitions.
+"""Contracts of the Delta tables: columns, types, comments and partitions that readers can rely on.
 
-The policy. Within a contract version columns are never renamed, removed, retyped or made nullable, partitions stay as
-they are, and what a column means does not change. Anything else (a new column at the end included) is announced by
-raising `CONTRACT_VERSION`, which every table carries as the property `multitron.contract`.
+Policy: within one contract version, columns keep their name, type, NOT NULL and meaning, and partition columns stay the
+same. Every other change, including a new column at the end, raises `CONTRACT_VERSION`. Each table stores this version
+as the property `multitron.contract`. Column comments and table descriptions are part of the contract as well.
 
-Only NOT NULL and types are enforced by Delta itself: CHECK constraints would ask for writer version 3, while reader
-version 1 and writer version 2 are what every engine reads and writes. The rest (dense ranks, falling scores, known
-items) is checked on every row before the commit, see `ranked_lists`.
+Delta itself enforces only types and NOT NULL. CHECK constraints would need writer version 3, whereas every engine can
+read version 1 and write version 2. The other rules (dense ranks, non-increasing scores, known items) are checked for
+every row before the commit, see `ranked_lists`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DELTA_TYPES: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; never null."""
+    """A column of a table; all columns are NOT NULL."""
 
     name: str
     type: str  # a key of DELTA_TYPES
@@ -47,14 +47,14 @@ class Column:
 
 @dataclass(frozen=True)
 class TableContract:
-    """What one table promises.
+    """The contract of one table.
 
     Args:
-        name: the table's name, which is its folder under the lake's root.
-        description: what a row is, one or two sentences.
-        columns: in the order in which the table has them.
-        partition_by: the columns that name a partition.
-        list_key: the column that names a ranked list (`session_id`), or None for a table without ranked lists.
+        name: Name of the table and of its folder below the root of the lake.
+        description: What a row contains, one or two sentences.
+        columns: Columns in the order of the table.
+        partition_by: Names of the partition columns.
+        list_key: Column that identifies a ranked list, for example `session_id`; None for a table without lists.
     """
 
     name: str
@@ -64,7 +64,7 @@ class TableContract:
     list_key: str | None = None
 
     def delta_schema(self) -> Schema:
-        """The schema as Delta has it: NOT NULL throughout, with comments."""
+        """The Delta schema: every column NOT NULL, with its comment."""
         return Schema(
             [
                 Field(column.name, PrimitiveType(column.type), nullable=False, metadata={"comment": column.comment})
@@ -73,15 +73,15 @@ class TableContract:
         )
 
     def polars_schema(self) -> pl.Schema:
-        """The schema as polars reads it."""
+        """The polars schema of the table."""
         return pl.Schema({column.name: DELTA_TYPES[column.type] for column in self.columns})
 
 
 def delta_item_type(item_type: pl.DataType | type[pl.DataType]) -> str:
-    """ "long" or "string" for `Int64` or `String` item ids.
+    """Delta type of the item ids: "long" for `Int64`, "string" for `String`.
 
     Raises:
-        InputError: any other type.
+        InputError: Any other type.
     """
     if item_type == pl.Int64:
         return "long"
@@ -91,7 +91,7 @@ def delta_item_type(item_type: pl.DataType | type[pl.DataType]) -> str:
 
 
 def recommendations(item_type: pl.DataType | type[pl.DataType]) -> TableContract:
-    """The contract of `recommendations`: the best items of each session, per night and preference."""
+    """Contract of `recommendations`: the best items for each session, per night and preference."""
     return TableContract(
         "recommendations",
         "The k best items of each session, one item a row, per night (run_date) and preference (pi). Within a file "
@@ -106,7 +106,7 @@ def recommendations(item_type: pl.DataType | type[pl.DataType]) -> TableContract
 
 
 def item_recommendations(item_type: pl.DataType | type[pl.DataType]) -> TableContract:
-    """The contract of `item_recommendations`: what to show beside each item, per night and preference."""
+    """Contract of `item_recommendations`: the best items to show with each item, per night and preference."""
     return TableContract(
         "item_recommendations",
         "The k best items beside each item, one a row, per night (run_date) and preference (pi): the item is scored as "
@@ -121,7 +121,7 @@ def item_recommendations(item_type: pl.DataType | type[pl.DataType]) -> TableCon
 
 
 def fallback_recommendations(item_type: pl.DataType | type[pl.DataType]) -> TableContract:
-    """The contract of `fallback_recommendations`: what to show without a history, per night and preference."""
+    """Contract of `fallback_recommendations`: the best items without a history, per night and preference."""
     return TableContract(
         "fallback_recommendations",
         "The k best items for a visitor without history, one a row, per night (run_date) and preference (pi).",
@@ -139,7 +139,7 @@ def fallback_recommendations(item_type: pl.DataType | type[pl.DataType]) -> Tabl
 
 
 def published() -> TableContract:
-    """The contract of `published`: what has been checked and released to the readers."""
+    """Contract of `published`: the partitions that were checked and made visible to readers."""
     return TableContract(
         PUBLISHED,
         "One row for each partition (table_name, run_date, pi) that was written, checked and released. The latest row "
@@ -160,7 +160,7 @@ def published() -> TableContract:
 
 
 def channels() -> TableContract:
-    """The contract of `channels`: who reads which table at which preference."""
+    """Contract of `channels`: which consumer reads which table at which preference."""
     return TableContract(
         CHANNELS,
         "One row for each use of the tables (a newsletter, the home page): which table it reads, at which preference, "
@@ -184,7 +184,7 @@ def _tail(
     item_type: pl.DataType | type[pl.DataType],
     score: str = "The model's score; falls with rank, comparable within one list only.",
 ) -> tuple[Column, ...]:
-    """The columns that every table of ranked lists ends with; `score` says what the score is."""
+    """The last columns of every table of ranked lists; `score` is the comment of the column `score`."""
     return (
         Column("rank", "short", "Place in the list: 1 is the best, without gaps."),
         Column("item_id", delta_item_type(item_type), "The recommended item, by the shop's own id."),
@@ -199,8 +199,15 @@ def _tail(
     )
 
 
-def contracts(item_type: pl.DataType | type[pl.DataType]) -> dict[str, TableContract]:
-    """Every table under contract, by name, for a shop whose item ids are `Int64` or `String`."""
+def table_contracts(item_type: pl.DataType | type[pl.DataType]) -> dict[str, TableContract]:
+    """Contracts of all tables by table name.
+
+    Args:
+        item_type: `pl.Int64` or `pl.String`, the type of the shop's item ids.
+
+    Raises:
+        InputError: Any other item type.
+    """
     tables = (
         recommendations(item_type),
         item_recommendations(item_type),
@@ -212,4 +219,4 @@ def contracts(item_type: pl.DataType | type[pl.DataType]) -> dict[str, TableCont
 
 
 LIST_TABLES = ("recommendations", "item_recommendations", "fallback_recommendations")
-"""The tables of ranked lists that a night writes and releases together."""
+"""Tables of ranked lists, which a night writes and publishes together."""

@@ -1,7 +1,7 @@
-"""One streamed, atomic commit to a Delta table: frames in, a new version or nothing.
+"""Write a stream of frames to a Delta table in one atomic commit.
 
-Memory stays flat: a batch is encoded as it comes. An exception of the stream aborts the commit and reaches the
-caller as it was raised.
+Each batch is encoded when it arrives, so memory stays constant. An exception of the stream aborts the commit and is
+raised unchanged.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from multitron_core.errors import UnavailableError
 
-# Small row groups make point reads cheap: a session's rows lie in one row group of 128 k rows.
+# Small row groups make point reads fast: the rows of a session are in one row group of 131,072 rows.
 WRITER_PROPERTIES = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=131_072)
-COMMIT_RETRIES = 50  # against writers of other partitions, which cost a re-read of the log each
-ATTEMPTS = 5  # whole writes, against writers of the same partition
+COMMIT_RETRIES = 50  # after a commit of another partition; each retry reads the log again
+ATTEMPTS = 5  # complete writes, after another writer replaced the same partition
 
 
 def create(uri: str, schema: Any, storage_options: dict[str, str] | None, **options: Any) -> None:
-    """Create an empty table as version 0; harmless when somebody else is faster.
+    """Create an empty table as version 0; harmless if another process creates it first.
 
     Args:
-        uri: a folder of this machine, which is made, or an address.
-        schema: of Arrow or of Delta.
-        storage_options: for an address.
-        options: more of `DeltaTable.create`.
+        uri: A local folder, created if missing, or an address.
+        schema: Arrow or Delta schema.
+        storage_options: Settings for an address, as deltalake takes them.
+        options: Further arguments of `DeltaTable.create`.
 
     Raises:
-        DeltaError: the table could not be created and is not there.
+        DeltaError: The table could not be created and does not exist.
     """
     if "://" not in uri:
         Path(uri).mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def create(uri: str, schema: Any, storage_options: dict[str, str] | None, **opti
             uri,
             schema,
             storage_options=storage_options,
-            # With retries, whoever comes second replaces the metadata in version 1, under another table id.
+            # With retries, the second process would write new metadata with another table id as version 1.
             commit_properties=CommitProperties(max_commit_retries=0),
             **options,
         )
@@ -63,21 +63,22 @@ def replace(
     repeatable: bool,
     **options: Any,
 ) -> DeltaTable:
-    """`write_stream`, written again when another writer has replaced the same rows meanwhile.
+    """Call `write_stream`, and repeat it if another writer has replaced the same rows in the meantime.
 
     Args:
-        open_table: gives the table at its newest version.
-        frames: gives the stream, from its beginning at each call.
-        schema: see `write_stream`.
-        repeatable: whether `frames` can be called a second time.
-        options: see `write_stream`.
+        open_table: Opens the table at its newest version.
+        frames: Returns the stream from its start, at each call.
+        schema: See `write_stream`.
+        repeatable: Whether `frames` can be called more than once.
+        options: Further arguments of `write_stream`.
 
     Returns:
-        The table at the version committed.
+        The table at the committed version.
 
     Raises:
-        UnavailableError: the other writer's rows stand, and the stream cannot be repeated (any more).
-        Whatever `frames` raises; the table is then as it was.
+        UnavailableError: The rows of the other writer remain, and the stream cannot be repeated or was repeated
+            `ATTEMPTS` times.
+        Exception: Of `frames`, unchanged; the table is unchanged as well.
     """
     for attempt in range(1, ATTEMPTS + 1):
         table = open_table()
@@ -90,14 +91,14 @@ def replace(
                     "another writer replaced the same rows at the same time",
                     where=table.table_uri,
                     found=options.get("predicate"),
-                    hint="its rows stand; run this again if they are not the wanted ones",
+                    hint="its rows remain; run this again to replace them",
                 ) from error
             time.sleep(random.uniform(0.05, 0.1) * 2**attempt)
     raise AssertionError("unreachable: the loop returns or raises")
 
 
 def arrow_schema(schema: pl.Schema) -> Schema:
-    """A polars schema in Arrow's terms."""
+    """Convert a polars schema to an Arrow schema."""
     return Table.from_arrow(pl.DataFrame(schema=schema)).schema
 
 
@@ -110,22 +111,20 @@ def write_stream(
     metadata: dict[str, Any],
     schema_mode: Literal["merge", "overwrite"] | None = None,
 ) -> None:
-    """Replace the rows that match `predicate` by `frames`, in one commit; rows keep their order.
+    """Replace the rows that match a predicate by a stream of frames, in one commit; rows keep their order.
 
     Args:
-        table: opened at the version that the predicate is judged against.
-        frames: frames of `schema`, read once.
-        schema: columns and types of every frame.
-        predicate: SQL over partition columns; None replaces all rows.
-        metadata: goes into the commit's `commitInfo`.
-        schema_mode: "merge" adds columns that the table does not have; "overwrite", without predicate only, gives the
-            table another schema; None keeps the schema.
-
-    `table` then stands at the version committed.
+        table: Opened at the version from which concurrent changes are detected; afterwards at the committed version.
+        frames: Frames with the columns of `schema`; read once.
+        schema: Columns and types of every frame.
+        predicate: SQL condition on partition columns; None replaces all rows.
+        metadata: Stored in the `commitInfo` of the commit.
+        schema_mode: "merge" adds new columns to the table. "overwrite", allowed only without predicate, replaces the
+            schema. None keeps the schema.
 
     Raises:
-        deltalake.exceptions.CommitFailedError: another writer has replaced the same rows meanwhile.
-        Whatever `frames` raises; the table is then as it was.
+        deltalake.exceptions.CommitFailedError: Another writer has replaced the same rows in the meantime.
+        Exception: Of `frames`, unchanged; the table is unchanged as well.
     """
     failures: list[BaseException] = []
 
@@ -134,7 +133,7 @@ def write_stream(
             for frame in frames:
                 yield from Table.from_arrow(frame.rechunk()).to_batches()
         except BaseException as error:
-            failures.append(error)  # delta-rs would hand on its text only
+            failures.append(error)  # delta-rs would pass on only its text
             raise
 
     try:
@@ -156,11 +155,12 @@ def write_stream(
 
 @contextmanager
 def _on_one_cpu() -> Iterator[None]:
-    """Keep the calling thread on one CPU, where threads can be kept (not on macOS).
+    """Restrict the calling thread to one CPU, on systems that support it (not macOS).
 
-    delta-rs plans as many parallel tasks as the calling thread may use CPUs, and their batches reach the file out of
-    order. Planned for one, the order is kept and so are tight row groups; the work itself, the stream's too, is done by
-    threads that use all CPUs. Elsewhere batches may change places; every reader here sorts what it returns.
+    delta-rs plans one parallel task per CPU that the calling thread may use, and their batches reach the file out of
+    order. With a plan for one CPU, the order is preserved, and so are narrow value ranges per row group. The work,
+    including that of the stream, is done by other threads, which use all CPUs. On other systems the order of batches
+    may change; `Lake` sorts the rows that it returns.
     """
     if not hasattr(os, "sched_getaffinity"):
         yield

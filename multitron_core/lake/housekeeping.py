@@ -1,12 +1,12 @@
-"""Keeping house: old nights go, replaced files go, the log is checkpointed, and the sizes are told.
+"""Retention: delete old nights, vacuum replaced files, checkpoint the log, report sizes.
 
-Nights go from the tables (`keep_house`) and from the local folders that they were made from (`delete_night_files`).
+`apply_retention` deletes nights from the tables, `delete_night_files` from the local folders of their inputs.
 
-What is young is never touched: a file younger than the table's `delta.deletedFileRetentionDuration` (a week) may belong
-to a reader that still holds an older version, or to a writer that has not committed yet.
+Files younger than a week (`FILE_RETENTION_HOURS`) are never deleted: a reader may still use an older version of the
+table, or a writer may not have committed yet.
 
-There is no compaction. A partition is one commit of files of about 100 MB, so there is nothing to gain, and a
-compaction would replace the files that `published` pins.
+Tables are not compacted. A partition is one commit with files of about 100 MB, so compaction would gain nothing, and it
+would replace the files whose checksum `published` stores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import polars as pl
 from deltalake import DeltaTable
@@ -26,19 +25,19 @@ from deltalake.exceptions import CommitFailedError
 
 from multitron_core.errors import InputError, UnavailableError
 from multitron_core.lake import replace_where
-from multitron_core.lake.contracts import PUBLISHED, contracts
+from multitron_core.lake.contracts import PUBLISHED, table_contracts
 from multitron_core.lake.publication import publications, replaced_publications
-
-if TYPE_CHECKING:
-    from multitron_core.lake.lake import Lake
+from multitron_core.lake.tables import Tables
 
 FILE_RETENTION_HOURS = 7 * 24
+"""Age in hours below which files are never deleted; Delta's default `delta.deletedFileRetentionDuration`."""
 SMALL_FILE_BYTES = 1_000_000
+"""Size in bytes below which a data file counts as small."""
 
 
 @dataclass(frozen=True)
 class Housekeeping:
-    """What was done to a table, and how it stands now."""
+    """What was deleted from a table, and its state afterwards."""
 
     table: str
     deleted_nights: tuple[date, ...]
@@ -47,45 +46,46 @@ class Housekeeping:
     oldest_night: date | None
     rows: int
     files: int
-    small_files: int  # below 1 MB: many of them make reading slow
+    small_files: int  # below 1 MB; many of them slow down reads
     bytes: int
-    delta_version: int  # checkpointed
-    unreadable: tuple[tuple[date, str], ...]  # published partitions that were replaced, and whose version has expired
+    delta_version: int  # version of the checkpoint
+    unreadable: tuple[tuple[date, str], ...]  # published (night, pi) that were replaced and whose version has expired
 
 
 @dataclass(frozen=True)
 class DeletedFiles:
-    """What was deleted of local files."""
+    """What was deleted from local folders."""
 
     nights: tuple[date, ...]
-    bytes: int
+    bytes: int  # size of the deleted files
 
 
 def apply_retention(
-    lake: Lake, *, days: int, today: date | None = None, file_retention_hours: int = FILE_RETENTION_HOURS
+    tables: Tables, *, days: int, today: date | None = None, file_retention_hours: int = FILE_RETENTION_HOURS
 ) -> list[Housekeeping]:
-    """Delete the nights that are `days` or more old, then the files that no reader can need any more.
+    """Delete nights that are `days` or more old from the tables, then the files that no reader can need.
 
-    A night leaves `published` first, so that nobody is sent to rows that are about to go. The latest published night of
-    a preference always stays, however old it is: a shop whose nights have stopped still has something to show.
+    A night is deleted from `published` first, so that no reader is directed to rows that are being deleted. The latest
+    published night of each preference is kept at any age, so that a shop whose nights have stopped can still show
+    recommendations.
 
     Args:
-        lake: the lake.
-        days: nights that are kept, today's included.
+        tables: Where the tables are.
+        days: Number of nights to keep, including today's.
         today: None for today (UTC).
-        file_retention_hours: age from which files that are not live any more are removed, a day at the least.
+        file_retention_hours: Minimum age of the replaced files that are deleted; at least 24.
 
     Returns:
-        One report a table.
+        One report per table.
 
     Raises:
-        InputError: days below 1, or a file retention below 24 hours.
+        InputError: `days` is below 1, or `file_retention_hours` is below 24.
     """
     first_kept = _first_kept(days, today, file_retention_hours)
-    latest = publications(lake).group_by("table_name", "pi").agg(pl.col("run_date").max()).rows()
-    tables = [name for name, contract in contracts(pl.Int64).items() if "run_date" in contract.partition_by]
-    tables.sort(key=lambda name: name != PUBLISHED)
-    return [_keep(lake, table, first_kept, latest, file_retention_hours) for table in tables if lake.exists(table)]
+    latest = publications(tables).group_by("table_name", "pi").agg(pl.col("run_date").max()).rows()
+    names = [name for name, contract in table_contracts(pl.Int64).items() if "run_date" in contract.partition_by]
+    names.sort(key=lambda name: name != PUBLISHED)
+    return [_clean(tables, name, first_kept, latest, file_retention_hours) for name in names if tables.exists(name)]
 
 
 def delete_night_files(
@@ -96,24 +96,25 @@ def delete_night_files(
     today: date | None = None,
     file_retention_hours: int = FILE_RETENTION_HOURS,
 ) -> DeletedFiles:
-    """Delete what the nights that are `days` or more old have left in local folders.
+    """Delete the local files of nights that are `days` or more old.
 
-    A night goes whole, and only when nothing of it is young: it may be under way once more, and a folder that was
-    swapped out (see `swapped_folder`) has readers for as long as the link to the next one is young.
+    All entries of a night are deleted together, and only if none of them is younger than `file_retention_hours`. The
+    night may be running again, and a replaced folder may have readers while the new link is young (see
+    `atomic_folder`).
 
     Args:
-        folders: they hold files, folders and links that are named by their night: `2026-01-08`, `2026-01-08.parquet`;
-            whatever is named otherwise stays.
-        days: nights that are kept, today's included.
-        kept: older nights that are kept too.
+        folders: Folders whose entries are named by their night, for example `2026-01-08` or `2026-01-08.parquet`.
+            Entries with other names are kept. Missing folders are ignored.
+        days: Number of nights to keep, including today's.
+        kept: Older nights to keep as well.
         today: None for today (UTC).
-        file_retention_hours: age from which something is not young any more, a day at the least.
+        file_retention_hours: Minimum age of every entry of a deleted night; at least 24.
 
     Returns:
-        The nights that are gone, and their size.
+        The deleted nights and the size of their files.
 
     Raises:
-        InputError: days below 1, or a file retention below 24 hours.
+        InputError: `days` is below 1, or `file_retention_hours` is below 24.
     """
     first_kept = _first_kept(days, today, file_retention_hours)
     paths = defaultdict[date, list[Path]](list)
@@ -124,15 +125,15 @@ def delete_night_files(
             continue
         if night < first_kept and night not in kept:
             paths[night].append(path)
-    young = time.time() - file_retention_hours * 3600
-    old = {night: each for night, each in paths.items() if max(path.lstat().st_mtime for path in each) < young}
-    # The link goes first: who comes now finds no night instead of half of one.
+    latest_change = time.time() - file_retention_hours * 3600
+    old = {night: each for night, each in paths.items() if max(path.lstat().st_mtime for path in each) < latest_change}
+    # Links first: a new reader then finds no night instead of an incomplete one.
     links_first = sorted((path for each in old.values() for path in each), key=lambda path: not path.is_symlink())
     return DeletedFiles(tuple(sorted(old)), sum(_delete_path(path) for path in links_first))
 
 
 def _delete_path(path: Path) -> int:
-    """Delete a link, a file or a whole folder; returns the bytes of its files."""
+    """Delete a link, a file or a folder with its contents; return the size of the files in bytes."""
     if path.is_symlink():
         path.unlink()
         return 0
@@ -146,16 +147,16 @@ def _delete_path(path: Path) -> int:
 
 
 def _first_kept(days: int, today: date | None, file_retention_hours: int) -> date:
-    """The oldest night that is not old.
+    """The oldest night to keep.
 
     Raises:
-        InputError: no night would be kept, or files of running jobs could be removed.
+        InputError: No night would be kept, or files of running jobs could be deleted.
     """
     if days < 1:
         raise InputError("no night would be kept", where="days", found=days, hint="keep at least 1")
     if file_retention_hours < 24:
         raise InputError(
-            "files of running jobs could be removed",
+            "files of running jobs could be deleted",
             where="file_retention_hours",
             found=file_retention_hours,
             hint="keep replaced files for at least 24 hours",
@@ -163,22 +164,31 @@ def _first_kept(days: int, today: date | None, file_retention_hours: int) -> dat
     return (today or datetime.now(UTC).date()) - timedelta(days=days - 1)
 
 
-def _keep(
-    lake: Lake, table: str, first_kept: date, latest: list[tuple[str, str, date]], file_retention_hours: int
+def _clean(
+    tables: Tables, table: str, first_kept: date, latest: list[tuple[str, str, date]], file_retention_hours: int
 ) -> Housekeeping:
-    opened = lake.open(table)
+    """Delete old nights and unused files of one table.
+
+    Args:
+        tables: Where the tables are.
+        table: Name of the table.
+        first_kept: The oldest night to keep.
+        latest: (table, pi, night) of the latest published night of each preference.
+        file_retention_hours: Minimum age of deleted files.
+    """
+    opened = tables.open(table)
     before = _nights(opened)
     if any(night < first_kept for night in before):
         _delete(opened, _old_nights(table, first_kept, latest))
-    replaced = [] if table == PUBLISHED else replaced_publications(lake, table)
-    removed = lake.open(table).vacuum(
+    replaced = [] if table == PUBLISHED else replaced_publications(tables, table)
+    removed = tables.open(table).vacuum(
         retention_hours=file_retention_hours,
         dry_run=False,
-        enforce_retention_duration=False,  # keep_house has its own limit
-        full=True,  # also what killed writers have left
+        enforce_retention_duration=False,  # `_first_kept` has checked the duration
+        full=True,  # also files that killed writers left
         keep_versions=sorted({version for _, _, version in replaced if version is not None}) or None,
     )
-    opened = lake.open(table)
+    opened = tables.open(table)
     opened.create_checkpoint()
     opened.cleanup_metadata()
     after = _nights(opened)
@@ -199,7 +209,7 @@ def _keep(
 
 
 def _old_nights(table: str, first_kept: date, latest: list[tuple[str, str, date]]) -> str:
-    """The nights to delete, as SQL; what is the latest published of a preference is left out."""
+    """SQL condition for the nights to delete, without the latest published night of each preference."""
     predicate = f"run_date < '{first_kept.isoformat()}'"
     for name, pi, night in latest:
         if night < first_kept and table in (PUBLISHED, name):
@@ -215,7 +225,7 @@ def _delete(table: DeltaTable, predicate: str) -> None:
         table.delete(predicate)
     except CommitFailedError as error:
         raise UnavailableError(
-            "old nights could not be deleted while others wrote",
+            "old nights could not be deleted because of concurrent writers",
             where=table.table_uri,
             found=str(error),
             hint="run this again; nothing was deleted",
@@ -223,6 +233,6 @@ def _delete(table: DeltaTable, predicate: str) -> None:
 
 
 def _nights(table: DeltaTable) -> list[date]:
-    """The nights of a table, from its log."""
+    """Nights of a table, from its log."""
     files = pl.DataFrame(table.get_add_actions(flatten=True))
     return files["partition.run_date"].unique().sort().to_list() if len(files) else []

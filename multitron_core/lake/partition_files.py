@@ -1,4 +1,4 @@
-"""The live files of a table's partitions, read from the Delta log alone."""
+"""Live files and sizes of a table's partitions, read from the Delta log only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLUMNS = {
 
 
 def partition_files(table: DeltaTable) -> pl.DataFrame:
-    """A row a live file of a table partitioned by (run_date, pi).
+    """One row per live file of a table that is partitioned by (run_date, pi).
 
     Returns:
         Columns `path`, `run_date`, `pi`, `rows`, `bytes`, `model_version`.
@@ -35,7 +35,7 @@ def partition_files(table: DeltaTable) -> pl.DataFrame:
 
 
 def partitions(table: DeltaTable) -> pl.DataFrame:
-    """A row a partition, newest first: `run_date`, `pi`, `rows`, `files`, `bytes`, `model_version`."""
+    """One row per partition, newest first: `run_date`, `pi`, `rows`, `files`, `bytes`, `model_version`."""
     return (
         partition_files(table)
         .group_by("run_date", "pi")

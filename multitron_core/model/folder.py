@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from multitron_core.errors import InputError
 from multitron_core.model.config import ModelConfig
 from multitron_core.model.transformer import MultiTRON
 from multitron_core.sessions.vocabulary import Vocabulary
+from multitron_core.utils.atomic_folder import atomic_plain_folder
 from multitron_core.utils.settings import from_dict
 
 
@@ -40,7 +39,7 @@ def write_model_folder(
     history: list[dict[str, float]],
     details: dict[str, Any],
 ) -> None:
-    """Write a model folder beside its place and rename it there; an older one goes only then.
+    """Write a model folder; it replaces an existing one atomically once it is complete.
 
     Args:
         out_dir: the folder.
@@ -53,9 +52,6 @@ def write_model_folder(
         history: a row an epoch.
         details: more of `config.json`.
     """
-    writing = out_dir.with_name(out_dir.name + ".writing")
-    shutil.rmtree(writing, ignore_errors=True)
-    writing.mkdir(parents=True)
     digest = hashlib.sha256(identity.encode())
     for name in sorted(weights):
         digest.update(name.encode() + weights[name].contiguous().numpy().tobytes())
@@ -68,18 +64,11 @@ def write_model_folder(
         "version": digest.hexdigest()[:12],
         **details,
     }
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, writing / "weights.safetensors")
-    (writing / "config.json").write_text(json.dumps(described, indent=2))
-    vocabulary.save(writing / "vocabulary.parquet")
-    pl.DataFrame(history).write_parquet(writing / "metrics.parquet")
-    if out_dir.exists():  # a folder cannot be renamed onto another
-        old = out_dir.with_name(out_dir.name + ".replaced")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(out_dir, old)
-        os.replace(writing, out_dir)
-        shutil.rmtree(old)
-    else:
-        os.replace(writing, out_dir)
+    with atomic_plain_folder(out_dir) as new:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new / "weights.safetensors")
+        (new / "config.json").write_text(json.dumps(described, indent=2))
+        vocabulary.save(new / "vocabulary.parquet")
+        pl.DataFrame(history).write_parquet(new / "metrics.parquet")
 
 
 def write_untrained_model(

@@ -1,8 +1,9 @@
-"""Objectives: what a model trades off, a list of (name, event, loss).
+"""Objectives between which a model trades off, each with a name, an event and a loss.
 
-The first is always the next click. Each further one is an event that may follow a click on the same item in the same
-session: a cart, an order. A preference pi, the beta that draws it, the losses, a front and its hypervolume all have an
-entry an objective, in this order. Two, clicks and orders, are the default and what the paper has.
+The first objective is always the next click. Each further objective is an event that may follow a click on the same
+item in the same session, for example a cart or an order. Preferences, the Beta distribution that they are drawn from,
+losses, fronts and hypervolumes have one entry per objective, in this order. The default is the paper's pair, clicks and
+orders.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import numpy as np
 from multitron_core.errors import InputError
 
 LABELS = {"cart": "carted", "order": "ordered"}
-"""The events that clicks are labelled with, and the name of each label."""
+"""Name of the label of each event that clicks are labelled with."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """One thing to be good at.
+    """One objective of a model.
 
     Args:
-        name: of the objective, as in `ModelConfig.objectives` and in the columns of a front.
-        event: "click", or the event whose labels the loss reads.
-        loss: a name of `losses.OBJECTIVE_LOSSES`.
-        share: of the losses of events that rank, what the steps with the event get of its weight.
+        name: Name of the objective, as in `ModelConfig.objectives` and in the columns of a front.
+        event: "click", or the event whose labels the loss uses.
+        loss: A name of `losses.OBJECTIVE_LOSSES`.
+        share: For ranking losses of events, the share of the objective's weight that steps with the event receive.
     """
 
     name: str
@@ -36,40 +37,48 @@ class Objective:
 
 
 def check_objectives(names: Sequence[str]) -> None:
-    """Refuse names that are no objectives.
+    """Check the names of objectives.
 
     Raises:
-        InputError: a name that is no event, or the first is not "click".
+        InputError: The first name is not "click", or another one is not an event of `LABELS`.
     """
     if not names or names[0] != "click" or not set(names[1:]) <= set(LABELS):
         raise InputError(
             "unknown objectives",
             where="objectives",
             found=tuple(names),
-            hint=f"name 'click' first, then events out of {', '.join(LABELS)}",
+            hint=f"start with 'click', followed by events out of {', '.join(LABELS)}",
         )
 
 
 def objectives_of(names: Sequence[str], losses: Mapping[str, str], share: float = 1.0) -> tuple[Objective, ...]:
-    """The objectives of a model.
+    """Create the objectives of a model.
 
     Args:
         names: "click" first, then events out of `LABELS`.
-        losses: the name of each event's loss, for example {"order": "bce"}.
-        share: see `Objective.share`.
+        losses: Name of each event's loss, for example {"order": "bce"}.
+        share: See `Objective.share`.
 
     Raises:
-        InputError: see `check_objectives`.
+        InputError: See `check_objectives`.
     """
     check_objectives(names)
     return (Objective("click", "click", "softmax"), *(Objective(name, name, losses[name], share) for name in names[1:]))
 
 
 def labels_of(names: Sequence[str], labels: Mapping[str, np.ndarray], steps: int) -> np.ndarray:
-    """Which steps have each objective's event, bool [steps, objectives]; every step has its click.
+    """Mark which steps have the event of each objective.
+
+    Args:
+        names: Names of the objectives; every step has the event "click".
+        labels: bool [steps] for each event in the data.
+        steps: Number of steps.
+
+    Returns:
+        bool [steps, objectives].
 
     Raises:
-        InputError: the sessions do not have the labels of an objective.
+        InputError: The sessions lack the labels of an objective.
     """
     columns = []
     for name in names:

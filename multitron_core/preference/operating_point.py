@@ -1,10 +1,9 @@
-"""Operating points: from a business constraint to a pi, on record with the model that it was chosen for."""
+"""Operating points: choose pi on a front from a business constraint, and record it in the model folder."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,21 +11,22 @@ import polars as pl
 
 from multitron_core.errors import InputError
 from multitron_core.preference.keys import preference_key
+from multitron_core.utils.atomic_file import atomic_file
 
 FILE_NAME = "operating_points.json"
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A pi that was chosen on a front, with what it was chosen for and what it costs."""
+    """A point chosen on a front, with its objective and its loss of click recall."""
 
-    pi_order: float  # of the front's point
+    pi_order: float  # exact weight of the point
     pi_click: float
-    pi_key: str  # the nearest preference with two decimals, never "1.00" for less than 1; see `preference`
+    pi_key: str  # nearest key with two decimals, but "0.99" for a weight that only rounds to "1.00"; see `preference`
     objective: str
-    value: float  # of the objective at this point
+    value: float  # value of the objective at this point
     click_recall: float
-    click_recall_loss: float  # the best click recall of the front minus this point's
+    click_recall_loss: float  # best click recall among the eligible points minus that of this point
     max_click_recall_loss: float
     model_version: str | None = None
 
@@ -41,31 +41,31 @@ def choose_operating_point(
     include_order_only: bool = False,
     model_version: str | None = None,
 ) -> OperatingPoint:
-    """The point that is best for the objective among those that give up little click recall.
+    """Choose the point that is best for an objective among those that lose little click recall.
 
-    Losses (names that end in `_loss`) are made small, everything else large; of equal points the one with the higher
-    click recall is taken, then the one with the smaller weight on orders.
+    Columns whose name ends in `_loss` are minimised, all others are maximised. Among equal points, the one with the
+    higher click recall is chosen, then the one with the smaller weight on orders.
 
     Args:
-        front: what `evaluate_front` gives: `pi_order`, the objective, the click recall, `dominated`.
-        objective: the column to optimise.
-        max_click_recall_loss: click recall (absolute, 0.02 are two hits of a hundred steps) that may be given up
-            against the best click recall among the points that may be chosen.
-        click_recall: the column of the constraint.
-        include_dominated: also take points that another one beats in every loss. In the paper's live test the
-            dominated group lost to another group on one measure and won on none.
-        include_order_only: also take points where nothing trained the ranks (`ranks_trained` is False: pi_order = 1
-            under an order loss that does not rank); without that column, pi_order = 1.
-        model_version: what the point is recorded for.
+        front: Result of `evaluate_front`, with the columns `pi_order`, the objective, the click recall, `dominated`.
+        objective: Column to optimise.
+        max_click_recall_loss: Largest allowed difference (absolute) to the best click recall of the eligible points;
+            0.02 means two hits per hundred steps.
+        click_recall: Column of the constraint.
+        include_dominated: Whether points that another one beats in every loss are eligible. In the paper's live test
+            the dominated group was worse than another group on one measure and better on none.
+        include_order_only: Whether points without a trained ranking are eligible. There `ranks_trained` is False:
+            pi_order is 1 and the order loss does not rank. If the column is missing, points with pi_order = 1 count.
+        model_version: Stored in the result.
 
     Returns:
         The chosen point.
 
     Raises:
-        InputError: a column is missing, an argument is out of range, or no point is left to choose from.
+        InputError: A column is missing, an argument is out of range, or no point is eligible.
     """
-    wanted = ["pi_order", objective, click_recall] + ([] if include_dominated else ["dominated"])
-    missing = [name for name in wanted if name not in front.columns]
+    required = ["pi_order", objective, click_recall] + ([] if include_dominated else ["dominated"])
+    missing = [name for name in required if name not in front.columns]
     if missing:
         raise InputError(
             "the front has no such column",
@@ -77,7 +77,7 @@ def choose_operating_point(
         raise InputError(
             "max_click_recall_loss lies outside [0, 1]",
             found=max_click_recall_loss,
-            hint="give the click recall that may be lost, for example 0.02",
+            hint="use the largest acceptable loss of click recall, for example 0.02",
         )
     eligible = front.drop_nulls([objective, click_recall]).filter(pl.col(objective).is_not_nan())
     if not include_dominated:
@@ -87,10 +87,10 @@ def choose_operating_point(
         eligible = eligible.filter(trained)
     if eligible.is_empty():
         raise InputError(
-            "the front has no point to choose from",
+            "the front has no eligible point",
             where=f"{len(front)} points, objective {objective}",
             found={"include_dominated": include_dominated, "include_order_only": include_order_only},
-            hint="evaluate more points, choose an objective that has values, or include the points that are left out",
+            hint="evaluate more points, choose an objective that has values, or include the excluded points",
         )
     best = float(eligible[click_recall].max())  # type: ignore[arg-type]
     row = (
@@ -115,24 +115,25 @@ def choose_operating_point(
 
 
 def _key(weights: list[float]) -> str:
+    """Key of exact weights; a weight on orders below 1 never becomes "1.00", where clicks have no weight."""
     if len(weights) > 2:
         return preference_key(weights)
     return f"{weights[1] if weights[1] == 1.0 else min(weights[1], 0.99):.2f}"
 
 
 def record_operating_point(point: OperatingPoint, model_dir: Path | str, *, name: str) -> Path:
-    """Write the choice beside the model it was made for; another choice of the same name is replaced.
+    """Record an operating point in the folder of its model; it replaces an earlier one of the same name.
 
     Args:
-        point: the choice; its `model_version` is taken from the model folder.
-        model_dir: the model folder.
-        name: what the point is for, for example "newsletter".
+        point: The operating point; its `model_version` is set to that of the model folder.
+        model_dir: Model folder.
+        name: Purpose of the point, for example "newsletter".
 
     Returns:
-        `operating_points.json` in the model folder: name -> point.
+        Path of `operating_points.json` in the model folder, a map from names to points.
 
     Raises:
-        InputError: the folder is no model folder, or the point was chosen for another version.
+        InputError: `model_dir` is not a model folder, or the point was chosen for another model version.
     """
     model_dir = Path(model_dir)
     path = model_dir / FILE_NAME
@@ -141,17 +142,16 @@ def record_operating_point(point: OperatingPoint, model_dir: Path | str, *, name
         points = json.loads(path.read_text()) if path.exists() else {}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            "not a model folder", where=model_dir, found=str(error), hint="name the folder that training wrote"
+            "not a model folder", where=model_dir, found=str(error), hint="use a folder that training wrote"
         ) from error
     if point.model_version not in (None, version):
         raise InputError(
             "the operating point was chosen for another model",
             where=model_dir,
             found=point.model_version,
-            hint=f"choose it on a front of version {version}",
+            hint=f"choose it on a front of model version {version}",
         )
     points[name] = dataclasses.asdict(dataclasses.replace(point, model_version=version))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(points, indent=2) + "\n")
-    os.replace(temporary, path)
+    with atomic_file(path) as new:
+        new.write_text(json.dumps(points, indent=2) + "\n")
     return path

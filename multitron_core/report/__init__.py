@@ -9,13 +9,13 @@ script, font or other resource, so it can be sent by mail and archived.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from multitron_core.report.contents import Contents, measure
 from multitron_core.report.page import page
 from multitron_core.sessions.prepare import PreparedSessions
+from multitron_core.utils.atomic_file import atomic_file
 
 __all__ = ["FILE_NAME", "Contents", "measure", "page", "write_report"]
 
@@ -52,7 +52,6 @@ def write_report(
         model_dir, prepared, objective=objective, max_click_recall_loss=max_click_recall_loss, progress=progress
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(page(contents), encoding="utf-8")
-    os.replace(beside, path)
+    with atomic_file(path) as new:
+        new.write_text(page(contents), encoding="utf-8")
     return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from multitron_core.preference.spacing import spaced_preferences
 from multitron_core.report.measurements import Example, ablation, examples
 from multitron_core.sessions.prepare import PreparedSessions
 from multitron_core.training.config import training_config
+from multitron_core.utils.atomic_file import atomic_file
 
 POINTS = 26
 """Number of preferences on a front that is measured for the report."""
@@ -116,9 +116,8 @@ def measure(
     if not baselines_file.exists():
         progress("measuring the baselines")
         measured_baselines = evaluate_baselines(prepared.train, prepared.test, max_length=model.config.max_length)
-        beside = baselines_file.with_suffix(f".{os.getpid()}")
-        measured_baselines.write_parquet(beside)
-        os.replace(beside, baselines_file)
+        with atomic_file(baselines_file) as new:
+            measured_baselines.write_parquet(new)
     point = choose_operating_point(front, objective, max_click_recall_loss, model_version=description["version"])
     progress("measuring the input ablation")
     measured_ablation = ablation(model, prepared.test, point.pi_key)

@@ -54,7 +54,7 @@ class PreparedSessions:
     def save(self, folder: Path | str) -> None:
         """Write into `folder` (`train/`, `test/`, `vocabulary.parquet`, `statistics.json`), replacing what is there.
 
-        Readers find the old or the new sessions, never half of them; see `swapped_folder`.
+        Readers find the old or the new sessions, never a part of them; see `atomic_folder`.
         """
         with atomic_folder(folder) as new:
             self.train.save(new / "train")

@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
@@ -24,6 +22,7 @@ import polars as pl
 from multitron_core.errors import InputError
 from multitron_core.simulator.formats import _FORMATS, DAY_MS, EVENT_TYPES
 from multitron_core.simulator.ground_truth import Habits, Truth, make_items
+from multitron_core.utils.atomic_folder import atomic_plain_folder
 
 __all__ = ["Habits", "Simulation", "Truth", "simulate"]
 
@@ -105,20 +104,12 @@ def simulate(
         return _open(folder)
 
     truth = Truth(make_items(items, habits, seed=seed), habits)
-    partial, old = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "old"))
-    for left in (partial, old):  # by a simulation that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    (partial / "truth").mkdir(parents=True)
-    truth.items.write_parquet(partial / "truth" / "items.parquet")
-    (partial / "truth" / "parameters.json").write_text(json.dumps(asked, indent=2) + "\n")
-    counts = _write(partial, truth, format, sessions=sessions, days=days, first_day=first_day, seed=seed)
-    (partial / "truth" / "counts.json").write_text(json.dumps(counts) + "\n")
-    if folder.exists():  # a simulation, or an empty folder: `_keeps` refused everything else
-        os.replace(folder, old)
-        os.replace(partial, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(partial, folder)
+    with atomic_plain_folder(folder) as partial:  # replaces a simulation or an empty folder: `_keeps` refused the rest
+        (partial / "truth").mkdir()
+        truth.items.write_parquet(partial / "truth" / "items.parquet")
+        (partial / "truth" / "parameters.json").write_text(json.dumps(asked, indent=2) + "\n")
+        counts = _write(partial, truth, format, sessions=sessions, days=days, first_day=first_day, seed=seed)
+        (partial / "truth" / "counts.json").write_text(json.dumps(counts) + "\n")
     return _open(folder)
 
 

@@ -6,7 +6,6 @@ One file, because one rename is atomic: whoever is killed while writing leaves t
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from multitron_core.errors import InputError
 from multitron_core.training.devices import is_out_of_memory
+from multitron_core.utils.atomic_file import atomic_file
 
 
 def save_checkpoint(path: Path | str, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -28,12 +28,9 @@ def save_checkpoint(path: Path | str, tensors: dict[str, Tensor], state: dict[st
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    writing = path.with_name(path.name + ".writing")
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(whole, writing, metadata={"state": json.dumps(state)})
-    with open(writing, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(writing, path)
+    with atomic_file(path, sync=True) as new:
+        save_file(whole, new, metadata={"state": json.dumps(state)})
 
 
 def load_checkpoint(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Pieces of work side by side, each on one core."""
+"""Run a function in several threads, each limited to one core for its arithmetic."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from threadpoolctl import threadpool_limits
 Result = TypeVar("Result")
 
 
-def map_in_threads(work: Callable[[int], Result], pieces: int, threads: int) -> Iterator[Result]:
-    """work(0), work(1), ... in this order, so many at a time, each by a thread that shares its arithmetic with none.
+def map_in_threads(function: Callable[[int], Result], calls: int, threads: int) -> Iterator[Result]:
+    """Yield function(0), ..., function(calls - 1) in this order, computed by several threads.
 
-    Pieces of some size take all cores this way. Where all cores share each operation instead, they wait for each other
-    after every one, and those of torch wait beside those of numpy.
+    Each thread uses a single core inside torch and BLAS. For calls that take milliseconds or more this is faster than
+    parallelism inside each operation: there all cores wait for each other after every operation, and the thread pools
+    of torch and BLAS compete.
 
     Args:
-        work: what to do for a piece; it holds no lock of the interpreter for most of its time.
-        pieces: how many.
-        threads: how many at a time; one does them in the caller's thread, as it is set up.
+        function: Called with the number of the call. It should release the interpreter lock for most of its time.
+        calls: Number of calls.
+        threads: Number of calls at a time. With 1, the caller's thread makes all calls, with its own settings.
 
     Raises:
-        What the first piece to fail raised; those that had not begun are left out.
+        Exception: Of the first call that failed, in the order of the calls; calls that had not started are dropped.
     """
     if threads == 1:
-        yield from map(work, range(pieces))
+        yield from map(function, range(calls))
         return
-    shared = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, "piece", initializer=torch.set_num_threads, initargs=(1,))
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "map", initializer=torch.set_num_threads, initargs=(1,))
     try:
         with threadpool_limits(1, user_api="blas"):
-            yield from pool.map(work, range(pieces))
+            yield from pool.map(function, range(calls))
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(shared)  # a thread's own number is also that of threads to come
+        torch.set_num_threads(before)  # the initializer changes the default of later threads too

@@ -1,4 +1,4 @@
-"""A generator that runs ahead of who reads it: a thread prepares the next batches while the step computes."""
+"""Prepare the next items of an iterable in a thread, for example batches while a training step computes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ Item = TypeVar("Item")
 
 
 def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
-    """The same items in the same order, up to `depth` of them prepared by a thread before they are asked for.
+    """Yield the same items in the same order; a thread prepares up to `depth` of them in advance.
 
-    What the iterable raises is raised here, at its place. When the reader stops early the thread ends at its next item.
+    Args:
+        items: Iterated over in the thread.
+        depth: Maximum number of prepared items that wait for the reader.
+
+    Raises:
+        MemoryError: The thread ended without the memory to report its own error.
+        Exception: Of the iterable, after the items before it. If the reader stops early, the thread ends at its next
+            item.
     """
     ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -37,7 +44,7 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, Non
             return
         offer(None, StopIteration())
 
-    thread = threading.Thread(target=prepare, name="ahead", daemon=True)
+    thread = threading.Thread(target=prepare, name="prefetch", daemon=True)
     thread.start()
     try:
         while True:
@@ -46,7 +53,7 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, Non
             except queue.Empty:
                 if thread.is_alive() or not ready.empty():
                     continue
-                # What is left of memory was too little even to hand its error over.
+                # The thread ran out of memory while it passed on its own error.
                 raise MemoryError("the thread that prepares batches has ended") from None
             if isinstance(error, StopIteration):
                 return

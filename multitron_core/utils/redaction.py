@@ -1,4 +1,4 @@
-"""Secrets stay where they are: in the environment. What is logged, stored or sent has them blacked out."""
+"""Remove secrets from text before it is logged, stored or sent."""
 
 from __future__ import annotations
 
@@ -7,49 +7,53 @@ import re
 
 from multitron_core.errors import InputError
 
-BLACK = "***"
+REPLACEMENT = "***"
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|SAS|WEBHOOK|ALERT_URLS", re.IGNORECASE)
-_OURS = ("MULTITRON_", "AWS_", "AZURE_", "GOOGLE_")
+_PREFIXES = ("MULTITRON_", "AWS_", "AZURE_", "GOOGLE_")
 _IN_URL = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.IGNORECASE)
 _SIGNED = re.compile(
     r"(?P<name>[?&](?:X-Amz-(?:Signature|Credential|Security-Token)|sig|signature|token|AWSAccessKeyId)=)[^&\s'\"]+",
     re.IGNORECASE,
 )
 MIN_LENGTH = 6
-"""Shorter values are taken for no secrets: blacking out every `1` would make messages unreadable."""
+"""Shorter values are not treated as secrets: replacing every `1` would make messages unreadable."""
 
 
 def secret_values() -> list[str]:
-    """The values of the environment that nobody may see, the longest first.
+    """Secret values of the environment, the longest first.
 
-    Those are of variables of ours and of the object stores whose names say that they are secrets; where a value lists
-    addresses, each of them too.
+    A value is secret if its variable belongs to this project or to an object store (prefix MULTITRON_, AWS_, AZURE_ or
+    GOOGLE_), its name contains a word such as KEY, TOKEN or PASSWORD, and it has at least `MIN_LENGTH` characters. Where
+    a value lists addresses, each of them is secret too.
     """
     found: set[str] = set()
     for name, value in os.environ.items():
-        if name.startswith(_OURS) and _SECRET_NAME.search(name):
+        if name.startswith(_PREFIXES) and _SECRET_NAME.search(name):
             found |= {value, *(word for word in value.split() if "://" in word)}
     return sorted((value for value in found if len(value) >= MIN_LENGTH), key=len, reverse=True)
 
 
 def redacted(text: str) -> str:
-    """`text` without secrets: those of the environment, credentials and signatures within addresses."""
+    """Replace secrets in a text by `***`: values of the environment, credentials and signatures in addresses."""
     for value in secret_values():
-        text = text.replace(value, BLACK)
-    text = _IN_URL.sub(rf"\g<scheme>{BLACK}@", text)
-    return _SIGNED.sub(rf"\g<name>{BLACK}", text)
+        text = text.replace(value, REPLACEMENT)
+    text = _IN_URL.sub(rf"\g<scheme>{REPLACEMENT}@", text)
+    return _SIGNED.sub(rf"\g<name>{REPLACEMENT}", text)
 
 
 def without_credentials(address: str) -> str:
-    """An address that may stand in settings, metadata and logs: as it is.
+    """Check that an address contains no secret, so that it can be stored in settings, metadata and logs.
+
+    Returns:
+        The address, unchanged.
 
     Raises:
-        InputError: it carries a name and password, or a signature.
+        InputError: It contains a user name and password, a signature, or a secret of the environment.
     """
     if redacted(address) != address:
         raise InputError(
-            "an address with credentials has no place in settings",
+            "an address in the settings contains credentials",
             found=redacted(address),
-            hint="give them by the environment: MULTITRON_STORAGE_<option>, or what the object store's tools read",
+            hint="pass them in the environment: MULTITRON_STORAGE_<option> or the object store's own variables",
         )
     return address

@@ -1,4 +1,4 @@
-"""Tables on the screen."""
+"""Data frames as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import polars as pl
 
 
 def as_table(frame: pl.DataFrame) -> str:
-    """Every row and column of a table as text, numbers with four decimals."""
+    """Format all rows and columns of a frame as a text table, numbers with four decimals."""
     with pl.Config(
         tbl_rows=-1,
         tbl_cols=-1,

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from multitron_core.lake.contracts import contracts
+from multitron_core.lake.contracts import table_contracts
 from multitron_core.lake.lake import Lake, PartitionCommit
 from multitron_core.sessions.vocabulary import Vocabulary
 from orchestration.runtime.in_process_runs import scoring_listener
@@ -65,7 +65,7 @@ class NightLists:
 
     def _described(self, committed: PartitionCommit, keys: pl.Series) -> dict[str, Any]:
         """The metadata of what was written, with the first few lists."""
-        contract = contracts(self.vocabulary.item_ids.dtype)[committed.table]
+        contract = table_contracts(self.vocabulary.item_ids.dtype)[committed.table]
         shown = self.lake.read_recommendations(
             committed.pi,
             committed.run_date,

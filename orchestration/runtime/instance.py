@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from multitron_core.errors import InputError
+from multitron_core.utils.atomic_file import atomic_file
 from orchestration.shop.home import HOME_VARIABLE, Shop
 
 _TEMPLATE = Path(__file__).with_name("dagster.yaml")
@@ -23,9 +24,8 @@ def prepare_instance(shop: Shop) -> dict[str, str]:
     shop.dagster_home.mkdir(parents=True, exist_ok=True)
     config = shop.dagster_home / "dagster.yaml"
     if not config.exists():
-        beside = config.with_suffix(".new")
-        shutil.copyfile(_TEMPLATE, beside)
-        os.replace(beside, config)
+        with atomic_file(config) as new:
+            shutil.copyfile(_TEMPLATE, new)
     return {"DAGSTER_HOME": str(shop.dagster_home), HOME_VARIABLE: str(shop.home)}
 
 

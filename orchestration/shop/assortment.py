@@ -10,6 +10,7 @@ from deltalake.exceptions import DeltaError
 
 from multitron_core.errors import InputError, UnavailableError
 from multitron_core.sessions.vocabulary import Vocabulary
+from multitron_core.utils.atomic_file import atomic_file
 from orchestration.shop.home import Shop
 
 COLUMN = "item_id"
@@ -68,9 +69,8 @@ def save_assortment(shop: Shop, day: dt.date, items: pl.Series | None) -> Path:
     if items is None:
         path.unlink(missing_ok=True)
     else:
-        beside = path.with_suffix(".new")
-        items.to_frame(COLUMN).write_parquet(beside)
-        beside.replace(path)
+        with atomic_file(path) as new:
+            items.to_frame(COLUMN).write_parquet(new)
     return path
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from multitron_core.errors import InputError
+from multitron_core.utils.atomic_file import atomic_file
 from orchestration.shop.home import Shop
 
 
 def set_newest(shop: Shop, model_dir: Path) -> None:
     """Remember `model_dir` as the newest trained model, atomically."""
     pointer = shop.models / "newest.json"
-    beside = pointer.with_suffix(".new")
-    beside.write_text(json.dumps({"folder": model_dir.name}))
-    os.replace(beside, pointer)
+    with atomic_file(pointer) as new:
+        new.write_text(json.dumps({"folder": model_dir.name}))
 
 
 def newest(shop: Shop) -> Path:
@@ -48,7 +47,7 @@ def folder_of(shop: Shop, version: str) -> Path:
         InputError: no folder has that version.
     """
     folders = [config.parent for config in sorted(shop.models.glob("*/config.json"))]
-    # Beside its folder a training keeps what it is writing or replacing, which may be half of a model.
+    # Incomplete folders end in ".writing"; a killed process of an earlier release may have left ".replaced", too.
     known = {model_version(each): each for each in folders if each.suffix not in (".writing", ".replaced")}
     if version not in known:
         raise InputError(

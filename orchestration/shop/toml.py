@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from multitron_core.utils.atomic_file import atomic_file
 from orchestration.shop.settings import Settings
 
 
@@ -19,9 +19,8 @@ def write_shop(home: Path | str, settings: Settings) -> Path:
     """
     path = Path(home) / "shop.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".toml.new")
-    beside.write_text(_as_toml(settings))
-    os.replace(beside, path)
+    with atomic_file(path) as new:
+        new.write_text(_as_toml(settings))
     return path
 
 

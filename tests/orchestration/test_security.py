@@ -221,7 +221,7 @@ def test_a_storage_secret_is_in_no_event_of_a_run(
         result = shop.run(job, str(DAYS[0]) if job == "ingestion" else None)
         assert not result.success
         stored = "".join(str(entry) for entry in shop.instance.all_logs(result.run_id))
-    assert "object store refuses" in stored
+    assert "object store denies" in stored
     assert SECRET not in stored
     assert "AKIAIOSFODNN7EXAMPLE" not in stored
 

@@ -1,15 +1,17 @@
-"""Channels: checked when they are loaded, found by readers by name, shown with their own length and exclusions."""
+"""Channels: settings are checked, readers find channels by name and get their length and exclusions."""
 
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from multitron_core.errors import InputError
 from multitron_core.lake.channels import Channel, load_channels, parse_channels, publish_channels
-from multitron_core.lake.contracts import contracts
+from multitron_core.lake.contracts import table_contracts
 from multitron_core.lake.lake import Lake
 
 NIGHT = date(2026, 1, 31)
@@ -24,9 +26,8 @@ FRONT = pl.DataFrame(
 
 
 @pytest.fixture
-def lake(tmp_path) -> Lake:
-    lake = Lake(tmp_path)
-    lake.create(pl.Int64)
+def lake(lake: Lake) -> Lake:
+    """Two sessions with five items at pi 0.50 (1 to 5) and 1.00 (101 to 105), published."""
     for pi, first in (("0.50", 0), ("1.00", 100)):
         rows = [(session, rank, first + rank, 1.0 / rank) for session in ("a", "b") for rank in range(1, 6)]
         frame = pl.DataFrame(rows, schema=["session_id", "rank", "item_id", "score"], orient="row")
@@ -35,17 +36,17 @@ def lake(tmp_path) -> Lake:
     return lake
 
 
-def test_a_channel_is_read_by_its_name(lake):
+def test_publish_channels_lets_readers_use_a_name(lake: Lake) -> None:
     publish_channels(lake, [Channel("newsletter", "crm", pi="0.50", k=3, exclude_items=(2, 4))])
     shown = lake.read_recommendations(channel="newsletter")
     assert shown.select("session_id", "rank", "item_id").rows() == [
         (session, rank, item) for session in ("a", "b") for rank, item in ((1, 1), (2, 3), (3, 5))
     ]
-    assert shown.schema == contracts(pl.Int64)["recommendations"].polars_schema()
+    assert shown.schema == table_contracts(pl.Int64)["recommendations"].polars_schema()
     assert lake.read_recommendations(channel="newsletter", session_ids=["b"])["session_id"].to_list() == ["b"] * 3
 
 
-def test_a_channel_moves_to_another_preference_without_scoring(lake):
+def test_publish_channels_changes_pi_without_scoring(lake: Lake) -> None:
     publish_channels(lake, [Channel("newsletter", "crm", pi="0.50", k=1)])
     before = lake.version("recommendations")
     published = publish_channels(lake, [Channel("newsletter", "crm", pi="1.00", k=1)], grid=["0.50", "1.00"])
@@ -54,14 +55,14 @@ def test_a_channel_moves_to_another_preference_without_scoring(lake):
     assert lake.version("recommendations") == before
 
 
-def test_a_preference_off_the_grid_is_told(lake):
+def test_publish_channels_reports_pi_off_the_grid(lake: Lake) -> None:
     published = publish_channels(lake, [Channel("newsletter", "crm", pi="0.73")], grid=["0.50", "1.00"])
     assert published["on_grid"].to_list() == [False]
     with pytest.raises(InputError, match="not published"):
         lake.read_recommendations(channel="newsletter")
 
 
-def test_an_objective_chooses_the_preference_on_the_front(lake):
+def test_publish_channels_chooses_pi_by_an_objective(lake: Lake) -> None:
     chosen = publish_channels(
         lake, [Channel("home", "web", objective="order_density", max_click_recall_loss=0.02)], front=FRONT
     )
@@ -70,22 +71,15 @@ def test_an_objective_chooses_the_preference_on_the_front(lake):
         publish_channels(lake, [Channel("home", "web", objective="order_density")])
 
 
-def test_a_channel_that_is_left_out_is_gone_and_the_table_keeps_its_contract(lake):
+def test_publish_channels_removes_missing_channels(lake: Lake) -> None:
     publish_channels(lake, [Channel("newsletter", "crm", pi="0.50"), Channel("home", "web", pi="1.00")])
     publish_channels(lake, [Channel("home", "web", pi="1.00")])
     with pytest.raises(InputError, match="published are home"):
         lake.read_recommendations(channel="newsletter")
-    lake.create(pl.Int64)  # refuses a table that has lost its contract
+    lake.create(pl.Int64)  # raises if the table has lost its contract
 
 
-def test_either_a_preference_or_a_channel(lake):
-    with pytest.raises(InputError, match="either"):
-        lake.read_recommendations()
-    with pytest.raises(InputError, match="either"):
-        lake.read_recommendations("0.50", channel="newsletter")
-
-
-def test_channels_are_loaded_from_toml(tmp_path):
+def test_load_channels_from_toml(tmp_path: Path) -> None:
     path = tmp_path / "channels.toml"
     path.write_text(
         """
@@ -107,7 +101,7 @@ def test_channels_are_loaded_from_toml(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"pi": "0.50"}, "no owner"),
         ({"owner": "", "pi": "0.50"}, "owner"),
@@ -121,11 +115,16 @@ def test_channels_are_loaded_from_toml(tmp_path):
         ("0.50", "not a channel"),
     ],
 )
-def test_wrong_settings_are_refused_when_they_are_loaded(settings, said):
-    with pytest.raises(InputError, match=said):
+def test_parse_channels_refuses_wrong_settings(settings: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         parse_channels({"newsletter": settings})
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_load_channels_refuses_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         load_channels(tmp_path / "channels.toml")
+
+
+def test_publish_channels_refuses_a_repeated_name(lake: Lake) -> None:
+    with pytest.raises(InputError, match="same name"):
+        publish_channels(lake, [Channel("home", "web", pi="0.50"), Channel("home", "crm", pi="1.00")])

@@ -1,4 +1,4 @@
-"""The contract of the tables: as it was announced, and as the tables really are."""
+"""Contracts: equal to the announced version, and equal to the tables that are created."""
 
 from __future__ import annotations
 
@@ -6,36 +6,38 @@ import json
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import polars as pl
 import pytest
 
 from multitron_core.errors import InputError
-from multitron_core.lake.contracts import CONTRACT_VERSION, contracts
+from multitron_core.lake.contracts import CONTRACT_VERSION, table_contracts
 from multitron_core.lake.lake import Lake
 
+ItemType: TypeAlias = type[pl.Int64] | type[pl.String]
 ANNOUNCED = Path(__file__).parent / "contracts"
 
 
-def promised(item_type) -> dict:
-    """The contract as plain data."""
-    return json.loads(json.dumps({name: asdict(contract) for name, contract in contracts(item_type).items()}))
+def as_plain_data(item_type: ItemType) -> dict[str, Any]:
+    """The contracts as JSON stores them."""
+    return json.loads(json.dumps({name: asdict(contract) for name, contract in table_contracts(item_type).items()}))
 
 
 @pytest.mark.parametrize("item_type", [pl.Int64, pl.String])
-def test_the_contract_is_the_announced_one(item_type):
+def test_table_contracts_equal_the_announced_version(item_type: ItemType) -> None:
     announced = json.loads((ANNOUNCED / f"version_{CONTRACT_VERSION}.json").read_text())
-    assert promised(item_type) == announced[str(item_type())], (
-        "the contract of the tables has changed: raise CONTRACT_VERSION, add the announced version beside the old "
-        "ones in tests/multitron_core/contracts, and tell the readers in the CHANGELOG"
+    assert as_plain_data(item_type) == announced[str(item_type())], (
+        "the contract of the tables has changed: raise CONTRACT_VERSION, add a file for the new version to "
+        "tests/multitron_core/lake/contracts, and announce the change in the CHANGELOG"
     )
 
 
 @pytest.mark.parametrize("item_type", [pl.Int64, pl.String])
-def test_the_tables_are_what_the_contract_says(tmp_path, item_type):
+def test_table_contracts_equal_the_created_tables(tmp_path: Path, item_type: ItemType) -> None:
     lake = Lake(tmp_path)
     lake.create(item_type)
-    for name, contract in contracts(item_type).items():
+    for name, contract in table_contracts(item_type).items():
         table = lake.open(name)
         assert table.metadata().name == name
         assert table.metadata().description == contract.description
@@ -49,23 +51,19 @@ def test_the_tables_are_what_the_contract_says(tmp_path, item_type):
         assert pl.scan_delta(table).collect_schema() == contract.polars_schema()
 
 
-def test_writing_does_not_change_the_contract(tmp_path):
-    lake = Lake(tmp_path)
-    lake.create(pl.Int64)
+def test_table_contracts_hold_after_writes(lake: Lake) -> None:
     rows = pl.DataFrame({"session_id": ["a"], "rank": [1], "item_id": [1], "score": [1.0]})
     lake.replace_partition(date(2026, 1, 31), "0.50", [rows], model_version="7", k=1)
     lake.publish(date(2026, 1, 31), "0.50")
-    lake.create(pl.Int64)  # refuses another contract
+    lake.create(pl.Int64)  # raises if the contract has changed
     assert pl.read_delta(lake.uri("recommendations")).columns == list(
-        contracts(pl.Int64)["recommendations"].polars_schema()
+        table_contracts(pl.Int64)["recommendations"].polars_schema()
     )
 
 
-def test_a_null_is_refused_by_delta_itself(tmp_path):
-    """NOT NULL holds for writers that are not ours, too."""
-    lake = Lake(tmp_path)
-    lake.create(pl.Int64)
-    schema = contracts(pl.Int64)["recommendations"].polars_schema()
+def test_table_contracts_forbid_nulls_to_other_writers(lake: Lake) -> None:
+    """Delta enforces NOT NULL for writers outside this project, too."""
+    schema = table_contracts(pl.Int64)["recommendations"].polars_schema()
     foreign = pl.DataFrame({name: [None] for name in schema}, schema=schema).with_columns(
         run_date=date(2026, 1, 31), pi=pl.lit("0.50")
     )
@@ -74,14 +72,6 @@ def test_a_null_is_refused_by_delta_itself(tmp_path):
     assert lake.partitions().is_empty()
 
 
-def test_a_table_of_an_older_contract_is_not_written_to_unawares(tmp_path):
-    lake = Lake(tmp_path)
-    lake.create(pl.Int64)
-    lake.open("recommendations").alter.set_table_properties({"multitron.contract": "0"}, raise_if_not_exists=False)
-    with pytest.raises(InputError, match="another contract"):
-        lake.create(pl.Int64)
-
-
-def test_items_are_numbers_or_text():
+def test_table_contracts_refuse_other_item_types() -> None:
     with pytest.raises(InputError, match="Int64 or String"):
-        contracts(pl.Int32)
+        table_contracts(pl.Int32)

@@ -1,4 +1,4 @@
-"""Keeping house: old nights go, the latest stays, young and pinned files are not touched."""
+"""Retention: old nights are deleted, the latest stays, young files and published versions are kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from multitron_core.errors import InputError
-from multitron_core.lake.housekeeping import DeletedFiles, apply_retention, delete_night_files
+from multitron_core.lake.housekeeping import DeletedFiles, Housekeeping, apply_retention, delete_night_files
 from multitron_core.lake.lake import Lake
 from multitron_core.utils.atomic_folder import atomic_folder
 
@@ -20,14 +20,8 @@ JANUARY = [date(2026, 1, day) for day in range(1, 11)]
 TODAY = JANUARY[-1]
 
 
-@pytest.fixture
-def lake(tmp_path) -> Lake:
-    lake = Lake(tmp_path)
-    lake.create(pl.Int64)
-    return lake
-
-
 def write(lake: Lake, night: date, score: float = 1.0, pi: str = "0.50", *, publish: bool = True) -> None:
+    """Write a partition of one row and publish it."""
     frame = pl.DataFrame({"session_id": ["a"], "rank": [1], "item_id": [1], "score": [score]})
     lake.replace_partition(night, pi, [frame], model_version="7", k=1)
     if publish:
@@ -39,17 +33,18 @@ def parquet_files(lake: Lake) -> list[Path]:
 
 
 def age(files: list[Path], days: float) -> None:
-    """Make files look as old as that."""
+    """Set the times of files to `days` ago."""
     when = time.time() - days * 86_400
     for file in files:
         os.utime(file, (when, when), follow_symlinks=False)
 
 
-def report_of(lake: Lake, **options):
-    return {report.table: report for report in apply_retention(lake, today=TODAY, **options)}
+def report_of(lake: Lake, *, days: int) -> dict[str, Housekeeping]:
+    """Reports of `apply_retention` by table."""
+    return {report.table: report for report in apply_retention(lake, days=days, today=TODAY)}
 
 
-def test_old_nights_are_deleted_and_the_others_stay(lake):
+def test_apply_retention_deletes_old_nights(lake: Lake) -> None:
     for night in JANUARY:
         write(lake, night)
     reports = report_of(lake, days=3)
@@ -64,7 +59,7 @@ def test_old_nights_are_deleted_and_the_others_stay(lake):
     assert report_of(lake, days=3)["recommendations"].deleted_nights == ()
 
 
-def test_the_latest_published_night_stays_however_old_it_is(lake):
+def test_apply_retention_keeps_the_latest_published_night(lake: Lake) -> None:
     write(lake, JANUARY[0], pi="0.00")
     write(lake, JANUARY[1], pi="0.00")
     write(lake, TODAY, pi="0.50")
@@ -73,14 +68,14 @@ def test_the_latest_published_night_stays_however_old_it_is(lake):
     assert len(lake.read_recommendations("0.00")) == 1
 
 
-def test_replaced_files_go_when_they_are_old_and_not_before(lake):
+def test_apply_retention_keeps_young_replaced_files(lake: Lake) -> None:
     write(lake, TODAY, 1.0, publish=False)
     write(lake, TODAY, 2.0, publish=False)
     assert report_of(lake, days=30)["recommendations"].vacuumed_files == 0
     assert len(parquet_files(lake)) == 3  # two of data, one checkpoint
 
 
-def test_files_of_killed_writers_go_and_files_in_flight_stay(lake):
+def test_apply_retention_removes_files_of_killed_writers(lake: Lake) -> None:
     write(lake, TODAY)
     folder = Path(lake.uri("recommendations")) / f"run_date={TODAY}" / "pi=0.50"
     left, in_flight = folder / "part-left-behind.parquet", folder / "part-in-flight.parquet"
@@ -95,14 +90,14 @@ def test_files_of_killed_writers_go_and_files_in_flight_stay(lake):
 
 
 def age_everything(lake: Lake, days: float) -> None:
-    """Make the files, and the moments at which they were replaced, look as old as that."""
+    """Set the times of the files, and of their replacement in the log, to `days` ago."""
     age(parquet_files(lake), days)
     then = int((time.time() - days * 86_400) * 1000)
     for commit in (Path(lake.uri("recommendations")) / "_delta_log").glob("*.json"):
         commit.write_text(re.sub(r'"deletionTimestamp":\d+', f'"deletionTimestamp":{then}', commit.read_text()))
 
 
-def test_old_replaced_files_go_but_not_those_of_a_published_version(lake):
+def test_apply_retention_keeps_published_versions(lake: Lake) -> None:
     write(lake, TODAY, 1.0)
     write(lake, TODAY, 2.0, publish=False)
     write(lake, TODAY, 3.0, publish=False)
@@ -113,7 +108,7 @@ def test_old_replaced_files_go_but_not_those_of_a_published_version(lake):
     assert lake.read_recommendations("0.50", unpublished=True)["score"].to_list() == [3.0]
 
 
-def test_a_published_version_that_has_left_the_log_is_told(lake):
+def test_apply_retention_reports_expired_versions(lake: Lake) -> None:
     write(lake, TODAY, 1.0)
     write(lake, TODAY, 2.0, publish=False)
     report_of(lake, days=30)  # makes a checkpoint
@@ -121,7 +116,7 @@ def test_a_published_version_that_has_left_the_log_is_told(lake):
     assert report_of(lake, days=30)["recommendations"].unreadable == ((TODAY, "0.50"),)
 
 
-def test_the_log_is_checkpointed(lake):
+def test_apply_retention_writes_a_checkpoint(lake: Lake) -> None:
     write(lake, TODAY)
     report = report_of(lake, days=30)["recommendations"]
     log = Path(lake.uri("recommendations")) / "_delta_log"
@@ -129,11 +124,11 @@ def test_the_log_is_checkpointed(lake):
 
 
 @pytest.fixture
-def sessions(tmp_path) -> Path:
-    """What two old nights and today's have left, a week and a day ago."""
+def sessions(tmp_path: Path) -> Path:
+    """A folder of two old nights and today's, written eight days ago."""
     folder = tmp_path / "sessions"
     for night in (JANUARY[0], JANUARY[1], TODAY):
-        for _ in range(2):  # the night was prepared again: a link, two folders and a lock
+        for _ in range(2):  # prepared twice: a link, two folders and a lock
             with atomic_folder(folder / str(night)) as new:
                 (new / "items.npy").write_bytes(b"12345")
         (folder / f"{night}.parquet").write_bytes(b"123")
@@ -142,11 +137,12 @@ def sessions(tmp_path) -> Path:
 
 
 def nights_in(folder: Path) -> list[date]:
+    """Nights that have entries in a folder."""
     return sorted({date.fromisoformat(path.name.strip(".")[:10]) for path in folder.iterdir()})
 
 
-def test_old_nights_leave_the_local_folders_whole(sessions, tmp_path):
-    folders = [sessions, tmp_path / "of a shop without an assortment"]
+def test_delete_night_files_deletes_all_of_a_night(sessions: Path, tmp_path: Path) -> None:
+    folders = [sessions, tmp_path / "missing"]
     deleted = delete_night_files(folders, days=3, kept=[JANUARY[1]], today=TODAY)
     assert deleted == DeletedFiles((JANUARY[0],), 2 * 5 + 3)
     assert nights_in(sessions) == [JANUARY[1], TODAY]
@@ -154,13 +150,13 @@ def test_old_nights_leave_the_local_folders_whole(sessions, tmp_path):
     assert delete_night_files(folders, days=3, kept=[JANUARY[1]], today=TODAY) == DeletedFiles((), 0)
 
 
-def test_a_night_of_which_anything_is_young_stays_whole(sessions):
-    age([sessions / str(JANUARY[0])], days=6)  # the link was turned then, and the folder before may have readers
+def test_delete_night_files_keeps_nights_with_young_files(sessions: Path) -> None:
+    age([sessions / str(JANUARY[0])], days=6)  # the link was replaced then; the previous folder may have readers
     assert delete_night_files([sessions], days=3, today=TODAY).nights == (JANUARY[1],)
     assert len([path for path in sessions.iterdir() if str(JANUARY[0]) in path.name]) == 5
 
 
-def test_what_is_not_named_by_a_night_stays(sessions):
+def test_delete_night_files_keeps_other_names(sessions: Path) -> None:
     others = [sessions / name for name in ("2026-01-01-mine", "2026-01", "notes.txt")]
     for other in others:
         other.touch()
@@ -170,10 +166,12 @@ def test_what_is_not_named_by_a_night_stays(sessions):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"days": 0}, "no night"), ({"days": 1, "file_retention_hours": 1}, "24")]
+    ("days", "file_retention_hours", "message"), [(0, 24, "no night would be kept"), (1, 1, "at least 24 hours")]
 )
-def test_what_would_hurt_is_refused(lake, tmp_path, options, said):
-    with pytest.raises(InputError, match=said):
-        apply_retention(lake, **options)
-    with pytest.raises(InputError, match=said):
-        delete_night_files([tmp_path], **options)
+def test_apply_retention_and_delete_night_files_refuse(
+    lake: Lake, tmp_path: Path, days: int, file_retention_hours: int, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        apply_retention(lake, days=days, file_retention_hours=file_retention_hours)
+    with pytest.raises(InputError, match=message):
+        delete_night_files([tmp_path], days=days, file_retention_hours=file_retention_hours)

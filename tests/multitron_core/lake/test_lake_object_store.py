@@ -1,4 +1,4 @@
-"""The lake in an object store: the same promises over S3, against a local server that the test starts."""
+"""The lake in an object store: the same guarantees over S3, with a local server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ import pytest
 from multitron_core.errors import InputError, UnavailableError
 from multitron_core.lake.channels import Channel, publish_channels
 from multitron_core.lake.housekeeping import apply_retention
-from multitron_core.lake.lake import Lake
+from multitron_core.lake.lake import Lake, PartitionCommit
 from multitron_core.lake.night_comparison import compare_nights
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ K = 2
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The address of an S3 server; a process of its own, since deltalake may hold the interpreter while it waits."""
+    """Address of an S3 server in another process, since deltalake may hold the interpreter lock while it waits."""
     if find_spec("moto") is None or find_spec("flask") is None:
         pytest.skip("the object store tests need moto[server]")
     with socket.socket() as free:
@@ -40,7 +40,7 @@ def server() -> Iterator[str]:
         deadline = time.monotonic() + 60
         while True:
             assert process.poll() is None, "the S3 server has ended"
-            assert time.monotonic() < deadline, "the S3 server does not answer"
+            assert time.monotonic() < deadline, "the S3 server does not respond"
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
@@ -52,8 +52,9 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture
-def lake(server, request) -> Lake:
-    boto3 = import_module("boto3")  # comes with moto
+def lake(server: str, request: pytest.FixtureRequest) -> Lake:
+    """A lake in a new bucket."""
+    boto3 = import_module("boto3")  # a dependency of moto
     access = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
     bucket = f"lake-{request.node.name.translate(str.maketrans('_[].', '----')).strip('-')[:50]}"
     boto3.client("s3", endpoint_url=server, **access).create_bucket(Bucket=bucket)
@@ -72,15 +73,17 @@ def lake(server, request) -> Lake:
 
 
 def lists(score: float, sessions: int = 50) -> pl.DataFrame:
+    """Lists of K items with the same score."""
     rows = [(f"s{session:04d}", rank, rank, score) for session in range(sessions) for rank in range(1, K + 1)]
     return pl.DataFrame(rows, schema=["session_id", "rank", "item_id", "score"], orient="row")
 
 
-def write(lake: Lake, night: date, batches, pi: str = "0.50"):
+def write(lake: Lake, night: date, batches: Iterable[pl.DataFrame], pi: str = "0.50") -> PartitionCommit:
+    """Write a partition."""
     return lake.replace_partition(night, pi, batches, model_version="7", k=K)
 
 
-def test_the_whole_way_over_s3(lake):
+def test_lake_end_to_end_over_s3(lake: Lake) -> None:
     lake.create(pl.Int64)
     write(lake, MONDAY, [lists(1.0)])
     lake.publish(MONDAY, "0.50")
@@ -98,7 +101,7 @@ def test_the_whole_way_over_s3(lake):
     assert lake.partitions()["run_date"].to_list() == [TUESDAY]
 
 
-def test_a_wrong_row_leaves_the_table_as_it_was(lake):
+def test_replace_partition_refuses_a_wrong_row(lake: Lake) -> None:
     write(lake, MONDAY, [lists(1.0)])
     with pytest.raises(InputError, match="finite"):
         write(lake, MONDAY, [lists(2.0), lists(float("nan")).with_columns(session_id="t" + pl.col("session_id"))])
@@ -106,7 +109,7 @@ def test_a_wrong_row_leaves_the_table_as_it_was(lake):
 
 
 @pytest.mark.parametrize("preferences", [("0.50", "0.50"), ("0.00", "1.00")])
-def test_writers_that_meet(lake, preferences):
+def test_replace_partition_of_concurrent_writers(lake: Lake, preferences: tuple[str, str]) -> None:
     barrier = threading.Barrier(2)
     results: list[object] = []
 

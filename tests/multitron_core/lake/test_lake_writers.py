@@ -1,4 +1,4 @@
-"""The lake under several writers, killed writers and a reader that never stops looking."""
+"""`Lake` with concurrent writers, killed writers and a reader at the same time."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from multitron_core.errors import UnavailableError
-from multitron_core.lake.contracts import contracts
-from multitron_core.lake.lake import Lake
+from multitron_core.lake.contracts import table_contracts
+from multitron_core.lake.lake import Lake, PartitionCommit
 from multitron_core.preference.keys import DEFAULT_GRID
 
 NIGHT = date(2026, 1, 31)
@@ -25,7 +26,7 @@ PROCESSES = multiprocessing.get_context("spawn")  # a fork would copy the locks 
 
 
 def batches(version: int, each: Callable[[int], object] = lambda number: None) -> Iterator[pl.DataFrame]:
-    """BATCHES x SESSIONS lists whose scores all say `version`; `each` is called before each batch."""
+    """BATCHES x SESSIONS lists whose scores all equal `version`; `each` is called before each batch."""
     for number in range(BATCHES):
         each(number)
         yield pl.DataFrame(
@@ -38,11 +39,11 @@ def batches(version: int, each: Callable[[int], object] = lambda number: None) -
         )
 
 
-def write(root: Path, pi: str, version: int, each: Callable[[int], object] = lambda number: None) -> None:
+def write(root: Path | str, pi: str, version: int, each: Callable[[int], object] = lambda number: None) -> None:
     Lake(root).replace_partition(NIGHT, pi, batches(version, each), model_version=str(version), k=K)
 
 
-def write_in_a_process(root: Path, pi: str, version: int, start) -> None:
+def write_in_a_process(root: Path, pi: str, version: int, start: Event) -> None:
     start.wait()
     write(root, pi, version)
 
@@ -51,8 +52,8 @@ def die_in_the_middle(root: Path, pi: str) -> None:
     write(root, pi, 99, lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == BATCHES // 2 else None)
 
 
-def whole(frame: pl.DataFrame) -> int:
-    """The version of a partition, once it is proven to be whole and of that version alone."""
+def complete_version(frame: pl.DataFrame) -> int:
+    """Check that a partition is complete and of one version; returns this version."""
     assert len(frame) == BATCHES * SESSIONS * K
     assert frame["score"].n_unique() == 1
     assert frame["model_version"].unique().to_list() == [str(int(frame["score"][0]))]
@@ -60,20 +61,13 @@ def whole(frame: pl.DataFrame) -> int:
     return int(frame["score"][0])
 
 
-def standing(lake: Lake, *arguments, **options) -> pl.DataFrame:
-    """The rows that stand, published or not."""
-    return lake.read_recommendations(*arguments, unpublished=True, **options)
+def current(lake: Lake, pi: str) -> pl.DataFrame:
+    """The current rows, published or not."""
+    return lake.read_recommendations(pi, unpublished=True)
 
 
-@pytest.fixture
-def lake(tmp_path) -> Lake:
-    lake = Lake(tmp_path)
-    lake.create(pl.Int64)
-    return lake
-
-
-def run(*calls: tuple[Callable, tuple]) -> list[int | None]:
-    """The calls, each in a process of its own, to the end; their exit codes."""
+def run(*calls: tuple[Callable[..., None], tuple[object, ...]]) -> list[int | None]:
+    """Run each call in another process until it ends; returns the exit codes."""
     processes = [PROCESSES.Process(target=target, args=arguments) for target, arguments in calls]
     for process in processes:
         process.start()
@@ -83,7 +77,8 @@ def run(*calls: tuple[Callable, tuple]) -> list[int | None]:
 
 
 @pytest.mark.slow
-def test_a_reader_sees_whole_partitions_only_while_five_are_rewritten_and_one_is_killed(lake):
+def test_replace_partition_while_a_reader_reads(lake: Lake) -> None:
+    """The reader sees complete partitions only, while five writers finish and one is killed."""
     for pi in DEFAULT_GRID:
         write(lake.root, pi, 0)
     seen: list[tuple[str, int]] = []
@@ -92,7 +87,7 @@ def test_a_reader_sees_whole_partitions_only_while_five_are_rewritten_and_one_is
     def look() -> None:
         while not done.is_set():
             for pi in DEFAULT_GRID:
-                seen.append((pi, whole(standing(lake, pi))))
+                seen.append((pi, complete_version(current(lake, pi))))
 
     failures: list[BaseException] = []
 
@@ -115,21 +110,23 @@ def test_a_reader_sees_whole_partitions_only_while_five_are_rewritten_and_one_is
     assert codes == [0, 0, 0, 0, 0, -signal.SIGKILL]
     assert {version for _, version in seen} <= {0, 1}
     assert len(seen) > 10
-    assert [whole(standing(lake, pi)) for pi in DEFAULT_GRID] == [1] * 5
+    assert [complete_version(current(lake, pi)) for pi in DEFAULT_GRID] == [1] * 5
 
 
-def test_a_killed_writer_leaves_the_old_partition(lake):
+def test_replace_partition_killed_leaves_the_old_rows(lake: Lake) -> None:
     write(lake.root, "0.50", 1)
     assert run((die_in_the_middle, (lake.root, "0.50"))) == [-signal.SIGKILL]
-    assert whole(standing(lake, "0.50")) == 1
+    assert complete_version(current(lake, "0.50")) == 1
     assert lake.version("recommendations") == 1
 
 
-def meeting_writers(lake: Lake, writers: dict[int, tuple[str, Callable[[int], object]]]) -> dict[int, object]:
-    """Write version -> (pi, batches) from a thread each; what each gave or raised."""
-    results: dict[int, object] = {}
+def concurrent_writes(
+    lake: Lake, writers: Mapping[int, tuple[str, Iterable[pl.DataFrame]]]
+) -> dict[int, PartitionCommit | UnavailableError]:
+    """Write version -> (pi, batches), each in another thread; returns the result or the exception of each."""
+    results: dict[int, PartitionCommit | UnavailableError] = {}
 
-    def attempt(version: int, pi: str, frames: object) -> None:
+    def attempt(version: int, pi: str, frames: Iterable[pl.DataFrame]) -> None:
         try:
             results[version] = lake.replace_partition(NIGHT, pi, frames, model_version=str(version), k=K)
         except UnavailableError as error:
@@ -143,24 +140,29 @@ def meeting_writers(lake: Lake, writers: dict[int, tuple[str, Callable[[int], ob
     return results
 
 
+def commits(results: Mapping[int, PartitionCommit | UnavailableError]) -> dict[int, PartitionCommit]:
+    """The results of writes that all succeeded."""
+    return {version: result for version, result in results.items() if isinstance(result, PartitionCommit)}
+
+
 def both_started(barrier: threading.Barrier) -> Callable[[int], object]:
-    """Makes each stream wait, once its table is open, until the other's table is open too."""
+    """Makes each stream wait, once its table is open, until the table of the other is open too."""
     return lambda number: barrier.wait(30) if number == 0 else None
 
 
 @pytest.mark.parametrize("written_before", [False, True])
-def test_two_writers_of_one_partition_are_never_mixed(lake, written_before):
+def test_replace_partition_never_mixes_two_writers(lake: Lake, written_before: bool) -> None:
     if written_before:
         write(lake.root, "0.50", 0)
     meet = both_started(threading.Barrier(2))
-    results = meeting_writers(lake, {1: ("0.50", batches(1, meet)), 2: ("0.50", batches(2, meet))})
+    results = concurrent_writes(lake, {1: ("0.50", batches(1, meet)), 2: ("0.50", batches(2, meet))})
     lost = [version for version, result in results.items() if isinstance(result, UnavailableError)]
     assert len(lost) == 1
     assert "at the same time" in str(results[lost[0]])
-    assert whole(standing(lake, "0.50")) == 3 - lost[0]
+    assert complete_version(current(lake, "0.50")) == 3 - lost[0]
 
 
-def test_a_writer_that_can_repeat_its_stream_writes_again(lake):
+def test_replace_partition_repeats_a_repeatable_stream(lake: Lake) -> None:
     meet = both_started(threading.Barrier(2))
 
     class Repeatable:
@@ -172,33 +174,33 @@ def test_a_writer_that_can_repeat_its_stream_writes_again(lake):
             return batches(self.version, meet if self.reads == 1 else lambda number: None)
 
     streams = {version: Repeatable(version) for version in (1, 2)}
-    results = meeting_writers(lake, {version: ("0.50", stream) for version, stream in streams.items()})
+    results = commits(concurrent_writes(lake, {version: ("0.50", stream) for version, stream in streams.items()}))
     assert sorted(result.delta_version for result in results.values()) == [1, 2]
     last = max(results, key=lambda version: results[version].delta_version)
-    assert whole(standing(lake, "0.50")) == last
+    assert complete_version(current(lake, "0.50")) == last
     assert all(result.rows == BATCHES * SESSIONS * K for result in results.values())
 
 
-def test_writers_of_different_preferences_do_not_disturb_each_other(lake):
+def test_replace_partition_of_two_preferences(lake: Lake) -> None:
     meet = both_started(threading.Barrier(2))
-    results = meeting_writers(lake, {1: ("0.00", batches(1, meet)), 2: ("1.00", batches(2, meet))})
-    assert sorted(result.delta_version for result in results.values()) == [1, 2]
-    assert [whole(standing(lake, pi)) for pi in ("0.00", "1.00")] == [1, 2]
+    results = concurrent_writes(lake, {1: ("0.00", batches(1, meet)), 2: ("1.00", batches(2, meet))})
+    assert sorted(result.delta_version for result in commits(results).values()) == [1, 2]
+    assert [complete_version(current(lake, pi)) for pi in ("0.00", "1.00")] == [1, 2]
 
 
-def test_a_thread_for_each_preference(lake):
-    results = meeting_writers(lake, {n: (pi, batches(n)) for n, pi in enumerate(DEFAULT_GRID, start=1)})
-    assert sorted(result.delta_version for result in results.values()) == [1, 2, 3, 4, 5]
-    assert [whole(standing(lake, pi)) for pi in DEFAULT_GRID] == [1, 2, 3, 4, 5]
+def test_replace_partition_of_all_preferences(lake: Lake) -> None:
+    results = concurrent_writes(lake, {n: (pi, batches(n)) for n, pi in enumerate(DEFAULT_GRID, start=1)})
+    assert sorted(result.delta_version for result in commits(results).values()) == [1, 2, 3, 4, 5]
+    assert [complete_version(current(lake, pi)) for pi in DEFAULT_GRID] == [1, 2, 3, 4, 5]
 
 
-def create_in_a_process(roots: list[Path], start) -> None:
+def create_in_a_process(roots: list[Path], start: Barrier) -> None:
     for root in roots:
         start.wait(60)
         Lake(root).create(pl.Int64)
 
 
-def test_creating_at_the_same_time_from_two_processes(tmp_path):
+def test_create_from_two_processes(tmp_path: Path) -> None:
     roots = [tmp_path / str(n) for n in range(8)]
     start = PROCESSES.Barrier(2)
     processes = [PROCESSES.Process(target=create_in_a_process, args=(roots, start)) for _ in range(2)]
@@ -207,4 +209,4 @@ def test_creating_at_the_same_time_from_two_processes(tmp_path):
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert {Lake(root).version(table) for root in roots for table in contracts(pl.Int64)} == {0}
+    assert {Lake(root).version(table) for root in roots for table in table_contracts(pl.Int64)} == {0}

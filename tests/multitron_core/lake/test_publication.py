@@ -1,4 +1,4 @@
-"""Publishing: readers see what was released, exactly as it was released, until something newer is."""
+"""Publication: readers see exactly what was published, until something newer is published."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import polars as pl
 import pytest
 
 from multitron_core.errors import InputError
-from multitron_core.lake.lake import Lake
+from multitron_core.lake.lake import Lake, PartitionCommit
 
 MONDAY, TUESDAY = date(2026, 1, 5), date(2026, 1, 6)
 
 
 def lists(score: float, sessions: int = 3) -> pl.DataFrame:
+    """Lists of two items with the same score."""
     return pl.DataFrame(
         {
             "session_id": [f"s{row // 2}" for row in range(2 * sessions)],
@@ -24,22 +25,17 @@ def lists(score: float, sessions: int = 3) -> pl.DataFrame:
     )
 
 
-@pytest.fixture
-def lake(tmp_path) -> Lake:
-    lake = Lake(tmp_path)
-    lake.create(pl.Int64)
-    return lake
-
-
-def write(lake: Lake, night: date, score: float, pi: str = "0.50", **options):
-    return lake.replace_partition(night, pi, [lists(score)], model_version=f"v{score:.0f}", k=2, **options)
+def write(lake: Lake, night: date, score: float, pi: str = "0.50") -> PartitionCommit:
+    """Write a partition whose model version contains the score."""
+    return lake.replace_partition(night, pi, [lists(score)], model_version=f"v{score:.0f}", k=2)
 
 
 def scores(frame: pl.DataFrame) -> list[float]:
+    """Distinct scores."""
     return frame["score"].unique().to_list()
 
 
-def test_a_publication_says_what_was_released(lake):
+def test_publish_describes_the_partition(lake: Lake) -> None:
     commit = write(lake, MONDAY, 1.0)
     before = datetime.now(UTC)
     publication = lake.publish(MONDAY, "0.50", delta_version=commit.delta_version)
@@ -51,14 +47,16 @@ def test_a_publication_says_what_was_released(lake):
     assert lake.publications().rows(named=True) == [vars(publication)]
 
 
-def test_before_anything_is_published_nobody_sees_anything(lake):
+def test_publish_makes_a_partition_visible(lake: Lake) -> None:
     write(lake, MONDAY, 1.0)
     with pytest.raises(InputError, match=r"published for pi 0\.50: none"):
         lake.read_recommendations("0.50")
     assert scores(lake.read_recommendations("0.50", unpublished=True)) == [1.0]
+    lake.publish(MONDAY, "0.50")
+    assert scores(lake.read_recommendations("0.50")) == [1.0]
 
 
-def test_latest_is_the_latest_published(lake):
+def test_publish_determines_the_latest_night(lake: Lake) -> None:
     write(lake, MONDAY, 1.0)
     lake.publish(MONDAY, "0.50")
     write(lake, TUESDAY, 2.0)
@@ -71,7 +69,7 @@ def test_latest_is_the_latest_published(lake):
     assert scores(lake.read_recommendations("0.50", MONDAY)) == [1.0]
 
 
-def test_each_preference_is_published_by_itself(lake):
+def test_publish_publishes_one_preference(lake: Lake) -> None:
     for pi in ("0.00", "1.00"):
         write(lake, MONDAY, 1.0, pi)
     lake.publish(MONDAY, "0.00")
@@ -80,7 +78,7 @@ def test_each_preference_is_published_by_itself(lake):
         lake.read_recommendations("1.00")
 
 
-def test_a_partition_written_again_stays_unseen_until_it_is_published_again(lake):
+def test_publish_hides_later_writes(lake: Lake) -> None:
     write(lake, MONDAY, 1.0)
     lake.publish(MONDAY, "0.50")
     write(lake, MONDAY, 2.0)
@@ -91,14 +89,14 @@ def test_a_partition_written_again_stays_unseen_until_it_is_published_again(lake
     assert len(lake.publications()) == 1
 
 
-def test_what_was_checked_is_published_even_when_newer_rows_stand(lake):
+def test_publish_takes_the_checked_version(lake: Lake) -> None:
     checked = write(lake, MONDAY, 1.0)
     write(lake, MONDAY, 2.0)
     lake.publish(MONDAY, "0.50", delta_version=checked.delta_version)
     assert scores(lake.read_recommendations("0.50")) == [1.0]
 
 
-def test_a_reader_that_pins_the_version_reads_the_same_thing_twice(lake):
+def test_publish_names_a_version_with_stable_rows(lake: Lake) -> None:
     write(lake, MONDAY, 1.0)
     version = lake.publish(MONDAY, "0.50").delta_version
     first = pl.read_delta(lake.uri("recommendations"), version=version).sort("session_id", "rank")
@@ -107,7 +105,7 @@ def test_a_reader_that_pins_the_version_reads_the_same_thing_twice(lake):
     assert pl.read_delta(lake.uri("recommendations"), version=version).sort("session_id", "rank").equals(first)
 
 
-def test_published_rows_that_are_gone_are_not_replaced_by_others(lake):
+def test_published_night_refuses_replaced_rows(lake: Lake) -> None:
     write(lake, MONDAY, 1.0)
     lake.publish(MONDAY, "0.50")
     write(lake, MONDAY, 2.0)
@@ -116,7 +114,7 @@ def test_published_rows_that_are_gone_are_not_replaced_by_others(lake):
         lake.read_recommendations("0.50")
 
 
-def test_nothing_is_published_that_is_not_there(lake):
+def test_publish_refuses_a_missing_partition(lake: Lake) -> None:
     write(lake, MONDAY, 1.0)
     with pytest.raises(InputError, match="nothing to publish"):
         lake.publish(TUESDAY, "0.50")
@@ -126,7 +124,7 @@ def test_nothing_is_published_that_is_not_there(lake):
         lake.publish(MONDAY, "0.50", delta_version=99)
 
 
-def test_items_and_fallbacks_are_published_by_the_same_rules(lake):
+def test_publish_of_item_and_fallback_lists(lake: Lake) -> None:
     items = lists(1.0).with_columns(for_item_id=pl.Series([1, 1, 5, 5, 30, 30])).drop("session_id")
     lake.replace_partition(MONDAY, "0.50", [items], model_version="v1", k=2, table="item_recommendations")
     fallback = lists(1.0, sessions=1).rename({"session_id": "audience"}).with_columns(audience=pl.lit("all"))
@@ -137,12 +135,12 @@ def test_items_and_fallbacks_are_published_by_the_same_rules(lake):
         ("fallback_recommendations", 1),
         ("item_recommendations", 3),
     ]
-    beside = lake.read_recommendations("0.50", table="item_recommendations", session_ids=[5])
-    assert beside["for_item_id"].to_list() == [5, 5]
+    of_item = lake.read_recommendations("0.50", table="item_recommendations", session_ids=[5])
+    assert of_item["for_item_id"].to_list() == [5, 5]
     assert lake.read_recommendations("0.50", table="fallback_recommendations")["audience"].to_list() == ["all"] * 2
 
 
-def test_a_night_is_released_in_one_commit_or_not_at_all(lake):
+def test_publish_night_is_one_commit_or_none(lake: Lake) -> None:
     write(lake, MONDAY, 1.0)
     night = {"recommendations": None, "fallback_recommendations": None}
     with pytest.raises(InputError, match=r"nothing to publish.*fallback_recommendations"):
@@ -155,5 +153,5 @@ def test_a_night_is_released_in_one_commit_or_not_at_all(lake):
         assert [row.table_name for row in lake.publish_night(MONDAY, "0.50", night)] == list(night)
     assert lake.version("published") == before + 2
     assert lake.publications()["table_name"].to_list() == sorted(night)
-    lake.publish(MONDAY, "0.50")  # one table again, the other stays
+    lake.publish(MONDAY, "0.50")  # replaces the row of this table only
     assert lake.publications()["table_name"].to_list() == sorted(night)

@@ -1,4 +1,4 @@
-"""The recipes of docs/tables.md, each run as it is written there."""
+"""Runs the recipes of docs/tables.md as they are written there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -25,13 +26,14 @@ NEEDS = {"pandas": ("pandas", "pyarrow")}
 
 
 def lists(first_item: int) -> pl.DataFrame:
+    """Lists of two items for four sessions."""
     rows = [(f"s{session:06d}", rank, first_item + rank, 1.0 / rank) for session in range(4) for rank in (1, 2)]
     return pl.DataFrame(rows, schema=["session_id", "rank", "item_id", "score"], orient="row")
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch) -> Lake:
-    """`home/lake` with a published night, one that was published and written again, and one not yet published."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    """`home/lake` with two published nights, one that is not published yet, and two channels."""
     monkeypatch.chdir(tmp_path)
     lake = Lake("home/lake")
     lake.create(pl.Int64)
@@ -50,7 +52,7 @@ def home(tmp_path, monkeypatch) -> Lake:
     return lake
 
 
-def as_rows(table: object) -> list[dict]:
+def as_rows(table: Any) -> list[dict[str, Any]]:
     """The rows of a polars frame, a pandas frame or a DuckDB relation."""
     if isinstance(table, pl.DataFrame):
         return table.to_dicts()
@@ -59,7 +61,7 @@ def as_rows(table: object) -> list[dict]:
     return table.to_dict(orient="records")
 
 
-def test_there_is_a_recipe_for_everybody():
+def test_recipes_exist_for_every_tool() -> None:
     assert set(RECIPES) == {
         "With this project",
         "polars",
@@ -72,7 +74,7 @@ def test_there_is_a_recipe_for_everybody():
 
 
 @pytest.mark.parametrize("title", RECIPES)
-def test_recipe(title, home):
+def test_recipes_return_the_published_rows(title: str, home: Lake) -> None:
     missing = [name for name in NEEDS.get(title, ()) if find_spec(name) is None]
     if missing:
         pytest.skip(f"the recipe for {title} needs {', '.join(missing)}")
@@ -93,7 +95,7 @@ def test_recipe(title, home):
             [row[column] if column != "score" else pytest.approx(row[column]) for column in columns]
             for row in given[name].iter_rows(named=True)
         ]
-    if "shown" in names:  # a channel's own lists
+    if "shown" in names:  # the lists of a channel
         columns = ["session_id", "rank", "item_id", "run_date"]
         expected_rows = home.read_recommendations(channel="newsletter").select(columns).rows()
         assert expected_rows[0] == ("s000000", 1, 102, date(2026, 1, 31))
@@ -101,7 +103,7 @@ def test_recipe(title, home):
     assert "rows" in names or "shown" in names
 
 
-def test_nothing_beyond_reader_1_and_writer_2_is_asked_for(home):
+def test_recipes_need_only_reader_1_and_writer_2(home: Lake) -> None:
     for table in ("recommendations", "item_recommendations", "fallback_recommendations", "published"):
         protocol = home.open(table).protocol()
         assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2)

@@ -1,4 +1,4 @@
-"""Operating points on a front of five rows whose right answer can be read off."""
+"""Operating points on a front of five points, small enough to find the right answer by eye."""
 
 from __future__ import annotations
 
@@ -24,56 +24,56 @@ FRONT = pl.DataFrame(
 )
 
 
-def test_the_best_density_within_two_points_of_click_recall() -> None:
+def test_choose_operating_point_by_default() -> None:
     point = choose_operating_point(FRONT)
     assert (point.pi_order, point.pi_key, point.value) == (0.25, "0.25", 0.022)
     assert point.click_recall_loss == pytest.approx(0.01)
 
 
-def test_a_looser_constraint_reaches_further_but_not_to_one() -> None:
+def test_choose_operating_point_with_a_loose_constraint() -> None:
     point = choose_operating_point(FRONT, objective="order_recall_20", max_click_recall_loss=1.0)
     assert (point.pi_order, point.pi_key) == (0.964, "0.96")
 
 
-def test_dominated_points_and_the_end_can_be_had() -> None:
+def test_choose_operating_point_includes_on_request() -> None:
     assert choose_operating_point(FRONT, include_dominated=True).pi_order == 0.5
     assert choose_operating_point(FRONT, max_click_recall_loss=0.5, include_order_only=True).pi_order == 1.0
 
 
-def test_the_bound_itself_is_allowed_and_losses_are_made_small() -> None:
+def test_choose_operating_point_minimises_losses() -> None:
     assert choose_operating_point(FRONT, "order_loss", 0.01).pi_order == 0.25
     assert choose_operating_point(FRONT, "order_loss", 0.03).pi_order == 0.964
     assert choose_operating_point(FRONT, "click_loss", 0.03).pi_order == 0.0
 
 
-def test_a_key_is_never_rounded_up_to_orders_only() -> None:
+def test_choose_operating_point_never_rounds_its_key_to_one() -> None:
     front = FRONT.with_columns(pl.Series("pi_order", [0.0, 0.25, 0.5, 0.9961, 1.0]))
     assert choose_operating_point(front, "order_loss", 0.5).pi_key == "0.99"
 
 
-def test_equal_values_prefer_clicks() -> None:
+def test_choose_operating_point_prefers_clicks_if_equal() -> None:
     front = FRONT.with_columns(pl.lit(0.02).alias("order_density"))
     assert choose_operating_point(front).pi_order == 0.0
 
 
 @pytest.mark.parametrize(
-    ("front", "arguments"),
+    ("front", "max_click_recall_loss"),
     [
-        (FRONT.drop("order_density"), {}),
-        (FRONT.drop("dominated"), {}),
-        (FRONT.filter(pl.col("pi_order") == 1.0), {}),
-        (FRONT.with_columns(pl.lit(None, pl.Float64).alias("order_density")), {}),
-        (FRONT.clear(), {}),
-        (FRONT, {"max_click_recall_loss": -0.1}),
-        (FRONT, {"max_click_recall_loss": float("nan")}),
+        (FRONT.drop("order_density"), 0.02),
+        (FRONT.drop("dominated"), 0.02),
+        (FRONT.filter(pl.col("pi_order") == 1.0), 0.02),
+        (FRONT.with_columns(pl.lit(None, pl.Float64).alias("order_density")), 0.02),
+        (FRONT.clear(), 0.02),
+        (FRONT, -0.1),
+        (FRONT, float("nan")),
     ],
 )
-def test_refusals(front: pl.DataFrame, arguments: dict) -> None:
+def test_choose_operating_point_refuses(front: pl.DataFrame, max_click_recall_loss: float) -> None:
     with pytest.raises(InputError):
-        choose_operating_point(front, **arguments)
+        choose_operating_point(front, max_click_recall_loss=max_click_recall_loss)
 
 
-def test_the_choice_is_recorded_with_the_model_version(tmp_path: Path) -> None:
+def test_record_operating_point_adds_the_model_version(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"version": "abc"}))
     point = choose_operating_point(FRONT)
     record_operating_point(point, tmp_path, name="newsletter")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from multitron_core.errors import InputError
 from multitron_core.events.read import read_events
 from multitron_core.simulator.ground_truth import Habits, Truth, make_items
 from multitron_core.simulator.simulation import BLOCK, Simulation, draw_events, simulate
+from multitron_core.utils.atomic_file import temporary_sibling
 
 SMALL = {"sessions": 600, "items": 200, "days": 3, "seed": 7}
 DAY_MS = 86_400_000
@@ -90,9 +92,10 @@ def test_what_is_no_simulation_is_never_overwritten(tmp_path: Path) -> None:
 
 def test_what_a_killed_simulation_left_does_no_harm(tmp_path: Path) -> None:
     clean = simulate(tmp_path / "clean", **SMALL)
-    left = tmp_path / ".shop.partial"
+    left = temporary_sibling(tmp_path / "shop")
     (left / "truth").mkdir(parents=True)
     (left / "events-2026-01-01.csv.gz").write_bytes(b"half")
+    os.utime(left, (0, 0))  # so old that its process counts as killed
     done = simulate(tmp_path / "shop", **SMALL)
     assert digests(done.folder) == digests(clean.folder)
     assert not left.exists()

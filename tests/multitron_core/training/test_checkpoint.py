@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from multitron_core.errors import InputError
-from multitron_core.training import checkpoint
 from multitron_core.training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -25,7 +24,7 @@ def test_a_failed_write_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     def full_disk(descriptor: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="no space"):
         save_checkpoint(path, {"a": torch.zeros(2)}, {"epoch": 2})
     tensors, state = load_checkpoint(path)

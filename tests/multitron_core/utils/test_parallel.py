@@ -1,6 +1,9 @@
-"""Pieces of work side by side."""
+"""`map_in_threads`: order of the results, threads of torch and BLAS, exceptions."""
+
+from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from multitron_core.utils.parallel import map_in_threads
 
 
 @pytest.fixture(autouse=True)
-def three_threads():
+def three_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
@@ -18,23 +21,23 @@ def three_threads():
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_results_come_in_order_whoever_is_done_first(threads: int) -> None:
+def test_map_in_threads_preserves_the_order(threads: int) -> None:
     first, second = threading.Event(), threading.Event()
 
-    def work(piece: int) -> int:
-        if threads > 1 and piece == 0:
-            assert second.wait(10.0), "the second piece runs beside the first"
-        (first, second)[piece % 2].set()
-        return piece * piece
+    def square(number: int) -> int:
+        if threads > 1 and number == 0:
+            assert second.wait(10.0), "the second call runs at the same time"
+        (first, second)[number % 2].set()
+        return number * number
 
-    assert list(map_in_threads(work, 6, threads)) == [0, 1, 4, 9, 16, 25]
+    assert list(map_in_threads(square, 6, threads)) == [0, 1, 4, 9, 16, 25]
 
 
 def blas_threads() -> list[int]:
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
-def test_a_piece_has_one_thread_for_its_arithmetic_and_afterwards_all_is_as_before() -> None:
+def test_map_in_threads_uses_one_core_per_call() -> None:
     before = blas_threads()
     found = list(map_in_threads(lambda _: (torch.get_num_threads(), *blas_threads()), 4, 2))
     assert all(set(threads) == {1} for threads in found)
@@ -47,19 +50,19 @@ def test_a_piece_has_one_thread_for_its_arithmetic_and_afterwards_all_is_as_befo
     assert later == [3]
 
 
-def test_one_thread_is_the_callers_own() -> None:
+def test_map_in_threads_of_one_runs_in_the_caller() -> None:
     found = list(map_in_threads(lambda _: (threading.get_ident(), torch.get_num_threads()), 2, 1))
     assert found == [(threading.get_ident(), 3)] * 2
 
 
-def test_a_failure_is_raised_and_what_had_not_begun_is_left_out() -> None:
-    begun = []
+def test_map_in_threads_drops_calls_after_an_exception() -> None:
+    started = []
 
-    def work(piece: int) -> None:
-        begun.append(piece)
-        raise ValueError(f"piece {piece}")
+    def fail(number: int) -> None:
+        started.append(number)
+        raise ValueError(f"call {number}")
 
-    with pytest.raises(ValueError, match="piece 0"):
-        list(map_in_threads(work, 10_000, 2))
-    assert len(begun) < 10_000
+    with pytest.raises(ValueError, match="call 0"):
+        list(map_in_threads(fail, 10_000, 2))
+    assert len(started) < 10_000
     assert torch.get_num_threads() == 3

@@ -1,9 +1,13 @@
+"""`as_table`: a complete frame as text."""
+
+from __future__ import annotations
+
 import polars as pl
 
 from multitron_core.utils.text_table import as_table
 
 
-def test_every_row_and_column_is_shown_and_nothing_of_the_types() -> None:
+def test_as_table_shows_all_rows_and_columns_without_types() -> None:
     frame = pl.DataFrame({f"column_{number}": [number / 3] * 30 for number in range(12)})
     text = as_table(frame)
     assert text.count("3.6667") == 30
