@@ -1,4 +1,4 @@
-"""The jobs over a shop whose raw files and tables are in an object store: the same jobs, options by environment."""
+"""Real runs of a night over a shop whose raw files and tables are in an object store, with options by environment."""
 
 from __future__ import annotations
 
