@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import dagster as dg
@@ -21,9 +22,9 @@ def test_with_freshness_uses_the_deadline_of_the_night(tmp_path: Path) -> None:
     found = policies(tmp_path, calendar=growing, night={"deadline_hours": 6.5})
     assert {name for name, policy in found.items() if policy} == {*NIGHTLY, *WEEKLY}
     policy = found["published"]
-    assert isinstance(policy, dg.FreshnessPolicy)
-    assert policy.deadline_cron == "30 6 * * *"
-    assert policy.timezone == "UTC"
+    assert policy == dg.FreshnessPolicy.cron(
+        deadline_cron="30 6 * * *", lower_bound_delta=dt.timedelta(hours=6.5), timezone="UTC"
+    )
 
 
 def test_with_freshness_adds_nothing_to_an_ended_calendar(tmp_path: Path) -> None:

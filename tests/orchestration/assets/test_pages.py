@@ -31,7 +31,9 @@ def test_with_pages_adds_owner_link_and_snippet(tmp_path: Path) -> None:
         assert spec.kinds, name
         assert isinstance(link(spec), dg.LocalFileCodeReference), name
         python = spec.metadata[HOW_TO_READ].value.split("```python\n")[1].split("```")[0]
-        imports = [node for node in ast.parse(python).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        imports: list[ast.stmt] = [
+            node for node in ast.parse(python).body if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
         exec(compile(ast.Module(imports, []), name, "exec"), {})  # the names of the snippet exist
 
 

@@ -76,7 +76,7 @@ def test_no_shop_is_told_with_the_mend(tmp_path: Path) -> None:
         (("score", "--date", "2026-03-02", "--until", "2026-03-01"), "before the first"),
         (("score", "--pi", "0.37"), "not among the preferences"),
         (("score", "--pi", "half"), "not a pi key"),
-        (("front", "--model", "nobody"), "live model's folder is missing"),
+        (("front", "--model", "nobody"), "no model folder has this version"),
         (("read",), "either a preference or a channel"),
         (("rollback", "--version", "9"), "not kept"),
     ],

@@ -36,7 +36,8 @@ def test_failures_shows_the_parts_of_a_permanent_error() -> None:
     result = dg.materialize([failing], raise_on_error=False)
     (event,) = [event for event in result.all_events if event.is_step_failure]
     data = event.step_failure_data.user_failure_data
-    assert "f.csv:3" in data.description
+    assert data is not None
+    assert "f.csv:3" in str(data.description)
     assert {name: value.text for name, value in data.metadata.items()} == {
         "what": "a bad line",
         "where": "f.csv:3",
