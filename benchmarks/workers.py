@@ -25,7 +25,6 @@ import polars as pl
 import torch
 
 from multitron_core.lake.contracts import LIST_TABLES
-from multitron_core.lake.lake import Lake
 from multitron_core.model.config import ModelConfig
 from multitron_core.model.folder import write_untrained_model
 from multitron_core.sessions.vocabulary import Vocabulary
@@ -116,7 +115,7 @@ def score_locally(home: Path, day: dt.date) -> dict[tuple[str, str], pl.DataFram
 
 def lists_of(shop: Shop, day: dt.date) -> dict[tuple[str, str], pl.DataFrame]:
     """All lists of a night as readers get them, by (table, pi)."""
-    lake = Lake(shop.lake)
+    lake = shop.lake()
     return {(table, pi): lake.read_recommendations(pi, day, table=table) for table in LIST_TABLES for pi in FIVE}
 
 

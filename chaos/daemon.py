@@ -107,7 +107,7 @@ class Daemon:
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             here = load_shop(self.home)
-            lake = here.tables()
+            lake = here.lake()
             night = read_night(here, lake, day, published=published_rows(lake))
             if night.complete:
                 return

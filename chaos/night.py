@@ -61,7 +61,7 @@ def many_nights(shop: Shop, instance: dg.DagsterInstance, nights: int) -> list[d
         if failed:
             raise SystemExit(f"night {day}: {failed}")
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        lake = shop.tables()
+        lake = shop.lake()
         live = pl.concat([_live_files(lake, table) for table in LIST_TABLES])
         told.append(
             {

@@ -90,7 +90,7 @@ def make_base(home: Path, *, sessions: int = 2_000, items: int = 300) -> Path:
     from multitron_core.events.ingestion import ingest
     from orchestration.shop.sources import raw_source
 
-    ingest(raw_source(shop), shop.tables(), first, LAST_DAY - dt.timedelta(days=1))
+    ingest(raw_source(shop), shop.lake(), first, LAST_DAY - dt.timedelta(days=1))
     prepare_training(shop)
     folder = train_model(shop)
     measure_model(shop, folder)
@@ -105,7 +105,7 @@ def make_base(home: Path, *, sessions: int = 2_000, items: int = 300) -> Path:
 def digest(shop: Shop | Path) -> dict[str, str]:
     """What readers get of the night: a hash of the published rows of each table and preference, or `none`."""
     shop = load_shop(shop) if isinstance(shop, Path) else shop
-    lake, day = shop.tables(), disturbed_day(shop)
+    lake, day = shop.lake(), disturbed_day(shop)
     found = {}
     for table in LIST_TABLES:
         for pi in shop.settings.preferences:

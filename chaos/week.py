@@ -141,7 +141,7 @@ def late_files(week: Week, day: dt.date) -> str:
     night = week.night(day)
     assert {each.state for each in night.preferences} == {"late"}, night
     assert "no table file" in night.preferences[0].why
-    lake = load_shop(week.home).tables()
+    lake = load_shop(week.home).lake()
     assert lake.publications().filter(run_date=day).is_empty(), "yesterday's data was scored as today's"
     week.deliver(day)
     week.complete(day)
@@ -278,7 +278,7 @@ def run(home: Path, hook: Webhook, patience: float, only: Sequence[str]) -> int:
 
 def _last_word(week: Week, days: list[dt.date]) -> int:
     """Whether `status` says of every night what is in the tables."""
-    published = load_shop(week.home).tables().publications()
+    published = load_shop(week.home).lake().publications()
     wrong = 0
     for day in days:
         night = week.night(day)

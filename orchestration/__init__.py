@@ -5,11 +5,11 @@ import warnings
 
 import dagster as dg
 
-# Before torch is imported: threads that spin while they wait take the cores from those that work, as soon as the
-# server, Dagster and a step share them.
+# Set before torch is imported: by default idle OpenMP threads spin, and take cores from the server, Dagster and other
+# steps on the same machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# Partitioned checks, dimension mappings and single-run backfills are marked beta; the lock file pins the version that
-# they were tested with, and a warning an import would bury what matters on the screen.
+# Partitioned checks, dimension mappings and single-run backfills are marked beta. The lock file pins the version that
+# they were tested with, so the warnings on every import carry no information.
 for _category in (dg.BetaWarning, dg.PreviewWarning):
     warnings.filterwarnings("ignore", category=_category)

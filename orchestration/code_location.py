@@ -1,4 +1,4 @@
-"""The code location of a shop: its assets, checks, jobs, schedules and resources."""
+"""The code location of a shop: its assets, checks, jobs, schedules, sensors and resources."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from orchestration.assets.freshness import with_freshness
 from orchestration.assets.ingestion import ingestion_assets
 from orchestration.assets.monitoring import live_front_asset
 from orchestration.assets.pages import with_pages
-from orchestration.assets.publication import publication
+from orchestration.assets.publication import publication_assets
 from orchestration.assets.scoring import scoring_assets
 from orchestration.assets.serving import serving_assets
 from orchestration.assets.tables import table_assets
@@ -23,27 +23,24 @@ from orchestration.shop.home import Shop
 
 
 def build_definitions(shop: Shop) -> dg.Definitions:
-    """The assets, checks, jobs and schedules of a shop.
-
-    Loading them opens no table, no model and no connection.
-    """
+    """The Dagster definitions of a shop; building them opens no table, no model and no connection."""
     partitions = partitions_of(shop.settings)
-    released, jobs_by_name = publication(partitions), jobs()
+    publication, jobs_by_name = publication_assets(partitions), jobs()
     assets = [
         *ingestion_assets(partitions),
         *training_assets(),
         *serving_assets(),
         *scoring_assets(partitions),
         live_front_asset(partitions),
-        *released.assets,
+        *publication.assets,
         *table_assets(),
     ]
     return dg.Definitions(
         assets=with_pages(with_freshness(assets, shop.settings), shop),
-        asset_checks=released.checks,
+        asset_checks=publication.checks,
         jobs=list(jobs_by_name.values()),
         schedules=schedules(jobs_by_name),
         sensors=sensors(jobs_by_name),
         executor=executor(),
-        resources={"shop": ShopResource(home=str(shop.home))},
+        resources={"shop_resource": ShopResource(home=str(shop.home))},
     )

@@ -1,4 +1,4 @@
-"""Everything that Dagster loads, for the shop of MULTITRON_HOME (by default `var/demo`)."""
+"""The module that Dagster loads: the definitions of the shop in MULTITRON_HOME, by default `var/demo`."""
 
 from orchestration.code_location import build_definitions
 from orchestration.shop.home import shop_or_demo

@@ -23,8 +23,8 @@ def secret_values() -> list[str]:
     """Secret values of the environment, the longest first.
 
     A value is secret if its variable belongs to this project or to an object store (prefix MULTITRON_, AWS_, AZURE_ or
-    GOOGLE_), its name contains a word such as KEY, TOKEN or PASSWORD, and it has at least `MIN_LENGTH` characters. Where
-    a value lists addresses, each of them is secret too.
+    GOOGLE_), its name contains a word such as KEY, TOKEN or PASSWORD, and it has at least `MIN_LENGTH` characters. If a
+    value lists addresses, each of them is secret too.
     """
     found: set[str] = set()
     for name, value in os.environ.items():

@@ -1,7 +1,7 @@
-"""How old an asset may be: the one place that says it.
+"""Freshness policies: how old each asset may be.
 
-A policy looks at an asset as a whole, so that one late pi hides behind the others; the sensor `missing_preferences` and
-the check `every_pi_is_there` look at each.
+A freshness policy applies to an asset as a whole: the newest preference hides a late one. The sensor
+`missing_preferences` and the check `every_pi_is_there` look at every preference.
 """
 
 from __future__ import annotations
@@ -15,15 +15,21 @@ from orchestration.shop.calendar import TIME_ZONE
 from orchestration.shop.settings import Settings
 
 NIGHTLY = ("events", "scoring_sessions", "recommendations", "published", "night")
+"""Assets that every night materializes."""
 WEEKLY = ("model", "deployed_model")
+"""Assets that every training materializes."""
 _HOURS_OF_A_DAY = 24
 
 
 def with_freshness(assets: Sequence[dg.AssetsDefinition], settings: Settings) -> list[dg.AssetsDefinition]:
-    """The assets with their policies; without any where the calendar has ended, since nothing is to come there.
+    """The assets with freshness policies.
 
-    A nightly asset must have been made between the day's end and the night's deadline; a model is late after eight days
-    and stale after fifteen.
+    Nightly assets must be materialized between the end of the day and the deadline of the night. Models warn after 8
+    days and fail after 15. A shop whose calendar has an end gets no policies: nothing more is due there.
+
+    Args:
+        assets: the assets of the shop.
+        settings: [calendar] and [night] are used.
     """
     if settings.calendar.last_day is not None:
         return list(assets)

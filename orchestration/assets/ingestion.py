@@ -1,4 +1,4 @@
-"""Raw files to the event log."""
+"""Group `ingestion`: from raw files to the event log."""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -20,12 +20,13 @@ from orchestration.shop.sources import raw_source
 
 GROUP = "ingestion"
 CHECKS = {
-    "counts_add_up": "Of each day: lines and events that came in = accepted + duplicates + rejected, and the tables "
-    "`events` and `rejects` have as many rows as were counted.",
-    "volume_is_usual": "A day has about as many events as usual: as the same weekday of the last "
-    f"{USUAL_DAYS} days, or as all of these days. Says nothing before {FEWEST_DAYS} days.",
-    "rejects_are_few": "The share of bad lines lies below max_share of [ingestion]. (Above max_reject_share of "
-    "[source] a day is not ingested at all.)",
+    "counts_add_up": "Per day: events read = accepted + duplicates + rejected, and the tables `events` and `rejects` "
+    "have as many rows as were counted.",
+    "volume_is_usual": "The number of events of a day is within min_volume to max_volume of [ingestion], relative to "
+    f"the same weekday of the last {USUAL_DAYS} days or to all of these days. With fewer than {FEWEST_DAYS} such days, "
+    "any number of events above 0 passes.",
+    "rejects_are_few": "The share of rejected lines is at most max_share of [ingestion]. (Above max_reject_share of "
+    "[source] the day is not ingested.)",
 }
 
 
@@ -34,7 +35,7 @@ def ingestion_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         partitions_def=partitions.days,
-        # A range of days is one run: history in one file is read once, not once a day.
+        # A range of days is one run: a file with many days is read once, not once per day.
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name=GROUP,
         kinds={"polars", "deltalake"},
@@ -44,32 +45,33 @@ def ingestion_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
         ],
         op_tags=on_queue("ingestion"),
         description=(
-            "The canonical event log: clicks, carts and orders of the day, one Delta partition a day. "
-            "Lines that are no events stand in the table `rejects` with file, line and reason, what was counted in "
-            "`ingestion`. Events that came late land in the day they belong to, which is then materialized here too."
+            "The event log: clicks, carts and orders in one format, one Delta partition per day. Lines that cannot be "
+            "read as events are in the table `rejects` with file, line and reason; the counts are in `ingestion`. Late "
+            "events are written to the day on which they happened, and that day is materialized again."
         ),
     )
-    def events(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
+    def events(context: dg.AssetExecutionContext, shop_resource: ShopResource) -> dg.MaterializeResult:
         days = [dt.date.fromisoformat(key) for key in context.partition_keys]
         first, last = min(days), max(days)
-        here, lake = shop.load(), shop.lake()
+        shop = shop_resource.load()
+        lake = shop.lake()
         with failures(context):
-            report = ingest(raw_source(here), lake, first=first, last=last)
-            checked = list(check_days(here, lake, first, last))
+            report = ingest(raw_source(shop), lake, first=first, last=last)
+            checked = list(check_days(shop, lake, first, last))
         version = lake.version("events")
         for day in report.late_days:
             if partitions.days.has_partition_key(str(day)):
-                # What was made from that day is older than its events now, and Dagster shows it.
-                told: dict[str, str | int] = {"late events of": f"{first} to {last}", "delta version": version}
-                context.log_event(dg.AssetMaterialization("events", partition=str(day), metadata=told))
+                # Dagster then shows what was made from that day as outdated.
+                late: dict[str, str | int] = {"late events in files of": f"{first} to {last}", "delta version": version}
+                context.log_event(dg.AssetMaterialization("events", partition=str(day), metadata=late))
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": report.events,
                 "dagster/column_schema": column_schema(EVENT_SCHEMA),
                 "dagster/uri": lake.uri("events"),
                 "counts": counts(report.counts),
-                "days to be redone": [str(day) for day in report.late_days],
-                "days to be ingested again": [str(day) for day in report.repeated_days],
+                "days with late events": [str(day) for day in report.late_days],
+                "days to ingest again": [str(day) for day in report.repeated_days],
                 "delta version": version,
             },
             check_results=checked,
@@ -79,18 +81,24 @@ def ingestion_assets(partitions: Partitions) -> list[dg.AssetsDefinition]:
 
 
 def check_days(shop: Shop, lake: Lake, first: dt.date, last: dt.date) -> Iterator[dg.AssetCheckResult]:
-    """What was ingested of the days from `first` to `last`, judged; the figures of each day are in the metadata."""
+    """The results of `CHECKS` for the ingested days from `first` to `last`; their metadata has one row per day.
+
+    Args:
+        shop: the shop; [ingestion] of its settings gives the limits.
+        lake: its tables.
+        first, last: the days, both included.
+    """
     limits = shop.settings.ingestion.limits()
-    judged = {
+    tables = {
         "counts_add_up": (reconciliation(lake, first, last), "adds_up", dg.AssetCheckSeverity.ERROR),
         "volume_is_usual": (volumes(lake, first, last, limits), "near", dg.AssetCheckSeverity.ERROR),
         "rejects_are_few": (reject_shares(lake, first, last, limits), "few", dg.AssetCheckSeverity.WARN),
     }
-    for name, (days, right, severity) in judged.items():
-        wrong = days.filter(~pl.col(right))["day"].to_list()
+    for name, (days, passed, severity) in tables.items():
+        failed = days.filter(~pl.col(passed))["day"].to_list()
         yield dg.AssetCheckResult(
             check_name=name,
-            passed=not wrong,
+            passed=not failed,
             severity=severity,
-            metadata={"days": as_markdown(days), "wrong": [str(day or "files of no day") for day in wrong]},
+            metadata={"days": as_markdown(days), "failed days": [str(day or "files without a day") for day in failed]},
         )

@@ -1,7 +1,7 @@
-"""What a partition of ranked lists promises, read back from the table and checked; and which version was checked.
+"""Checks of a partition of ranked lists, read back from the table, and the Delta version that they checked.
 
-The writer refuses a wrong row before the commit; these checks look at what readers would get, and block what follows.
-All of them look at one Delta version and say which: `published` releases that version and no other.
+The writer refuses wrong rows before the commit. These checks read what readers would get, and block the assets after
+them. All checks of a partition read the same Delta version and record it; `published` publishes exactly that version.
 """
 
 from __future__ import annotations
@@ -22,36 +22,37 @@ from multitron_core.sessions.vocabulary import Vocabulary
 from orchestration.runtime.metadata import as_markdown
 from orchestration.runtime.partitions import PARTITION_TAG, Partitions
 
-LIST_TABLES = ("recommendations", "item_recommendations", "fallback_recommendations")
-"""The tables of ranked lists that a night writes and releases together."""
-
 CHECKS = {
-    "rows_present": "The partition has rows: k for each list.",
-    "ranks_dense": "Each list has the ranks 1 to k, each once.",
-    "items_known": "Every item is in the live model's vocabulary.",
-    "items_distinct": "No item stands twice in a list.",
-    "scores_falling": "Scores are finite and do not rise with the rank.",
+    "rows_present": "The partition has rows: k per list.",
+    "ranks_dense": "Each list has each of the ranks 1 to k once.",
+    "items_known": "Every item is in the vocabulary of the model that wrote the partition.",
+    "items_distinct": "No item occurs twice in a list.",
+    "scores_falling": "Scores are finite and do not increase with the rank.",
 }
+"""Checks of a partition by itself: name -> description."""
 COMPARISON = "like_the_night_before"
+"""The check against the previous night."""
 DELTA_VERSION = "delta version"
+"""Metadata of every evaluation, read by `checked_version`: recorded evaluations have it, so the text must stay."""
 WHAT_CHANGED = "what changed"
+"""Metadata of the comparison, read by `what_changed`; the text must stay as well."""
 REASON = "reason"
 
 
 def check_specs(partitions: Partitions, table: str) -> list[dg.AssetCheckSpec]:
-    """The blocking checks of a table of ranked lists, a night each."""
-    described = {
+    """The blocking checks of a table of ranked lists, partitioned by night."""
+    descriptions = {
         **CHECKS,
-        COMPARISON: "The night does not differ from the one published before beyond the thresholds of [quality]. What "
-        "changed is in the metadata, and so is the reason where it fails; the first night has nothing to differ from.",
+        COMPARISON: "The night differs from the night published before it by no more than the thresholds of [quality]. "
+        "The metadata have the differences and the reason of a failure. The first night of a preference passes.",
     }
     return [
         dg.AssetCheckSpec(name, asset=table, description=description, blocking=True, partitions_def=partitions.nights)
-        for name, description in described.items()
+        for name, description in descriptions.items()
     ]
 
 
-def run_checks(
+def check_partition(
     lake: Lake,
     day: dt.date,
     pi: str,
@@ -61,15 +62,18 @@ def run_checks(
     table: str = "recommendations",
     delta_version: int | None = None,
 ) -> Iterator[dg.AssetCheckResult]:
-    """Read the partition once, streaming, and judge it by itself.
+    """Read a partition once, as a stream, and evaluate `CHECKS`.
 
     Args:
-        lake: where the table is.
+        lake: the shop's tables.
         day, pi: the partition.
-        k: items a list.
+        k: items per list.
         vocabulary: the items that may occur.
         table: the table of ranked lists.
-        delta_version: the version to read, None for the newest.
+        delta_version: the version to read; None for the newest.
+
+    Yields:
+        One result per check, in the order of `CHECKS`.
     """
     opened = lake.open(table, delta_version)
     rows = pl.scan_delta(opened).filter(pl.col("run_date") == day, pl.col("pi") == pi)
@@ -97,10 +101,10 @@ def run_checks(
         .collect(engine="streaming")
         .row(0, named=True)
     )
-    told: dict[str, Any] = {"partition": f"{day}|{pi}", DELTA_VERSION: opened.version()}
+    common: dict[str, Any] = {"partition": f"{day}|{pi}", DELTA_VERSION: opened.version()}
 
     def result(name: str, passed: bool, **metadata: int) -> dg.AssetCheckResult:
-        return dg.AssetCheckResult(asset_key=table, check_name=name, passed=passed, metadata={**told, **metadata})
+        return dg.AssetCheckResult(asset_key=table, check_name=name, passed=passed, metadata={**common, **metadata})
 
     yield result("rows_present", found["rows"] == k * found["lists"] > 0, rows=found["rows"], lists=found["lists"])
     yield result("ranks_dense", found["not_dense"] == 0, lists_not_dense=found["not_dense"])
@@ -109,32 +113,45 @@ def run_checks(
     yield result("scores_falling", found["not_falling"] == 0, lists_not_falling=found["not_falling"])
 
 
-def compare(
+def compare_with_previous_night(
     lake: Lake, day: dt.date, pi: str, *, table: str, delta_version: int, thresholds: Thresholds
 ) -> dg.AssetCheckResult:
-    """The partition beside the night published before: what changed, and whether that looks right."""
-    told: dict[str, Any] = {"partition": f"{day}|{pi}", DELTA_VERSION: delta_version}
+    """Evaluate `COMPARISON`: a partition against the previously published night of the same preference.
+
+    Args:
+        lake: the shop's tables.
+        day, pi: the partition.
+        table: the table of ranked lists.
+        delta_version: the version to read.
+        thresholds: beyond one of them the check fails.
+    """
+    metadata: dict[str, Any] = {"partition": f"{day}|{pi}", DELTA_VERSION: delta_version}
     try:
         comparison = compare_nights(lake, day, pi, table=table, delta_version=delta_version)
-    except InputError as error:  # nothing was written, or what was published before is gone: a person has to look
+    except InputError as error:  # the partition or the previous night is missing: a person must look at it
         reasons = [str(error)]
     else:
         reasons = violations(comparison, _for_lists_of(comparison, thresholds))
-        told |= {WHAT_CHANGED: as_markdown(beside_the_night_before(comparison)), **_figures(comparison)}
+        metadata |= {WHAT_CHANGED: as_markdown(_comparison_table(comparison)), **_figures(comparison)}
     return dg.AssetCheckResult(
         asset_key=table,
         check_name=COMPARISON,
         passed=not reasons,
         description="; ".join(reasons) or None,
-        metadata={**told, REASON: "; ".join(reasons) or "none"},
+        metadata={**metadata, REASON: "; ".join(reasons) or "none"},
     )
 
 
 def checked_version(instance: dg.DagsterInstance, table: str, partition: str) -> int:
-    """The Delta version of a table at which a partition passed all of its checks, the last time that they ran.
+    """The Delta version of a table at which the latest checks of a partition passed, all of them.
+
+    Args:
+        instance: records the evaluations.
+        table: the table of ranked lists.
+        partition: the partition key of a night.
 
     Raises:
-        InputError: a check has not run for this partition or did not pass, or they looked at different versions.
+        InputError: a check of the partition has not run or failed, or the checks read different versions.
     """
     names = (*CHECKS, COMPARISON)
     evaluations = _evaluations(instance, table, partition)
@@ -145,31 +162,33 @@ def checked_version(instance: dg.DagsterInstance, table: str, partition: str) ->
         where = f"{table}, partition {partition}, check {name}"
         if evaluation is None:
             raise InputError(
-                "what has not been checked is not published", where=where, hint=f"materialize `{table}` of {partition}"
+                "the partition is not published: a check has not run",
+                where=where,
+                hint=f"materialize `{table}` of {partition}",
             )
-        if _version_of(evaluation) != version:  # two runs' checks came in mixed: each has looked at its own version
+        if _version_of(evaluation) != version:  # checks of two runs are mixed: each run read its version
             evaluation = _latest(evaluations, name, version=version)
         if evaluation is None:
             raise InputError(
-                "the checks looked at different versions of the table",
+                "the checks read different versions of the table",
                 where=f"{table}, partition {partition}",
                 found={name: _version_of(evaluation) for name, evaluation in latest.items() if evaluation},
-                hint="run the checks of this partition again, all of them",
+                hint="run all checks of this partition again",
             )
         if not evaluation.passed:
             raise InputError(
-                "what has failed its check is not published",
+                "the partition is not published: a check failed",
                 where=where,
                 found=evaluation.description or {key: value.value for key, value in evaluation.metadata.items()},
-                hint=f"mend the cause and materialize `{table}` of {partition}; where the night is right and the "
-                "thresholds are not, change [quality] of shop.toml and run the checks again",
+                hint=f"fix the cause and materialize `{table}` of {partition}; if the night is right and the "
+                "thresholds are too strict, change [quality] of shop.toml and run the checks again",
             )
     assert version is not None
     return version
 
 
 def what_changed(instance: dg.DagsterInstance, table: str, partition: str) -> str:
-    """The partition beside the night before, in Markdown, as its comparison found it the last time that it ran."""
+    """The differences to the previous night in Markdown, from the latest comparison of a partition."""
     evaluation = _latest(_evaluations(instance, table, partition), COMPARISON)
     found = evaluation.metadata.get(WHAT_CHANGED) if evaluation else None
     return str(found.value) if found else "not compared"
@@ -201,25 +220,25 @@ def _version_of(evaluation: AssetCheckEvaluation) -> int:
 
 
 def _for_lists_of(comparison: NightComparison, thresholds: Thresholds) -> Thresholds:
-    """A table of one list has every item once: there no item can take too large a share."""
+    """In a table of one list every item occurs once, so the share of the most shown items says nothing."""
     return dataclasses.replace(thresholds, max_top_share=1.0) if comparison.lists == 1 else thresholds
 
 
-def beside_the_night_before(comparison: NightComparison) -> pl.DataFrame:
-    """How tonight differs from the night published before: a row a figure, in the words of somebody who reads lists."""
+def _comparison_table(comparison: NightComparison) -> pl.DataFrame:
+    """The differences to the previous night: one row per figure, one column per night."""
     before = comparison.before
     rows = [
         ("lists", comparison.lists_before, comparison.lists),
         ("items shown", comparison.items_before, comparison.items),
-        ("share of rows of the most shown 1 % of items", comparison.top_share_before, comparison.top_share),
-        ("lists that only this night has", comparison.lost, comparison.gained),
-        ("lists of both nights that are not the same", None, comparison.changed),
-        ("share of a list's items that were there before", None, comparison.overlap),
+        ("share of rows with the most shown 1 % of items", comparison.top_share_before, comparison.top_share),
+        ("lists that the other night does not have", comparison.lost, comparison.gained),
+        ("share of common lists that changed", None, comparison.changed),
+        ("mean share of a list's items that it had before", None, comparison.overlap),
     ]
     return pl.DataFrame(
         {
             "": [name for name, _, _ in rows],
-            str(before) if before else "no night before": [_figure(value) for _, value, _ in rows],
+            str(before) if before else "no previous night": [_figure(value) for _, value, _ in rows],
             str(comparison.run_date): [_figure(value) for _, _, value in rows],
         }
     )
@@ -232,12 +251,12 @@ def _figure(value: float | None) -> str:
 
 
 def _figures(comparison: NightComparison) -> dict[str, Any]:
-    """The figures that there are, by name; numbers stay numbers, so that Dagster plots them over the nights."""
+    """The figures that are not None, by name; as numbers, so that Dagster plots them over the nights."""
     figures = dataclasses.asdict(comparison)
     for name in ("table", "run_date", "pi"):
         del figures[name]
     night = figures.pop("before")
     return {
-        "compared with": str(night) if night else "nothing: the first night of this preference",
+        "compared with": str(night) if night else "nothing: this is the first night of this preference",
         **{name.replace("_", " "): value for name, value in figures.items() if value is not None},
     }

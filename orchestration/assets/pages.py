@@ -1,4 +1,4 @@
-"""What every asset's page says whatever was materialized last: who owns it, where its code is, how to read it."""
+"""The permanent part of each asset's page: its owner, links to its code, and Python code that reads it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ HOW_TO_READ = "how to read it"
 
 
 def with_pages(assets: Sequence[dg.AssetsDefinition], shop: Shop) -> list[dg.AssetsDefinition]:
-    """Assets with owners, links to their code and a snippet that reads them.
+    """Add owners, links to the code and a snippet that reads the asset.
 
     Args:
-        assets: every asset of the shop.
-        shop: its settings name owners and the public repository; without one the links are files on this machine.
+        assets: all assets of the shop.
+        shop: [owners] and [code] of its settings give owners and repository. Without a repository the links lead to
+            files on this machine.
     """
     described = [asset.map_asset_specs(lambda spec: _described(spec, shop)) for asset in assets]
     linked = dg.with_source_code_references(described)
@@ -47,14 +48,14 @@ def _described(spec: dg.AssetSpec, shop: Shop) -> dg.AssetSpec:
 
 
 def how_to_read(asset: str, shop: Shop) -> str:
-    """Markdown with Python that reads what an asset makes; the code runs as it stands where the shop's files are.
+    """Markdown with Python code that reads an asset. The code runs unchanged on a machine that has the shop's files.
 
     Args:
-        asset: its name.
-        shop: where its tables and folders are.
+        asset: the name of the asset.
+        shop: the shop; the code contains the addresses of its tables and folders.
     """
     pi = shop.settings.preferences[len(shop.settings.preferences) // 2]
-    opened = f'from multitron_core.lake import Lake\n\nlake = Lake("{shop.lake}")\n'
+    opened = f'from multitron_core.lake import Lake\n\nlake = Lake("{shop.lake_root}")\n'
     table = f'{opened}rows = pl.scan_delta(lake.open("{asset}"))'
     snippets = {
         "events": f'import polars as pl\n{table}.filter(event_type="order").head(100).collect()',
@@ -64,13 +65,12 @@ def how_to_read(asset: str, shop: Shop) -> str:
             "rows = prepared.train.to_frame()"
         ),
         "model": (
-            "from orchestration import models\nfrom orchestration.shop import load_shop\n"
-            "from multitron_core.model import load_model\n\n"
+            "from multitron_core.model import load_model\nfrom orchestration.shop import load_shop, models\n\n"
             f'folder = models.newest(load_shop("{shop.home}"))\nmodel = load_model(folder)'
         ),
         "front": (f'import polars as pl\n{opened}rows = pl.scan_delta(lake.open("fronts")).sort("pi_order").collect()'),
         "report": (
-            "from orchestration import models\nfrom orchestration.shop import load_shop\n\n"
+            "from orchestration.shop import load_shop, models\n\n"
             f'html = (models.newest(load_shop("{shop.home}")) / "report.html").read_text()'
         ),
         "deployed_model": (
@@ -78,11 +78,11 @@ def how_to_read(asset: str, shop: Shop) -> str:
             f'live = live_model_of(ModelRepository("{shop.triton_repository}").read_config())'
         ),
         "scoring_sessions": (
-            "from pathlib import Path\n\nfrom multitron_core.encoded_sessions import EncodedSessions\n\n"
+            "from pathlib import Path\n\nfrom multitron_core.sessions import EncodedSessions\n\n"
             f'nights = sorted(Path("{shop.home}/sessions/scoring").iterdir())\n'
             "rows = EncodedSessions.load(nights[-1]).to_frame()"
         ),
-        "live_front": (  # the day's own front stands on this page; beside it the one that the model was trained with
+        "live_front": (  # the page itself has the front of the day; the table has the front at training time
             f'import polars as pl\n{opened}rows = pl.scan_delta(lake.open("fronts")).sort("pi_order").collect()'
         ),
         "assortment": (
@@ -102,16 +102,16 @@ def how_to_read(asset: str, shop: Shop) -> str:
         "channels": f"import polars as pl\n{table}.collect()",
         "housekeeping": f"{opened}rows = lake.partitions()",
     }
-    # What writes no table has its figures in Dagster's own records, of the instance that DAGSTER_HOME names.
+    # An asset without a table has its figures in the Dagster instance in DAGSTER_HOME.
     recorded = (
         "import dagster as dg\n\nwith dg.DagsterInstance.get() as instance:\n"
         f'    event = instance.get_latest_materialization_event(dg.AssetKey("{asset}"))\n'
         "figures = event.asset_materialization.metadata if event else {}"
     )
     snippet = snippets.get(asset, recorded)
-    said = f"```python\n{snippet}\n```"
-    if "://" in shop.lake and "lake" in snippet:
-        said += "\nThe store's options come from the environment (AWS_REGION ...), or go in as `Lake(root, {...})`."
+    text = f"```python\n{snippet}\n```"
+    if "://" in shop.lake_root and "lake" in snippet:
+        text += "\nOptions of the object store come from the environment (AWS_REGION ...) or from `Lake(root, {...})`."
     if asset in ("recommendations", "item_recommendations", "fallback_recommendations"):
-        return said + "\nThis is the latest night that was checked and released; docs/tables.md has other tools."
-    return said
+        return text + "\nThis reads the latest published night; docs/tables.md has snippets for other tools."
+    return text

@@ -1,4 +1,4 @@
-"""A trained model to a deployed version."""
+"""Group `serving`: from a trained model to a deployed version, and the job that rolls back."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from serving.deployment import rollback
 
 GROUP = "serving"
 ROLLBACK, ROLLED_BACK = "rollback", "rolled_back_model"
-"""The job that makes a kept version live again, and its only op."""
+"""The job that makes an earlier version live again, and its only op."""
 MODEL = dg.MetadataValue.asset(dg.AssetKey("model"))
 
 
@@ -28,16 +28,16 @@ def serving_assets() -> list[dg.AssetsDefinition]:
         pool="triton",
         op_tags=on_queue("scoring"),
         description=(
-            "The version that answers. A new one is loaded beside the live one and asked golden questions. It is "
-            "promoted when its lists equal the in-process scorer's, it beats co-visitation, and its front is not worse "
-            "than the live one's by more than a tolerance; else the old version stays live and the reason is here."
+            "The live version of the model. A new version is loaded next to it and scores golden sessions. It becomes "
+            "live if its lists equal those of the in-process scorer, its click recall@20 exceeds that of "
+            "gate_baseline, and its front is not worse than the live one by more than gate_tolerance of [model]. "
+            "Otherwise the run fails with the reason, and the old version stays live."
         ),
     )
-    def deployed_model(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
-        here = shop.load()
-        with failures(context), shop.server() as server:
-            folder = models.newest(here)
-            deployment = deploy_model(here, folder, server)
+    def deployed_model(context: dg.AssetExecutionContext, shop_resource: ShopResource) -> dg.MaterializeResult:
+        shop = shop_resource.load()
+        with failures(context), shop_resource.server() as server:
+            deployment = deploy_model(shop, models.newest(shop), server)
             if deployment is None:
                 live = counts(dataclasses.asdict(server.live_model()))
                 return dg.MaterializeResult(metadata={"live": live, "changed": False, "model": MODEL})
@@ -49,10 +49,10 @@ def serving_assets() -> list[dg.AssetsDefinition]:
 
 
 class Rollback(dg.Config):
-    """Which version to make live again.
+    """The version to make live again.
 
     Args:
-        version: its number in the Triton repository; none for the one that was live before the last deployment.
+        version: its number in the Triton repository; None for the version before the last deployment.
     """
 
     version: int | None = None
@@ -61,11 +61,11 @@ class Rollback(dg.Config):
 @dg.op(
     name=ROLLED_BACK,
     pool="triton",
-    description="A kept version becomes the one that answers. It is a materialization of `deployed_model` too.",
+    description="Makes an earlier version live again, and records it as a materialization of `deployed_model`.",
 )
-def rolled_back_model(context: dg.OpExecutionContext, config: Rollback, shop: ShopResource) -> None:
-    """Make a kept version live again."""
-    with failures(context), shop.server() as server:
+def rolled_back_model(context: dg.OpExecutionContext, config: Rollback, shop_resource: ShopResource) -> None:
+    """Make an earlier version live again."""
+    with failures(context), shop_resource.server() as server:
         deployment = rollback(config.version, server)
     live = counts(dataclasses.asdict(deployment))
     context.log_event(
@@ -74,9 +74,9 @@ def rolled_back_model(context: dg.OpExecutionContext, config: Rollback, shop: Sh
 
 
 def rollback_job() -> dg.JobDefinition:
-    """The job `rollback`: back to the version before, or to any kept one, by the config of its op."""
+    """The job `rollback`: back to the previous version, or to the version in the config of its op."""
 
-    @dg.job(name=ROLLBACK, description="A kept version answers again; by default the one before the live one.")
+    @dg.job(name=ROLLBACK, description="Makes an earlier version live again, by default the previous one.")
     def job() -> None:
         rolled_back_model()
 

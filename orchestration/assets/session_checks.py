@@ -1,4 +1,4 @@
-"""Asset checks: the counts of prepared sessions add up."""
+"""Asset check of prepared sessions: every event was either used or dropped by a rule."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from multitron_core.sessions.statistics import statistics_rows, unaccounted
 from orchestration.runtime.metadata import as_markdown
 
 
-def add_up_spec(asset: str) -> dg.AssetCheckSpec:
-    """The check of sessions that `add_up` answers."""
+def counts_check_spec(asset: str) -> dg.AssetCheckSpec:
+    """The blocking check `counts_add_up` of an asset of prepared sessions; `check_counts` gives its result."""
     return dg.AssetCheckSpec(
         "counts_add_up",
         asset=asset,
         blocking=True,
-        description="Clicks, orders and carts that came in = those used + those dropped, by rule.",
+        description="Events read = events used + events dropped by a rule, for clicks, orders and carts.",
     )
 
 
-def add_up(statistics: dict[str, Any]) -> dg.AssetCheckResult:
-    """Whether every event that came in became part of a session or was dropped by a rule."""
-    lost = unaccounted(statistics)
+def check_counts(statistics: dict[str, Any]) -> dg.AssetCheckResult:
+    """Whether the counts of `multitron_core.sessions` statistics add up.
+
+    Args:
+        statistics: of `prepare_sessions` or `encode_sessions`.
+    """
+    missing = unaccounted(statistics)
     return dg.AssetCheckResult(
         check_name="counts_add_up",
-        passed=not lost,
-        metadata={"counts": as_markdown(statistics_rows(statistics)), "unaccounted": str(lost or "none")},
+        passed=not missing,
+        metadata={"counts": as_markdown(statistics_rows(statistics)), "unaccounted": str(missing or "none")},
     )

@@ -1,31 +1,23 @@
-"""What keeps the tables useful between the nights: the channels that read them, and housekeeping."""
+"""Group `tables`: the channels that read the published tables, and retention."""
 
 import dataclasses
 import datetime as dt
-from pathlib import Path
 
 import dagster as dg
 import polars as pl
 
-from multitron_core.errors import InputError
-from multitron_core.lake.channels import channel_rows, operating_points, publish_channels
-from multitron_core.lake.housekeeping import Housekeeping, apply_retention, delete_night_files
-from multitron_core.lake.lake import Lake
-from multitron_core.preference.operating_point import record_operating_point
+from multitron_core.lake.housekeeping import Housekeeping
+from orchestration.lifecycle.tables import apply_shop_retention, update_channels
 from orchestration.runtime.executors import on_queue
 from orchestration.runtime.metadata import as_markdown
 from orchestration.runtime.resources import ShopResource
 from orchestration.runtime.retries import failures
-from orchestration.shop import models
-from orchestration.shop.calendar import open_nights
-from orchestration.shop.deployed import live_model, live_vocabulary
-from orchestration.shop.home import Shop
 
 GROUP = "tables"
 
 
 def table_assets() -> list[dg.AssetsDefinition]:
-    """The assets of the group `tables`; none has partitions."""
+    """The assets of the group `tables`; they have no partitions."""
 
     @dg.asset(
         deps=[dg.AssetDep("night", partition_mapping=dg.AllPartitionMapping()), "front"],
@@ -33,31 +25,23 @@ def table_assets() -> list[dg.AssetsDefinition]:
         kinds={"deltalake"},
         op_tags=on_queue("scoring"),
         description=(
-            "Who reads which table at which preference, from [channels] of shop.toml; what an objective chose is "
-            "recorded in the live model's folder, operating_points.json. A channel moves to another "
-            "published preference by this asset alone; while one asks for a preference that is not published, all "
-            "channels stay as they are."
+            "The table and the preference that each reader gets, from [channels] of shop.toml. A preference that an "
+            "objective chose is recorded in the model folder, operating_points.json. To move a channel to another "
+            "published preference, materialize only this asset. If a preference is not published, no channel changes."
         ),
     )
-    def channels(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
-        here, lake = shop.load(), shop.lake()
+    def channels(context: dg.AssetExecutionContext, shop_resource: ShopResource) -> dg.MaterializeResult:
+        shop = shop_resource.load()
         with failures(context):
-            lake.create(live_vocabulary(here).item_ids.dtype)
-            declared, folder = here.settings.declared_channels, _live_folder(here)
-            front = _scored_front(folder)
-            _require_published(lake, channel_rows(declared, front))
-            rows = publish_channels(lake, declared, front=front, grid=here.settings.preferences)
-            version, chosen = models.model_version(folder), []
-            for name, point in operating_points(declared, front).items():
-                record_operating_point(point, folder, name=name)
-                chosen.append({"channel": name, **dataclasses.asdict(point), "model_version": version})
+            updated = update_channels(shop)
+        chosen = updated.operating_points
         return dg.MaterializeResult(
             metadata={
-                "dagster/row_count": rows.height,
-                "dagster/uri": lake.uri("channels"),
-                "channels": as_markdown(rows),
-                "operating points": as_markdown(pl.DataFrame(chosen)) if chosen else "none",
-                "delta version": lake.version("channels"),
+                "dagster/row_count": updated.rows.height,
+                "dagster/uri": shop.lake().uri("channels"),
+                "channels": as_markdown(updated.rows),
+                "operating points": "none" if chosen.is_empty() else as_markdown(chosen),
+                "delta version": updated.delta_version,
             }
         )
 
@@ -70,29 +54,27 @@ def table_assets() -> list[dg.AssetsDefinition]:
             dg.AssetCheckSpec(
                 "publications_readable",
                 asset="housekeeping",
-                description="Every row of `published` can still be read as it was published.",
+                description="Every published partition can still be read at the version that was published.",
             )
         ],
         description=(
-            "Retention: nights older than keep_days of shop.toml go, then the files that no reader can need, then a "
-            "checkpoint. The latest published night of a preference always stays. What nights that are gone were made "
-            "from, in sessions/ of the home, goes a week after it was last written. Sizes and ages are in the metadata."
+            "Retention: deletes nights older than keep_days of [tables], then files that no reader can need, and "
+            "writes checkpoints. The latest published night of each preference always stays. The sessions and "
+            "assortments of deleted nights are removed from the home one week after their last change. The metadata "
+            "have the sizes."
         ),
     )
-    def housekeeping(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
-        here, lake = shop.load(), shop.lake()
+    def housekeeping(context: dg.AssetExecutionContext, shop_resource: ShopResource) -> dg.MaterializeResult:
+        shop = shop_resource.load()
         with failures(context):
-            days = here.settings.tables.keep_days
-            reports = apply_retention(lake, days=days)
-            # What is published may be scored again, and what is still made up for would not be prepared a second time.
-            kept = {*lake.publications()["run_date"], *open_nights(here, dt.datetime.now(dt.UTC))}
-            local = delete_night_files(here.night_folders, days=days, kept=kept)
-        gone = [f"{report.table} {day} {pi}" for report in reports for day, pi in report.unreadable]
+            applied = apply_shop_retention(shop, dt.datetime.now(dt.UTC))
+        reports = applied.tables
+        unreadable = [f"{report.table} {day} {pi}" for report in reports for day, pi in report.unreadable]
         return dg.MaterializeResult(
             metadata={
                 "tables": as_markdown(pl.DataFrame([_row(report) for report in reports])),
-                "keep days": days,
-                # Numbers of their own, so that Dagster plots them over time.
+                "keep days": applied.keep_days,
+                # Separate numbers, so that Dagster plots them over time.
                 "bytes": sum(report.bytes for report in reports),
                 "files": sum(report.files for report in reports),
                 "small files": sum(report.small_files for report in reports),
@@ -100,14 +82,17 @@ def table_assets() -> list[dg.AssetsDefinition]:
                 "nights": max((report.nights for report in reports), default=0),
                 "deleted nights": len({night for report in reports for night in report.deleted_nights}),
                 "vacuumed files": sum(report.vacuumed_files for report in reports),
-                "deleted local nights": len(local.nights),
-                "deleted local bytes": local.bytes,
+                "deleted local nights": len(applied.local.nights),
+                "deleted local bytes": applied.local.bytes,
             },
             check_results=[
                 dg.AssetCheckResult(
                     check_name="publications_readable",
-                    passed=not gone,
-                    metadata={"gone": gone, "hint": "materialize `published` of these" if gone else "none"},
+                    passed=not unreadable,
+                    metadata={
+                        "unreadable": unreadable,
+                        "hint": "materialize `published` for these partitions" if unreadable else "none",
+                    },
                 )
             ],
         )
@@ -115,36 +100,8 @@ def table_assets() -> list[dg.AssetsDefinition]:
     return [channels, housekeeping]
 
 
-def _live_folder(shop: Shop) -> Path:
-    return models.folder_of(shop, live_model(shop).model_version)
-
-
-def _scored_front(folder: Path) -> pl.DataFrame | None:
-    """The live model's front at the preferences that nights score, from which objectives choose; None without one."""
-    path = folder / "grid.parquet"
-    return pl.read_parquet(path) if path.exists() else None
-
-
-def _require_published(lake: Lake, channels: pl.DataFrame) -> None:
-    """Refuse channels whose readers would find nothing.
-
-    Raises:
-        InputError: naming them.
-    """
-    there = lake.publications().select("table_name", "pi").unique()
-    missing = channels.join(there, on=["table_name", "pi"], how="anti")
-    if len(missing):
-        raise InputError(
-            "channels ask for preferences that are not published",
-            where=lake.uri("published"),
-            found={row["name"]: f"{row['table_name']} at pi {row['pi']}" for row in missing.iter_rows(named=True)},
-            hint="run the job `scoring` for the latest night and that pi (reload the code location where the pi is "
-            "new), then materialize `channels`; until then all channels stay as they are",
-        )
-
-
 def _row(report: Housekeeping) -> dict[str, object]:
-    """A report as a row of a table, dates as text."""
+    """A report as one row of text."""
     return {
         name: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
         for name, value in dataclasses.asdict(report).items()

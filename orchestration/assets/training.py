@@ -1,10 +1,10 @@
-"""The event log to a trained model and its front."""
+"""Group `training`: from the event log to a trained model, its front and its report."""
 
 import dagster as dg
 import polars as pl
 
 from multitron_core.front.monotonicity import monotonicity, reversing_losses
-from orchestration.assets.session_checks import add_up, add_up_spec
+from orchestration.assets.session_checks import check_counts, counts_check_spec
 from orchestration.lifecycle.model import (
     MeasuredFront,
     measure_model,
@@ -26,41 +26,41 @@ SCORED_RANKS_TRAINED = "scored_ranks_trained"
 FRONT_COLUMNS = {
     "pi_order": "weight on orders",
     "pi_click": "weight on clicks",
-    "click_loss": "L_c, nats a step: how well the next click is predicted",
-    "order_loss": "L_o, nats a step: how well ordered items are told from others",
-    "click_recall_20": "share of next clicks among the 20 best items, whole catalogue",
-    "click_mrr_20": "mean of 1 / rank of the next click, 0 beyond rank 20",
-    "last_click_recall_20": "click_recall_20 of each session's last click only",
-    "last_click_mrr_20": "click_mrr_20 of each session's last click only",
-    "order_recall_20": "share of next clicks that end in an order among the 20 best",
-    "order_density": "share of the clicks found among the 20 best that end in an order",
+    "click_loss": "click loss L_c in nats per step: error of predicting the next click",
+    "order_loss": "order loss L_o in nats per step: error of separating ordered items from others",
+    "click_recall_20": "share of next clicks that are among the 20 best items of the whole catalogue",
+    "click_mrr_20": "mean of 1 / rank of the next click; 0 beyond rank 20",
+    "last_click_recall_20": "click_recall_20 on the last click of each session only",
+    "last_click_mrr_20": "click_mrr_20 on the last click of each session only",
+    "order_recall_20": "share of next clicks on ordered items that are among the 20 best items",
+    "order_density": "share of the next clicks among the 20 best items that are on ordered items",
     "recall_x_density": "click_recall_20 times order_density",
     "dominated": "another preference is at least as good in both losses and better in one",
-    "steps": "next clicks that were measured",
-    "ordered_steps": "of these, clicks on items that were ordered",
+    "steps": "number of next clicks that were measured",
+    "ordered_steps": "number of these clicks that are on ordered items",
 }
 
 
 def training_assets() -> list[dg.AssetsDefinition]:
-    """The assets of the group `training`; none has partitions: a model is trained on every ingested day."""
+    """The assets of the group `training`; they have no partitions: a model is trained on all ingested days."""
 
     @dg.asset(
         deps=[dg.AssetDep("events", partition_mapping=dg.AllPartitionMapping())],
         group_name=GROUP,
         kinds={"polars", "numpy"},
-        check_specs=[add_up_spec("training_sessions")],
+        check_specs=[counts_check_spec("training_sessions")],
         op_tags=on_queue("ingestion"),
-        description="Sessions of all ingested days, split by time into train and test, as indices of a vocabulary.",
+        description="Sessions of all ingested days, split by time into train and test; items are vocabulary indices.",
     )
-    def training_sessions(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
-        here = shop.load()
+    def training_sessions(context: dg.AssetExecutionContext, shop_resource: ShopResource) -> dg.MaterializeResult:
+        shop = shop_resource.load()
         with failures(context):
-            prepared = prepare_training(here)
+            prepared = prepare_training(shop)
         return dg.MaterializeResult(
-            check_results=[add_up(prepared.statistics)],
+            check_results=[check_counts(prepared.statistics)],
             metadata={
                 "dagster/row_count": len(prepared.train),
-                "dagster/uri": str(here.training_sessions),
+                "dagster/uri": str(shop.training_sessions),
                 "dagster/column_schema": column_schema(prepared.train.to_frame().head(0)),
                 "statistics": counts(prepared.statistics),
                 "items": len(prepared.vocabulary),
@@ -75,31 +75,31 @@ def training_assets() -> list[dg.AssetsDefinition]:
         pool="gpu",
         op_tags=on_queue("gpu"),
         description=(
-            "ONE MultiTRON model, trained on sampled preferences pi, so that it answers every trade-off between clicks "
-            "and orders. Training the same data with the same settings again gives the folder that is there."
+            "One MultiTRON model for all trade-offs between clicks and orders: the preference pi is an input, sampled "
+            "during training. The same sessions and settings are trained once; a second run returns the same folder."
         ),
     )
-    def model(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
-        from multitron_core.front.plots import training_curves  # only who draws waits for matplotlib
+    def model(context: dg.AssetExecutionContext, shop_resource: ShopResource) -> dg.MaterializeResult:
+        from multitron_core.front.plots import training_curves  # here, so that loading the code needs no matplotlib
 
-        here = shop.load()
+        shop = shop_resource.load()
         rows: list[dict[str, float]] = []
 
         def log_epoch(row: dict[str, float]) -> None:
-            """An observation an epoch: while training runs, the asset's page plots its numbers and shows the curves."""
+            """Record one observation per epoch: the asset's page plots its numbers while training runs."""
             rows.append(row)
             context.log.info("epoch %d: %s", row["epoch"], {name: round(value, 4) for name, value in row.items()})
             curves = picture(training_curves(pl.DataFrame(rows)), "losses by epoch")
             context.log_event(dg.AssetObservation(context.asset_key, metadata={**row, "curves": curves}))
 
         with failures(context):
-            folder = train_model(here, on_epoch=log_epoch)
+            folder = train_model(shop, on_epoch=log_epoch)
         metrics = pl.read_parquet(folder / "metrics.parquet")
         return dg.MaterializeResult(
             metadata={
                 "dagster/uri": str(folder),
                 "model version": models.model_version(folder),
-                "preset": preset_of(here.settings).name,
+                "preset": preset_of(shop.settings).name,
                 "curves": picture(training_curves(metrics), "losses by epoch"),
                 "epochs": as_markdown(metrics),
             }
@@ -112,43 +112,43 @@ def training_assets() -> list[dg.AssetsDefinition]:
         pool="gpu",
         op_tags=on_queue("gpu"),
         description=(
-            "The trade-off that the model learned: preferences with losses and exact full-catalogue "
-            "metrics on the test sessions, dominated points marked. A row each in the Delta table `fronts`."
+            "The trade-off between clicks and orders that the model learned: losses and full-catalogue metrics on the "
+            "test sessions, one row per preference, with dominated points marked. In the Delta table `fronts`."
         ),
         check_specs=[
             dg.AssetCheckSpec(
                 BEATS_BASELINE,
                 asset="front",
-                description="The front's best click recall@20 is above that of gate_baseline of [model], co-visitation "
-                "where nothing else is said. A model below is not deployed; it gets its report all the same.",
+                description="The best click recall@20 of the front exceeds that of gate_baseline of [model], by "
+                "default co-visitation. A model that fails is not deployed; its report is still written.",
             ),
             dg.AssetCheckSpec(
                 FOLLOWS_PREFERENCE,
                 asset="front",
-                description="Over the points that no other dominates, the click loss rises and the order loss falls "
-                "with the weight on orders, and neither falls back by more than a tenth of its range.",
+                description="Over the non-dominated points, the click loss rises and the order loss falls with the "
+                "weight on orders; neither reverses by more than a tenth of its range.",
             ),
             dg.AssetCheckSpec(
                 SCORED_RANKS_TRAINED,
                 asset="front",
-                description="Training trained the ranks at every preference that nights score. With the paper's order "
-                "loss, bce, it does not at 1.00: lists there mean little.",
+                description="Training optimises the ranks at every preference that is scored. With the paper's order "
+                "loss, bce, it does not at 1.00: lists at that preference mean little.",
             ),
         ],
     )
-    def front(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
-        here, lake = shop.load(), shop.lake()
+    def front(context: dg.AssetExecutionContext, shop_resource: ShopResource) -> dg.MaterializeResult:
+        shop = shop_resource.load()
         with failures(context):
-            measured = measure_model(here, models.newest(here))
+            measured = measure_model(shop, models.newest(shop))
         table, volume = measured.table, measured.volume
         losses, metrics = ((measured.folder / name).read_bytes() for name in ("front.png", "front_metrics.png"))
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": table.height,
                 "dagster/column_schema": column_schema(table, FRONT_COLUMNS),
-                "dagster/uri": lake.uri("fronts"),
-                "front": picture(losses, "click loss against order loss, coloured by the weight on orders"),
-                "metrics": picture(metrics, "metrics against the weight on orders"),
+                "dagster/uri": shop.lake().uri("fronts"),
+                "front": picture(losses, "click loss and order loss, coloured by the weight on orders"),
+                "metrics": picture(metrics, "metrics by the weight on orders"),
                 "model version": measured.model_version,
                 "made by": dg.MetadataValue.asset(dg.AssetKey("model")),
                 "delta version": measured.delta_version,
@@ -168,15 +168,15 @@ def training_assets() -> list[dg.AssetsDefinition]:
         pool="gpu",
         op_tags=on_queue("gpu"),
         description=(
-            "One HTML file for people: the front beside the paper's, metrics against the preference and the baselines, "
-            "what the chosen operating point rests on, training curves, lists of real sessions, the data, the settings."
+            "One HTML file: the front and the paper's front, metrics by preference against the baselines, the chosen "
+            "operating point and its reasons, training curves, example lists of test sessions, data and settings."
         ),
     )
-    def report(context: dg.AssetExecutionContext, shop: ShopResource) -> dg.MaterializeResult:
-        here = shop.load()
+    def report(context: dg.AssetExecutionContext, shop_resource: ShopResource) -> dg.MaterializeResult:
+        shop = shop_resource.load()
         with failures(context):
-            folder = models.newest(here)
-            path = report_on(here, folder, progress=context.log.info)
+            folder = models.newest(shop)
+            path = report_on(shop, folder, progress=context.log.info)
         baselines = pl.read_parquet(folder / "baselines.parquet")
         return dg.MaterializeResult(
             metadata={
@@ -191,25 +191,25 @@ def training_assets() -> list[dg.AssetsDefinition]:
 
 
 def front_checks(measured: MeasuredFront) -> list[dg.AssetCheckResult]:
-    """What a front must show: BEATS_BASELINE, without which nothing is deployed, and two warnings."""
+    """The checks of a front: `BEATS_BASELINE`, which deployment requires, and two that only warn."""
     table = measured.table
     best = float(table.filter("ranks_trained")["click_recall_20"].max() or 0.0)  # type: ignore[arg-type]
-    astray = reversing_losses(table)
+    reversing = reversing_losses(table)
     untrained = measured.grid.filter(~pl.col("ranks_trained"))["pi_order"].to_list()
     return [
         dg.AssetCheckResult(
             check_name=BEATS_BASELINE,
-            passed=best > measured.asked_recall,
-            metadata={"click recall@20": best, "asked": measured.asked_recall},
+            passed=best > measured.required_recall,
+            metadata={"best click recall@20": best, "click recall@20 of the baseline": measured.required_recall},
         ),
         dg.AssetCheckResult(
             check_name=FOLLOWS_PREFERENCE,
-            passed=astray.is_empty(),
+            passed=reversing.is_empty(),
             severity=dg.AssetCheckSeverity.WARN,
             metadata={
-                "fall back": as_markdown(astray),
+                "reversing losses": as_markdown(reversing),
                 "all points": as_markdown(monotonicity(table)),
-                "hint": "train longer, or choose no preference between points that turn back",
+                "hint": "train longer, or use no preference between points where a loss reverses",
             },
         ),
         dg.AssetCheckResult(
@@ -217,8 +217,8 @@ def front_checks(measured: MeasuredFront) -> list[dg.AssetCheckResult]:
             passed=not untrained,
             severity=dg.AssetCheckSeverity.WARN,
             metadata={
-                "scored, not trained": ", ".join(f"{pi:.2f}" for pi in untrained) or "none",
-                "hint": "take these out of pi of [scoring], or train with an order_loss that ranks",
+                "scored but not trained": ", ".join(f"{pi:.2f}" for pi in untrained) or "none",
+                "hint": "remove these from pi of [scoring], or train with an order_loss that ranks",
             },
         ),
     ]

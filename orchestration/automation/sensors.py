@@ -52,8 +52,8 @@ def sensors(jobs_by_name: dict[str, dg.JobDefinition]) -> list[dg.SensorDefiniti
             "run for each pi, the completion. Waits for what is late, and never takes another day's in its place."
         ),
     )
-    def night_sensor(context: dg.SensorEvaluationContext, shop: ShopResource) -> dg.SensorResult:
-        return _sensor_result(*plan(shop.load(), context.instance, _now()))
+    def night_sensor(context: dg.SensorEvaluationContext, shop_resource: ShopResource) -> dg.SensorResult:
+        return _sensor_result(*plan(shop_resource.load(), context.instance, _now()))
 
     @dg.sensor(
         name="decayed_model",
@@ -79,8 +79,8 @@ def sensors(jobs_by_name: dict[str, dg.JobDefinition]) -> list[dg.SensorDefiniti
         minimum_interval_seconds=SECONDS,
         description="Reports a run that failed for good: partition, error, the command that reruns it.",
     )
-    def failed_runs(context: dg.SensorEvaluationContext, shop: ShopResource) -> dg.SensorResult:
-        alerts, cursor = failed_run_alerts(shop.load(), context.instance, context.cursor, _now())
+    def failed_runs(context: dg.SensorEvaluationContext, shop_resource: ShopResource) -> dg.SensorResult:
+        alerts, cursor = failed_run_alerts(shop_resource.load(), context.instance, context.cursor, _now())
         return _deliver(context, alerts, cursor)
 
     @dg.sensor(
@@ -88,8 +88,8 @@ def sensors(jobs_by_name: dict[str, dg.JobDefinition]) -> list[dg.SensorDefiniti
         minimum_interval_seconds=SECONDS,
         description="Reports a night of which a pi is missing at the deadline, with the reason; and its completion.",
     )
-    def missing_preferences(context: dg.SensorEvaluationContext, shop: ShopResource) -> dg.SensorResult:
-        alerts = missing_alerts(shop.load(), context.instance, context.cursor, _now())
+    def missing_preferences(context: dg.SensorEvaluationContext, shop_resource: ShopResource) -> dg.SensorResult:
+        alerts = missing_alerts(shop_resource.load(), context.instance, context.cursor, _now())
         return _deliver(context, alerts, alerts[-1][1] if alerts else context.cursor)
 
     return [night_sensor, decayed_model, failed_runs, missing_preferences]
@@ -97,7 +97,7 @@ def sensors(jobs_by_name: dict[str, dg.JobDefinition]) -> list[dg.SensorDefiniti
 
 def plan(shop: Shop, instance: dg.DagsterInstance, now: dt.datetime) -> tuple[list[dg.RunRequest], list[str]]:
     """The runs that the open nights need now, and what is waited for, a line each."""
-    lake = shop.tables()
+    lake = shop.lake()
     published = published_rows(lake)
     requests, waits = [], []
     for day in open_nights(shop, now):
@@ -178,7 +178,7 @@ def missing_alerts(
     Each comes with the cursor that stands behind it: the days that were reported as not whole.
     """
     reported = set(json.loads(cursor)) if cursor else set()
-    lake = shop.tables()
+    lake = shop.lake()
     published = published_rows(lake)
     found: list[tuple[Alert, str]] = []
     for day in open_nights(shop, now):

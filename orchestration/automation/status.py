@@ -109,7 +109,7 @@ def status(shop: Shop, instance: dg.DagsterInstance, *, nights: int = 7, now: dt
     now = now or dt.datetime.now(dt.UTC)
     last = min(last_whole_day(now), shop.settings.last_night)
     days = [last - dt.timedelta(days=back) for back in range(nights)]
-    published = published_rows(shop.tables())
+    published = published_rows(shop.lake())
     told = [
         night_status(shop, instance, day, now=now, published=published)
         for day in days
@@ -129,7 +129,7 @@ def night_status(
         now: the time to judge lateness by.
         published: `nights.published_rows`.
     """
-    lake = shop.tables()
+    lake = shop.lake()
     night = read_night(shop, lake, day, published=published)
     deadline = shop.settings.night.deadline(day)
     decisions = {each.step.partition: each for each in decide(instance, next_steps(shop, night), night, now)}

@@ -37,7 +37,7 @@ from orchestration.runtime.instance import instance_of, prepare_instance
 from orchestration.runtime.partitions import night_key
 from orchestration.runtime.resources import ShopResource
 from orchestration.shop import models
-from orchestration.shop.home import Shop, lake_of, load_shop
+from orchestration.shop.home import Shop, load_shop
 from orchestration.shop.night_sessions import prepared_sessions
 from orchestration.shop.sources import events_fingerprint
 from serving.deployment import rollback as make_live_again
@@ -49,10 +49,10 @@ def demo(home: Path, *, size: tuple[int, int], **options: Any) -> Answer:
     run_demo(home, size=size, **options)
     shop = load_shop(home)
     folder = models.newest(shop)
-    published = lake_of(shop).publications()
+    published = shop.lake().publications()
     return "", {
         "home": str(shop.home),
-        "tables": {name: lake_of(shop).uri(name) for name in published["table_name"].unique().sort()},
+        "tables": {name: shop.lake().uri(name) for name in published["table_name"].unique().sort()},
         "published": published.to_dicts(),
         "model": str(folder),
         "grid": pl.read_parquet(folder / "grid.parquet").to_dicts(),
@@ -186,7 +186,7 @@ def score(home: Path, *, date: str | None, until: str | None, preferences: Seque
             at(f"{night} pi {pi}")
             try:
                 if night not in prepared:
-                    if prepared_sessions(shop, night, events_fingerprint(lake_of(shop), night)) is None:
+                    if prepared_sessions(shop, night, events_fingerprint(shop.lake(), night)) is None:
                         run_job(
                             definitions, instance, "session_preparation", started_by="shell", partition_key=str(night)
                         )
@@ -194,7 +194,7 @@ def score(home: Path, *, date: str | None, until: str | None, preferences: Seque
                 run_job(definitions, instance, "scoring", started_by="shell", partition_key=night_key(night, pi))
             except MultitronError as error:
                 failed[f"{night} pi {pi}"] = str(error)
-    there = lake_of(shop).publications("recommendations")
+    there = shop.lake().publications("recommendations")
     released = there.filter(pl.col("run_date").is_in(nights), pl.col("pi").is_in(list(wanted))).sort("run_date", "pi")
     shown = released.select("run_date", "pi", "lists", "rows", "model_version", "delta_version", "published_at")
     lines = [as_table(shown), *[f"failed: {night}: {error}" for night, error in failed.items()]]

@@ -218,9 +218,7 @@ def _run_jobs(shop: Shop, definitions: dg.Definitions, instance: dg.DagsterInsta
 
 def run_date(shop: Shop) -> dt.date:
     """The day that a demo scores: the last one with a click. Orders can come later."""
-    clicks = read_event_log(Lake(shop.lake, shop.storage_options), last=shop.settings.calendar.last_day).filter(
-        event_type="click"
-    )
+    clicks = read_event_log(shop.lake(), last=shop.settings.calendar.last_day).filter(event_type="click")
     day = clicks.select(pl.col("ts").max().dt.date()).collect(engine="streaming").item()
     if day is None:
         raise InputError("there are no clicks", where=shop.source_path, hint="name raw files that have clicks")
@@ -241,7 +239,7 @@ def step(what: str, *, own_lines: bool = False) -> Iterator[None]:
 
 
 def _print_results(shop: Shop) -> None:
-    lake, day, grid = Lake(shop.lake, shop.storage_options), run_date(shop), shop.settings.preferences
+    lake, day, grid = shop.lake(), run_date(shop), shop.settings.preferences
     folder = models.newest(shop)
     print("\nTables (Delta Lake):")
     for table in ("events", "rejects", *LIST_TABLES, "published", "channels", "fronts"):

@@ -12,7 +12,7 @@ from multitron_core.errors import InputError
 from multitron_core.lake.channels import read_channel
 from multitron_core.lake.lake import Lake
 from multitron_core.utils.text_table import as_table
-from orchestration.shop.home import lake_of, load_shop
+from orchestration.shop.home import load_shop
 
 Answer = tuple[str, Any]
 """The text for a person, and the value that --json prints."""
@@ -30,7 +30,7 @@ def read(
     out: Path | None,
 ) -> Answer:
     """`multitron read`."""
-    lake = lake_of(load_shop(home))
+    lake = load_shop(home).lake()
     keyed = table if channel is None else read_channel(lake, channel)["table_name"]
     lists = lake.read_recommendations(
         pi, date, channel=channel, session_ids=_typed(lake, keyed, keys) if keys else None, table=table

@@ -1,1 +1,53 @@
-"""What assets and the command line both do with a model and a night."""
+"""The work of a shop, without Dagster: a model, a night, and the tables between the nights.
+
+Assets and the command line call the same functions; each returns a frozen dataclass or a path.
+"""
+
+from orchestration.lifecycle.model import (
+    LiveFront,
+    MeasuredFront,
+    deploy_model,
+    measure_live_front,
+    measure_model,
+    prepare_training,
+    preset_of,
+    report_on,
+    train_model,
+)
+from orchestration.lifecycle.night import (
+    NightAssortment,
+    NightSessions,
+    WrittenLists,
+    prepare_night_assortment,
+    prepare_night_sessions,
+    write_fallback_list,
+    write_item_lists,
+    write_session_lists,
+)
+from orchestration.lifecycle.tables import AppliedRetention, UpdatedChannels, apply_shop_retention, update_channels
+from orchestration.lifecycle.torchrun import train_in_processes
+
+__all__ = [
+    "AppliedRetention",
+    "LiveFront",
+    "MeasuredFront",
+    "NightAssortment",
+    "NightSessions",
+    "UpdatedChannels",
+    "WrittenLists",
+    "apply_shop_retention",
+    "deploy_model",
+    "measure_live_front",
+    "measure_model",
+    "prepare_night_assortment",
+    "prepare_night_sessions",
+    "prepare_training",
+    "preset_of",
+    "report_on",
+    "train_in_processes",
+    "train_model",
+    "update_channels",
+    "write_fallback_list",
+    "write_item_lists",
+    "write_session_lists",
+]

@@ -1,21 +1,25 @@
-"""What the assets of training and serving do, without Dagster: the shell command calls the same functions.
+"""A model, step by step: sessions, training, front, report, deployment, and its front on a new day.
 
-Each takes a shop and gives what it made; assets turn that into metadata, the shell into lines of text or JSON.
+Each function takes a shop and returns what it made. Assets turn the result into metadata; the command line turns it
+into text or JSON. None of them needs Dagster.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from multitron_core.baselines.counts import co_visitation, popularity
 from multitron_core.baselines.evaluation import evaluate_baselines
 from multitron_core.errors import InputError
 from multitron_core.events.ingestion import read_event_log
+from multitron_core.front.decay import Decay, decay
 from multitron_core.front.evaluation import front_table, front_volume
 from multitron_core.front.files import save_front
 from multitron_core.front.measurement import FrontMeasurement, measure_front
@@ -24,6 +28,8 @@ from multitron_core.model.folder import load_model
 from multitron_core.preference.spacing import spaced_preferences
 from multitron_core.report import write_report
 from multitron_core.sessions.prepare import PreparedSessions, prepare_sessions
+from multitron_core.sessions.scoring import encode_sessions
+from multitron_core.sessions.vocabulary import Vocabulary
 from multitron_core.training import presets
 from multitron_core.training.config import training_config
 from multitron_core.training.fingerprint import fingerprint
@@ -31,7 +37,8 @@ from multitron_core.training.presets import Preset
 from multitron_core.training.trainer import train
 from orchestration.lifecycle.torchrun import train_in_processes
 from orchestration.shop import models
-from orchestration.shop.home import Shop, lake_of
+from orchestration.shop.deployed import live_model
+from orchestration.shop.home import Shop
 from orchestration.shop.settings import Settings
 from orchestration.shop.sources import session_gap
 from serving.deployment import Deployment, deploy
@@ -39,16 +46,19 @@ from serving.gates import better_than, no_worse_than_live
 from serving.interface import LiveModel, Server
 from serving.repository import MODEL_NAME
 
+MEASURED_SESSIONS = 5_000
+"""Sessions of a day that are measured at most: a recall to about 1 %, in about a minute on a CPU."""
+
 
 def preset_of(settings: Settings) -> Preset:
-    """The preset of a shop, with what its settings change."""
+    """The training preset of a shop, with the settings of [model.training] applied."""
     return presets.named(settings.model.preset).changed(training=settings.model.training)
 
 
 def prepare_training(shop: Shop) -> PreparedSessions:
-    """Sessions of all ingested days, split into train and test, kept in the shop's home."""
+    """Prepare sessions of all ingested days, split into train and test, and save them in the shop's home."""
     prepared = prepare_sessions(
-        read_event_log(lake_of(shop)),
+        read_event_log(shop.lake()),
         shop.settings.source.format,
         split_days=shop.settings.sessions.split_days,
         session_gap=session_gap(shop),
@@ -58,14 +68,14 @@ def prepare_training(shop: Shop) -> PreparedSessions:
 
 
 def train_model(shop: Shop, *, on_epoch: Callable[[dict[str, float]], None] | None = None) -> Path:
-    """Train the shop's preset on its prepared sessions; the model becomes the newest one.
+    """Train the shop's preset on its prepared sessions, and record the model as the newest.
 
     Args:
-        shop: whose.
-        on_epoch: called with each epoch's row of the metrics.
+        shop: the shop; [model] of its settings gives device and number of processes.
+        on_epoch: called with the row of metrics of each epoch.
 
     Returns:
-        The model folder; the one that is there where the same was trained before.
+        The model folder. If the same sessions were trained with the same settings before, it is that folder.
     """
     prepared = PreparedSessions.load(shop.training_sessions)
     settings = preset_of(shop.settings)
@@ -83,16 +93,16 @@ def train_model(shop: Shop, *, on_epoch: Callable[[dict[str, float]], None] | No
 
 @dataclass(frozen=True, eq=False)
 class MeasuredFront:
-    """The front of a model.
+    """The front of a model, measured on the test sessions.
 
     Args:
-        folder: the model's, which now holds `front.parquet`, `front.png` and `grid.parquet`.
-        model_version: the model's.
-        measurement: what the table sums up.
-        table: a row a preference, see `front.front_table`.
-        grid: the same at the preferences that the shop scores.
-        volume: both hypervolumes, with the declared reference.
-        asked_recall: what `baseline_recall` gives: a model that is no better is not deployed.
+        folder: the model folder, which now contains `front.parquet`, `front.png` and `grid.parquet`.
+        model_version: the version of the model.
+        measurement: per-session sums, which the table summarises.
+        table: one row per preference, see `multitron_core.front.front_table`.
+        grid: the same, at the preferences that the shop scores.
+        volume: normalised and raw hypervolume, with the reference point.
+        required_recall: click recall@20 of the baseline; a model that does not exceed it is not deployed.
         delta_version: of the table `fronts`.
     """
 
@@ -102,20 +112,20 @@ class MeasuredFront:
     table: pl.DataFrame
     grid: pl.DataFrame
     volume: FrontVolume
-    asked_recall: float
+    required_recall: float
     delta_version: int
 
 
 def measure_model(
     shop: Shop, folder: Path, *, points: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> MeasuredFront:
-    """Measure a model's front on the test sessions; keep it with the model and in the table `fronts`.
+    """Measure a model's front on the test sessions; save it in the model folder and in the table `fronts`.
 
     Args:
-        shop: whose.
-        folder: the model's.
-        points: preferences of the front; by default the shop's `front_points`.
-        progress: called with the batches done and their number.
+        shop: the shop.
+        folder: the model folder.
+        points: number of preferences of the front; by default the shop's `front_points`.
+        progress: called with the number of batches that are done and the number of all batches.
     """
     version = models.model_version(folder)
     trained, prepared = load_model(folder), PreparedSessions.load(shop.training_sessions)
@@ -129,7 +139,7 @@ def measure_model(
     save_front(table, volume, folder)
     grid = front_table(measure_front(trained, prepared, [float(pi) for pi in shop.settings.preferences], config=config))
     grid.write_parquet(folder / "grid.parquet")
-    committed = lake_of(shop).replace_rows("fronts", table, key={"model_version": version})
+    committed = shop.lake().replace_rows("fronts", table, key={"model_version": version})
     return MeasuredFront(
         folder,
         version,
@@ -143,15 +153,36 @@ def measure_model(
 
 
 def report_on(shop: Shop, folder: Path, out: Path | None = None, **options: Any) -> Path:
-    """Write the report of a model, by default into its folder; `options` as `multitron_core.report.write_report`."""
+    """Write the report of a model.
+
+    Args:
+        shop: the shop; its test sessions are used.
+        folder: the model folder.
+        out: the HTML file; by default `report.html` in the model folder.
+        options: further arguments of `multitron_core.report.write_report`.
+
+    Returns:
+        The path of the HTML file.
+    """
     return write_report(folder, PreparedSessions.load(shop.training_sessions), out, **options)
 
 
 def deploy_model(shop: Shop, folder: Path, server: Server) -> Deployment | None:
-    """Deploy a model behind its gates; None where it is live already.
+    """Deploy a model if it passes its gates.
+
+    The gates: the click recall@20 of the baseline must be exceeded, and the front must not be worse than the live
+    model's by more than `gate_tolerance`.
+
+    Args:
+        shop: the shop; [model] and [triton] of its settings give gates and instances.
+        folder: the model folder.
+        server: where the model is deployed.
+
+    Returns:
+        None if the model is live already.
 
     Raises:
-        InputError: a gate or a golden answer refuses it; what was live stays live.
+        InputError: a gate or a golden answer refuses the model; the live version stays live.
     """
     live = live_of(server)
     if live is not None and live.model_version == models.model_version(folder):
@@ -175,20 +206,80 @@ def deploy_model(shop: Shop, folder: Path, server: Server) -> Deployment | None:
 
 
 def baseline_recall(prepared: PreparedSessions, name: str) -> float:
-    """Click recall@20 of a table of counts on the test sessions, the steps of the front: what a model must beat.
+    """Click recall@20 of a count baseline, at the steps of the test sessions that the front is measured at.
 
     Args:
         prepared: the sessions that the model was trained and measured on.
-        name: "co-visitation" (of the last five items, the session's own first) or "popularity".
+        name: "co-visitation" (of the last five items, items of the session first) or "popularity".
     """
-    made = co_visitation(prepared.train) if name == "co-visitation" else popularity(prepared.train)
-    measured = evaluate_baselines(prepared.train, prepared.test, baselines={name: made})
+    baseline = co_visitation(prepared.train) if name == "co-visitation" else popularity(prepared.train)
+    measured = evaluate_baselines(prepared.train, prepared.test, baselines={name: baseline})
     return float(measured["click_recall_20"].item())
 
 
 def live_of(server: Server) -> LiveModel | None:
-    """What the server answers with now; None when nothing is deployed there."""
+    """The version that the server serves; None if no model is deployed there."""
     try:
         return server.live_model(model_name=MODEL_NAME)
     except InputError:
         return None
+
+
+@dataclass(frozen=True, eq=False)
+class LiveFront:
+    """The front of the live model on the sessions of one day, and its front at training time.
+
+    Args:
+        model_version: the live model.
+        trained: its front at training time, one row per preference of the grid, see `front.front_table`.
+        measured: its front on the day, the same columns; no rows if the day has no session of two clicks or more.
+        sessions: number of sessions that were measured, at most `MEASURED_SESSIONS`.
+        decay: the comparison of the two fronts; None without measured sessions.
+        decayed: whether the front lost more than `max_decay` of the shop's settings.
+    """
+
+    model_version: str
+    trained: pl.DataFrame
+    measured: pl.DataFrame
+    sessions: int
+    decay: Decay | None
+    decayed: bool
+
+
+def measure_live_front(shop: Shop, day: dt.date) -> LiveFront:
+    """Measure the live model's front on the sessions of one day, which are new to it if the day is new.
+
+    Raises:
+        InputError: no model is deployed, or its folder is missing.
+    """
+    folder = models.folder_of(shop, live_model(shop).model_version)
+    version, trained = models.model_version(folder), pl.read_parquet(folder / "grid.parquet")
+    sessions, statistics = encode_sessions(
+        read_event_log(shop.lake(), last=day),
+        Vocabulary.load(folder / "vocabulary.parquet"),
+        until=day,
+        days=1,
+        session_gap=session_gap(shop),
+    )
+    rows = np.flatnonzero(sessions.lengths > 1)  # a session of one click has no next click to predict
+    chosen = np.sort(np.random.default_rng(0).permutation(rows)[:MEASURED_SESSIONS])
+    if not len(chosen):
+        return LiveFront(version, trained, trained.clear(), sessions=0, decay=None, decayed=False)
+    measured = front_table(
+        measure_front(
+            load_model(folder),
+            sessions.select(chosen),
+            trained["pi_order"].to_list(),
+            config=training_config(folder),
+        )
+    )
+    known_share = statistics["clicks"] / statistics["in"]["clicks"]
+    found = decay(trained, measured, known_share=known_share, sessions=len(chosen))
+    return LiveFront(
+        version,
+        trained,
+        measured,
+        sessions=len(chosen),
+        decay=found,
+        decayed=found.beyond(shop.settings.model.max_decay),
+    )

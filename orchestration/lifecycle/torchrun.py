@@ -1,6 +1,6 @@
-"""Training by several processes of this machine, started by torchrun: what `[model] processes` of a shop asks for.
+"""Training in several processes of this machine, started by torchrun; `processes` of [model] is their number.
 
-The processes die with the one that asked for them; the checkpoint lets the next attempt go on where they were.
+The processes end with the process that started them. The next attempt resumes from the checkpoint.
 """
 
 from __future__ import annotations
@@ -28,20 +28,23 @@ def train_in_processes(
     device: str = "auto",
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Path:
-    """What `training.train` does, by several processes, each on its share of every batch.
+    """Train as `multitron_core.training.train` does, in several processes; each takes its share of every batch.
 
     Args:
         sessions: folder of prepared sessions.
-        config: a preset of `preset.PRESETS`, with any of its settings changed.
+        config: a preset of `multitron_core.training.presets`, its settings changed or not.
         out_dir: the model folder.
-        processes: how many; on CUDA each takes a device.
+        processes: number of processes; with CUDA each uses one device.
         device: "auto", "cpu" or "cuda".
-        on_epoch: called with each epoch's row of the metrics as it comes.
+        on_epoch: called with the row of metrics of each epoch, when the epoch ends.
+
+    Returns:
+        `out_dir`.
 
     Raises:
-        InputError: what training refuses.
+        InputError: training refused its input.
         UnavailableError: one of the processes was killed.
-        RuntimeError: the processes ended otherwise, with the end of what they said.
+        RuntimeError: the processes failed in another way; the message ends with their last lines of output.
     """
     command = [sys.executable, parent_death_signal.__file__, str(os.getpid()), sys.executable]
     command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -53,15 +56,15 @@ def train_in_processes(
         "--training",
         json.dumps(dataclasses.asdict(config.training)),
     ]
-    with tempfile.TemporaryFile("w+") as said:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as running:
-            assert running.stdout is not None  # a pipe was asked for
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as running:
+            assert running.stdout is not None  # it is a pipe
             for line in running.stdout:
                 if on_epoch and line.startswith("{"):
                     on_epoch(json.loads(line))
         if running.returncode:
-            said.seek(0)
-            lines = said.read().splitlines()
+            errors.seek(0)
+            lines = errors.read().splitlines()
             refused = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
             if refused:
                 raise InputError(refused[0])
@@ -69,9 +72,9 @@ def train_in_processes(
                 raise UnavailableError(
                     "a training process was killed",
                     where=out_dir,
-                    found="SIGKILL, which the system sends when memory runs out",
-                    hint="run it again, it goes on from its checkpoint; where memory ran out (`dmesg` says so), lower "
+                    found="SIGKILL, which the system sends when it runs out of memory",
+                    hint="run it again, it resumes from its checkpoint; if memory ran out (see `dmesg`), lower "
                     "batch_sessions, uniform_negatives or [model] processes first",
                 )
-            raise RuntimeError(f"torchrun ended with {running.returncode}:\n" + "\n".join(lines[-40:]))
+            raise RuntimeError(f"torchrun failed with exit status {running.returncode}:\n" + "\n".join(lines[-40:]))
     return out_dir

@@ -1,13 +1,13 @@
-"""Where a step runs: on this machine, on a Celery worker, or in a Kubernetes pod of its own.
+"""Executors: where the steps of a run execute, selected by MULTITRON_EXECUTOR.
 
-The definitions are the same everywhere. Each asset names its queue once; MULTITRON_EXECUTOR says who reads the name:
+The asset definitions are the same for all of them; each asset declares its queue once, with `on_queue`.
 
-| MULTITRON_EXECUTOR | a step runs | who listens |
+| MULTITRON_EXECUTOR | each step runs | started by |
 |---|---|---|
-| `local` (the default) | in a process of its own, here | |
-| `in_process` | in the process of its run: a small shop saves the starts of processes | |
+| `local` (the default) | in a separate process on this machine | the run |
+| `in_process` | in the process of its run, which saves process starts for a small shop | the run |
 | `celery` | on a worker of its queue | `dagster-celery worker start -A dagster_celery.app -y celery.yaml -q <queue>` |
-| `kubernetes` | in a pod of its own, sized for its queue | the cluster |
+| `kubernetes` | in a separate pod with the resources of its queue | the cluster |
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ RESULTS_VARIABLE = "MULTITRON_CELERY_RESULTS"
 
 Queue = Literal["ingestion", "gpu", "scoring"]
 DEFAULT_QUEUE: Queue = "scoring"
-"""The queue of steps that name none."""
+"""The queue of steps without a queue."""
 
 LONGEST_STEP_SECONDS = 12 * 3600
-"""A step that has not ended after so long is given to another worker: Redis takes its first one for dead."""
+"""Longest duration of a step. After it Redis considers the worker dead and gives the step to another one."""
 
 CELERY_SETTINGS: dict[str, Any] = {
     "task_default_queue": DEFAULT_QUEUE,
-    # A step belongs to its worker until it is done; one whose process was killed goes back into its queue.
+    # A step is acknowledged when it ends; if its worker process is killed, the step returns to its queue.
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
     "broker_transport_options": {"visibility_timeout": LONGEST_STEP_SECONDS},
-    # A step takes minutes: none waits behind one worker while another is idle.
+    # Steps take minutes: no step is reserved by a busy worker while another worker is idle.
     "worker_prefetch_multiplier": 1,
 }
-"""What the executor and the workers must agree on; `celery.yaml` says the same to the workers."""
+"""Settings that executor and workers must share; `celery.yaml` gives the same ones to the workers."""
 
 _PRELOADED = ("torch.export", "dagster", "grpc")
-"""What takes most of a step's start, imported once a run. Not polars: a process with its threads must not be forked."""
+"""The slowest imports of a step, loaded once per run. Not polars: a process with its threads must not be forked."""
 
 _RESOURCES: dict[Queue, dict[str, dict[str, str]]] = {
     "ingestion": {"requests": {"cpu": "4", "memory": "8Gi"}, "limits": {"memory": "16Gi"}},
@@ -55,7 +55,7 @@ _RESOURCES: dict[Queue, dict[str, dict[str, str]]] = {
 
 
 def on_queue(queue: Queue) -> dict[str, Any]:
-    """The op tags of a step: its Celery queue, and its pod's size on Kubernetes."""
+    """The op tags of a step: its Celery queue, and the resources of its Kubernetes pod."""
     pod: dict[str, Any] = {"container_config": {"resources": _RESOURCES[queue]}}
     if queue == "gpu":
         taint = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
@@ -64,10 +64,10 @@ def on_queue(queue: Queue) -> dict[str, Any]:
 
 
 def executor() -> dg.ExecutorDefinition:
-    """The executor that MULTITRON_EXECUTOR names.
+    """The executor that MULTITRON_EXECUTOR selects.
 
     Raises:
-        InputError: it names none, or one whose package is not installed.
+        InputError: the value is unknown, or the package of that executor is not installed.
     """
     name = os.environ.get(EXECUTOR_VARIABLE) or "local"
     if name == "local":
@@ -78,7 +78,7 @@ def executor() -> dg.ExecutorDefinition:
         return dg.in_process_executor
     if name not in ("celery", "kubernetes"):
         raise InputError(
-            "unknown executor", where=EXECUTOR_VARIABLE, found=name, hint="local, in_process, celery or kubernetes"
+            "unknown executor", where=EXECUTOR_VARIABLE, found=name, hint="use local, in_process, celery or kubernetes"
         )
     try:
         return _celery() if name == "celery" else _kubernetes()
@@ -107,5 +107,5 @@ def _celery() -> dg.ExecutorDefinition:
 def _kubernetes() -> dg.ExecutorDefinition:
     from dagster_k8s import k8s_job_executor
 
-    # Image, service account, volumes and environment are those of the run's own pod, from the run launcher.
+    # The run launcher gives step pods the image, service account, volumes and environment of the run's pod.
     return k8s_job_executor

@@ -1,4 +1,4 @@
-"""Jobs run to their end in this process, as `make demo` and the shell command run them."""
+"""Run jobs to completion in this process, as `make demo` and the command line do."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from dagster_shared.error import SerializableErrorInfo
 
 RUN_TAG = "multitron/started_by"
-OF_OUR_LOCATION = {".dagster/repository": "__repository__@multitron_batch"}
-"""What Dagster tags runs of the location in workspace.yaml with; by it the UI shows a run in its timeline and jobs."""
+LOCATION_TAG = {".dagster/repository": "__repository__@multitron_batch"}
+"""The tag of runs of the code location in workspace.yaml; the UI uses it to list a run under its job and timeline."""
 
 scoring_listener: ContextVar[Callable[[ScoringProgress], None] | None] = ContextVar("scoring_listener", default=None)
-"""Who else hears how far scoring is, beside the run's log: the bar of the shell command, in the same process."""
+"""A further listener to the progress of scoring, besides the run's log: the progress bar of the command line."""
 
 
 @contextmanager
 def shared_server(
     shop: Shop, step: Callable[[str], AbstractContextManager[None]] = lambda doing: nullcontext()
 ) -> Iterator[None]:
-    """One Triton server for all runs inside, unless the shop has servers or scores in process.
+    """Start one Triton server for all runs in the block, unless the shop has server URLs or scores in process.
 
     Args:
-        shop: whose.
-        step: told what is being done, for the screen.
+        shop: the shop.
+        step: a context manager that is entered with the name of the step while the server starts, for the screen.
     """
     if shop.triton_urls or shop.scores_in_process:
         if shop.scores_in_process:
-            print("  note: scoring in this process, without a Triton server, as the settings say")
+            print("  note: scoring in this process, without a Triton server (scorer of [triton])")
         yield
         return
     with step("Triton server"):
@@ -61,28 +61,29 @@ def run_job(
     on_step: Callable[[str, float], None] | None = None,
     **options: Any,
 ) -> None:
-    """Run a job to its end, in this process; what `make ui` shows of it is the same as of a scheduled run.
+    """Run a job to completion in this process. `make ui` shows the run like a scheduled one.
 
     Args:
-        definitions: of the shop.
-        instance: keeps the run.
-        job: its name.
-        started_by: who, as a tag of the run.
-        on_step: called with the name of each step that has ended well, and its seconds.
-        options: of `JobDefinition.execute_in_process`.
+        definitions: the definitions of the shop.
+        instance: records the run.
+        job: the name of the job.
+        started_by: the value of the run's tag `RUN_TAG`.
+        on_step: called with the name and the duration in seconds of each step that succeeded.
+        options: further arguments of `JobDefinition.execute_in_process`.
 
     Raises:
-        MultitronError: it failed; the error is the step's own where it is one of ours.
+        MultitronError: the run failed; the text is that of the failed step's error.
+        KeyboardInterrupt: the run was interrupted by Ctrl-C.
     """
-    tags = {RUN_TAG: started_by, **OF_OUR_LOCATION, **options.pop("tags", {})}
+    tags = {RUN_TAG: started_by, **LOCATION_TAG, **options.pop("tags", {})}
     run_id = str(uuid.uuid4())
 
-    def heard(entry: dg.EventLogEntry) -> None:
+    def report_step(entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
         if on_step is not None and event is not None and event.is_step_success:
             on_step(str(event.step_key), event.step_success_data.duration_ms / 1000)
 
-    instance.add_event_listener(run_id, heard)
+    instance.add_event_listener(run_id, report_step)
     result = definitions.resolve_job_def(job).execute_in_process(
         instance=instance,
         tags=tags,
@@ -97,7 +98,7 @@ def run_job(
         if event.is_step_failure:
             failure = event.step_failure_data
             description = failure.user_failure_data.description if failure.user_failure_data else None
-            raise _told(failure.error, description, where=f"job {job}, step {event.step_key}", run_id=run_id)
+            raise _run_error(failure.error, description, where=f"job {job}, step {event.step_key}", run_id=run_id)
     failed = [
         f"{check.asset_key.to_user_string()}.{check.check_name}"
         for check in result.get_asset_check_evaluations()
@@ -105,17 +106,19 @@ def run_job(
     ]
     if failed:
         raise MultitronError("checks failed", where=f"job {job}", found=failed, hint=_see(run_id))
-    for event in result.all_events:  # something that no step has done: a resource could not be made
+    for event in result.all_events:  # a failure outside of the steps, for example of a resource
         if event.is_failure and event.is_job_event:
-            raise _told(event.job_failure_data.error, None, where=f"job {job}", run_id=run_id)
+            raise _run_error(event.job_failure_data.error, None, where=f"job {job}", run_id=run_id)
     raise MultitronError("the run failed", where=f"job {job}", hint=_see(run_id))
 
 
-def _told(error: SerializableErrorInfo | None, description: str | None, *, where: str, run_id: str) -> MultitronError:
-    """The error of a run as one of ours: what the step says, else the innermost cause.
+def _run_error(
+    error: SerializableErrorInfo | None, description: str | None, *, where: str, run_id: str
+) -> MultitronError:
+    """The error of a failed run: the description of the step's failure, else the text of the cause.
 
     Raises:
-        KeyboardInterrupt: it was Ctrl-C.
+        KeyboardInterrupt: the run was interrupted by Ctrl-C.
     """
     cause = error.cause or error if error else None
     if cause is not None and cause.cls_name == "DagsterExecutionInterruptedError":

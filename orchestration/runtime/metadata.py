@@ -1,4 +1,4 @@
-"""Dagster metadata: what an asset's page shows."""
+"""Dagster metadata values: column schemas, tables, pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 
 
 def column_schema(frame: pl.DataFrame | pl.Schema, descriptions: Mapping[str, str] | None = None) -> dg.TableSchema:
-    """A table's columns, with their descriptions where there are any."""
+    """The columns of a table, with descriptions for the names that have one."""
     schema = frame.schema if isinstance(frame, pl.DataFrame) else frame
     return dg.TableSchema(
         [dg.TableColumn(name, str(dtype), description=(descriptions or {}).get(name)) for name, dtype in schema.items()]
@@ -19,7 +19,7 @@ def column_schema(frame: pl.DataFrame | pl.Schema, descriptions: Mapping[str, st
 
 
 def as_markdown(frame: pl.DataFrame, rows: int = 50) -> dg.MarkdownMetadataValue:
-    """A small frame as a Markdown table; floats with four digits, at most `rows` rows."""
+    """A small frame as a Markdown table: floats with four decimals, at most `rows` rows."""
     lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * frame.width]
     lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in frame.head(rows).iter_rows()]
     if frame.height > rows:
@@ -28,15 +28,15 @@ def as_markdown(frame: pl.DataFrame, rows: int = 50) -> dg.MarkdownMetadataValue
 
 
 def picture(png: bytes, alternative: str) -> dg.MarkdownMetadataValue:
-    """A PNG inside the metadata, so that it is seen wherever the UI is."""
+    """A PNG embedded in the metadata, so that the UI needs no access to the file; `alternative` is its alt text."""
     return dg.MetadataValue.md(f"![{alternative}](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
 def counts(values: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
-    """Names and numbers as a table, the nested ones with dotted names."""
+    """Names and numbers as a Markdown table; nested mappings get dotted names."""
     flat = list(_flat(values))
     return as_markdown(
-        pl.DataFrame({"what": [name for name, _ in flat], "count": [str(value) for _, value in flat]}), rows=200
+        pl.DataFrame({"name": [name for name, _ in flat], "count": [str(value) for _, value in flat]}), rows=200
     )
 
 

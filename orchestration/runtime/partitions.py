@@ -1,4 +1,4 @@
-"""The partitions: days, preferences, and nights (a day and a preference)."""
+"""Partition definitions: days, preferences, and nights (one day at one preference)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ PARTITION_TAG = "dagster/partition"
 
 @dataclass(frozen=True)
 class Partitions:
-    """The partition definitions of a shop; days are UTC days, as in the event log."""
+    """The partition definitions of a shop.
+
+    Args:
+        days: the UTC days of the calendar, as in the event log.
+        preferences: pi keys, "0.00" to "1.00".
+        nights: one partition per day and preference.
+    """
 
     days: dg.DailyPartitionsDefinition
     preferences: dg.StaticPartitionsDefinition
@@ -26,11 +32,11 @@ class Partitions:
 
 
 def partitions_of(settings: Settings) -> Partitions:
-    """The partitions that a shop's calendar and preferences give."""
+    """The partition definitions that follow from a shop's calendar and preferences."""
     calendar = settings.calendar
     days = dg.DailyPartitionsDefinition(
         start_date=calendar.first_day.isoformat(),
-        # Dagster's end is exclusive.
+        # end_date is exclusive.
         end_date=(calendar.last_day + dt.timedelta(days=1)).isoformat() if calendar.last_day else None,
     )
     preferences = dg.StaticPartitionsDefinition(list(settings.preferences))
@@ -38,15 +44,15 @@ def partitions_of(settings: Settings) -> Partitions:
 
 
 def night_key(day: dt.date | str, pi: str) -> dg.MultiPartitionKey:
-    """The partition key of a night."""
+    """The partition key of a day and a pi."""
     return dg.MultiPartitionKey({"date": str(day), "pi": pi})
 
 
 def night_of(key: str) -> tuple[dt.date, str]:
-    """(run date, pi) of a night's partition key.
+    """The run date and pi of a night's partition key.
 
     Raises:
-        InputError: the key is no night's.
+        InputError: the key has another form.
     """
     if not isinstance(key, dg.MultiPartitionKey):
         raise InputError("not the partition key of a night", found=key, hint='use "<date>|<pi>", "2026-01-08|0.50"')

@@ -1,4 +1,4 @@
-"""What assets need from outside: the shop, its tables, its scorer."""
+"""The Dagster resource of all assets: the shop and its scoring server."""
 
 from __future__ import annotations
 
@@ -6,33 +6,30 @@ from contextlib import AbstractContextManager
 
 import dagster as dg
 
-from multitron_core.lake.lake import Lake
 from orchestration.shop.home import Shop, load_shop
 from serving.in_process import InProcessServer
 from serving.server import TritonServer
 
 
 class ShopResource(dg.ConfigurableResource):
-    """The shop whose assets these are.
+    """The shop that the assets belong to.
 
     Args:
-        home: the home folder, with its shop.toml.
+        home: the shop's home folder, which contains shop.toml.
     """
 
     home: str
 
     def load(self) -> Shop:
-        """The shop; its settings are read anew at each step. Partitions (calendar, pi) and schedules are made when the
-        code location loads: a change of those needs a reload in the UI.
+        """Read the shop, with its current settings; each step calls this once.
+
+        Partitions (calendar, pi) and schedules are built when the code location loads: to change those, reload the
+        code location in the UI.
         """
         return load_shop(self.home)
 
-    def lake(self) -> Lake:
-        """The Delta tables of the shop."""
-        return self.load().tables()
-
     def server(self) -> AbstractContextManager[TritonServer | InProcessServer]:
-        """Who answers scoring requests, as the settings say: a server by URL, a server of our own, or this process."""
+        """The scoring server of [triton]: servers by URL, a server that this step starts, or this process."""
         shop = self.load()
         if shop.scores_in_process:
             return InProcessServer(shop.triton_repository)
@@ -40,7 +37,7 @@ class ShopResource(dg.ConfigurableResource):
 
 
 def triton_server(shop: Shop) -> TritonServer:
-    """The servers of the shop's settings, or one of our own; with the times that the settings allow."""
+    """The Triton servers at the shop's URLs, or a new one on this machine, with the time limits of [triton]."""
     return TritonServer(
         repository=shop.triton_repository,
         urls=shop.triton_urls,

@@ -1,17 +1,17 @@
-"""Which failure is tried again, and by whom.
+"""Retries: which failure is retried, by which layer, how often.
 
-Each layer retries what it alone can see, a bounded number of times, and hands the rest up:
+Each layer retries the failures that only it can detect, a bounded number of times, and passes all others up:
 
-| layer | what it sees | attempts |
+| layer | failure | attempts |
 |---|---|---|
-| request | a server that restarts or is slow | for 20 s (`serving.triton_scorer`) |
-| commit | another writer's commit | 50, and 5 whole writes (`multitron_core.delta_stream`) |
-| step | an `UnavailableError`: server, object store, lost race | 1 + 3, after 10, 20, 40 s (here) |
-| run | a process that died | 1 + 2 (`run_retries` in dagster.yaml) |
-| night | a run that failed for a reason that may pass | 1 + 3, after 5, 15, 30 min (`orchestration.nights`) |
+| request | a server restarts or is slow | for 20 s (`serving.triton_scorer`) |
+| commit | another writer committed first | 50, and 5 complete writes (`multitron_core.lake.delta_stream`) |
+| step | an `UnavailableError`: server, object store, lost race | 1 + 3, after 10, 20, 40 s (this module) |
+| run | a process died | 1 + 2 (`run_retries` in dagster.yaml) |
+| night | a run failed for a transient reason | 1 + 3, after 5, 15, 30 min (`automation.night_steps`) |
 
-What a person has to mend (`InputError`: bad input, a failed gate, a broken contract, a full disk), and every other
-exception, fails at once in all of them: more attempts would only delay the message.
+An `InputError` (bad input, a failed gate, a broken contract, a full disk) and every other exception fail at once in all
+layers: a person must act, and retries would only delay the message.
 """
 
 import traceback
@@ -26,11 +26,12 @@ from multitron_core.utils.redaction import redacted
 
 MAX_RETRIES = 3
 FIRST_DELAY = 10.0
-"""Seconds before the first retry; each further one waits twice as long."""
+"""Seconds before the first retry; each further retry waits twice as long as the one before."""
 
 KIND = "kind"
 TRANSIENT = "transient: tried again until the attempts were used up; it may pass by itself"
-PERMANENT = "permanent: not tried again, a person has to mend it"
+"""Value of `KIND` in recorded runs; the night sensor compares it, so the text must stay."""
+PERMANENT = "permanent: not retried; a person must fix the cause"
 
 
 @contextmanager
@@ -39,37 +40,37 @@ def failures(
     *,
     first_delay: float | None = None,
 ) -> Iterator[None]:
-    """Turn our errors into Dagster's: what may pass is tried again, what must be mended fails with its four parts.
+    """Translate the errors of the block into Dagster's: retry transient ones, fail with metadata for permanent ones.
 
     Args:
-        context: of the asset or op.
+        context: of the asset, check or op.
         first_delay: seconds before the first retry; None for `FIRST_DELAY`.
 
     Raises:
-        dagster.RetryRequested: in place of an `UnavailableError`, at most `MAX_RETRIES` times.
-        dagster.Failure: in place of an `InputError`, of the last `UnavailableError`, and of an error that would show a
-            secret.
+        dagster.RetryRequested: for an `UnavailableError`, at most `MAX_RETRIES` times.
+        dagster.Failure: for an `InputError`, for the last `UnavailableError`, and for an error whose text contains a
+            secret. Its metadata are the four parts of the error (what, where, found, hint) and its kind.
     """
     try:
         yield
     except Exception as error:
-        ours = translate_error(error)
-        if isinstance(ours, UnavailableError) and context.retry_number < MAX_RETRIES:
-            context.log.warning("attempt %d failed: %s", context.retry_number + 1, redacted(str(ours)))
+        translated = translate_error(error)
+        if isinstance(translated, UnavailableError) and context.retry_number < MAX_RETRIES:
+            context.log.warning("attempt %d failed: %s", context.retry_number + 1, redacted(str(translated)))
             delay = FIRST_DELAY if first_delay is None else first_delay
             raise dg.RetryRequested(MAX_RETRIES, delay * 2**context.retry_number) from _safe(error)
-        if ours is not None:
-            raise _failure(ours) from _safe(error)
-        told = "".join(traceback.format_exception(error))
-        if redacted(told) != told:  # Dagster would store the text of the exception and of everything that caused it
-            raise dg.Failure(redacted(told), metadata={KIND: PERMANENT}, allow_retries=False) from None
+        if translated is not None:
+            raise _failure(translated) from _safe(error)
+        text = "".join(traceback.format_exception(error))
+        if redacted(text) != text:  # Dagster would store the text of the exception and of all its causes
+            raise dg.Failure(redacted(text), metadata={KIND: PERMANENT}, allow_retries=False) from None
         raise
 
 
 def _safe(error: Exception) -> Exception | None:
-    """The cause to be stored beside a failure; None where it, or what caused it, would show a secret."""
-    told = "".join(traceback.format_exception(error))
-    return error if redacted(told) == told else None
+    """The cause to store with a failure; None if its text, or that of its causes, contains a secret."""
+    text = "".join(traceback.format_exception(error))
+    return error if redacted(text) == text else None
 
 
 def _failure(error: InputError | UnavailableError) -> dg.Failure:

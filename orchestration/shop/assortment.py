@@ -1,4 +1,4 @@
-"""The assortment of a night: the items that may be shown, from a table of the shop."""
+"""The assortment of a night: the items that its lists may contain, from a table of the shop."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from multitron_core.utils.atomic_file import atomic_file
 from orchestration.shop.home import Shop
 
 COLUMN = "item_id"
+"""The column of item ids in the shop's table and in the saved assortment."""
 
 
 def read_assortment(shop: Shop, day: dt.date, vocabulary: Vocabulary) -> pl.Series | None:
-    """The items that a night's lists may hold, as the shop's table says now.
+    """Read the items that a night's lists may contain from the shop's table.
 
     Args:
-        shop: whose; `assortment` of [scoring] names a parquet or CSV file or a Delta table with a column `item_id`.
-            `{date}` in it stands for the day; a column `run_date` chooses the day's rows.
-        day: the night.
-        vocabulary: gives the type of the ids.
+        shop: the shop. `assortment` of [scoring] is the path of a parquet file, a CSV file or a Delta table with a
+            column `item_id`. `{date}` in the path is replaced by the day. If the table has a column `run_date`, only
+            the rows of the day are read.
+        day: the run date.
+        vocabulary: determines the type of the ids.
 
     Returns:
-        Distinct ids, of the vocabulary's type; None where the shop names no table: every item may be shown.
+        Distinct ids of the vocabulary's type, ascending. None if the shop has no assortment table: every item may be
+        shown.
 
     Raises:
-        InputError: no such column, ids of another type, or no item of that day.
-        UnavailableError: the table cannot be read now; it may be on its way.
+        InputError: the column is missing, the ids have another type, or the day has no item.
+        UnavailableError: the table cannot be read at the moment, for example because it has not arrived yet.
     """
     path = shop.assortment_path(day)
     if path is None:
@@ -39,7 +42,12 @@ def read_assortment(shop: Shop, day: dt.date, vocabulary: Vocabulary) -> pl.Seri
         table = _scan(path, vocabulary.item_ids.dtype, shop.storage_options)
         columns = table.collect_schema().names()
         if COLUMN not in columns:
-            raise InputError("the assortment lacks a column", where=path, found=columns, hint=f"name it {COLUMN}")
+            raise InputError(
+                "the assortment has no column of item ids",
+                where=path,
+                found=columns,
+                hint=f"name the column {COLUMN}",
+            )
         if "run_date" in columns:
             table = table.filter(pl.col("run_date").cast(pl.Date) == day)
         items = table.select(pl.col(COLUMN).cast(vocabulary.item_ids.dtype)).drop_nulls().unique().collect()[COLUMN]
@@ -48,22 +56,31 @@ def read_assortment(shop: Shop, day: dt.date, vocabulary: Vocabulary) -> pl.Seri
             "the assortment cannot be read",
             where=path,
             found=str(error),
-            hint="bring the table, or take `assortment` out of [scoring] to show every item",
+            hint="provide the table, or remove `assortment` from [scoring] to show every item",
         ) from error
     except pl.exceptions.PolarsError as error:
         raise InputError(
-            "the assortment is no table of the shop's items",
+            "the assortment is not a readable table of item ids",
             where=path,
             found=str(error),
-            hint=f"give a column {COLUMN} of {vocabulary.item_ids.dtype}",
+            hint=f"provide a column {COLUMN} of type {vocabulary.item_ids.dtype}",
         ) from error
     if items.is_empty():
-        raise InputError("the assortment has no item", where=path, found=str(day), hint="bring the items of that day")
+        raise InputError("the assortment has no item", where=path, found=str(day), hint="provide the items of that day")
     return items.sort()
 
 
 def save_assortment(shop: Shop, day: dt.date, items: pl.Series | None) -> Path:
-    """Keep what a night may show, so that every preference and every repetition of it shows the same."""
+    """Save a night's assortment, so that every preference and every rerun of the night uses the same items.
+
+    Args:
+        shop: the shop.
+        day: the run date.
+        items: the items that may be shown; None for every item, which deletes an earlier file.
+
+    Returns:
+        The path of the file.
+    """
     path = shop.night_assortment(day)
     path.parent.mkdir(parents=True, exist_ok=True)
     if items is None:
@@ -75,10 +92,13 @@ def save_assortment(shop: Shop, day: dt.date, items: pl.Series | None) -> Path:
 
 
 def night_assortment(shop: Shop, day: dt.date) -> pl.Series | None:
-    """What was kept for a night; None where every item may be shown.
+    """Load the saved assortment of a night.
+
+    Returns:
+        The item ids; None if every item may be shown.
 
     Raises:
-        UnavailableError: the shop names a table and it has not been read for this night.
+        UnavailableError: the shop has an assortment table, but it has not been read for this night.
     """
     path = shop.night_assortment(day)
     if path.exists():
@@ -86,7 +106,7 @@ def night_assortment(shop: Shop, day: dt.date) -> pl.Series | None:
     if shop.settings.scoring.assortment is None:
         return None
     raise UnavailableError(
-        "the night's assortment is not prepared",
+        "the assortment of the night has not been prepared",
         where=path,
         hint=f"materialize `assortment` of {day}, then this partition",
     )
@@ -96,7 +116,7 @@ def _scan(path: str, item_type: pl.DataType, storage_options: dict[str, str] | N
     if path.endswith(".parquet"):
         return pl.scan_parquet(path, storage_options=storage_options)
     if path.endswith((".csv", ".csv.gz")):
-        # By their type, or "007" would become 7.
+        # With the vocabulary's type: inferred types would turn "007" into 7.
         types = {COLUMN: item_type}
         return pl.scan_csv(path, schema_overrides=types, try_parse_dates=True, storage_options=storage_options)
     return pl.scan_delta(path, storage_options=storage_options)

@@ -1,4 +1,4 @@
-"""The deployed model of a shop and its vocabulary."""
+"""The deployed model of a shop, and the vocabulary of its items."""
 
 from __future__ import annotations
 
@@ -17,39 +17,52 @@ from serving.server import TritonServer
 
 
 def live_model(shop: Shop) -> LiveModel:
-    """The deployed version, from the model repository.
+    """The live version according to the model repository.
 
     Raises:
-        InputError: nothing is deployed.
+        InputError: no model is deployed.
     """
     repository = ModelRepository(shop.triton_repository)
     config = repository.read_config()
     if config is None:
-        raise InputError("nothing is deployed", where=repository.folder, hint="materialize the asset `deployed_model`")
+        raise InputError("no model is deployed", where=repository.folder, hint="materialize the asset `deployed_model`")
     return live_model_of(config)
 
 
 def live_vocabulary(shop: Shop) -> Vocabulary:
-    """The vocabulary of the live model."""
-    return Vocabulary.load(models.folder_of(shop, live_model(shop).model_version) / "vocabulary.parquet")
+    """The vocabulary of the live model; raises as `live_model` and `models.folder_of`."""
+    return _vocabulary_of(shop, live_model(shop).model_version)
 
 
 def written_vocabulary(shop: Shop, lake: Lake, table: str, day: dt.date, pi: str, delta_version: int) -> Vocabulary:
-    """The vocabulary of the model that wrote a partition; the live model's where the partition is not there."""
+    """The vocabulary of the model that wrote a partition, or the live model's if the partition does not exist.
+
+    Args:
+        shop: the shop.
+        lake: its tables.
+        table: a table of ranked lists.
+        day, pi: the partition.
+        delta_version: the version of the table to read.
+    """
     files = partition_files(lake.open(table, delta_version)).filter(run_date=day, pi=pi)
     if files.is_empty():
         return live_vocabulary(shop)
-    return Vocabulary.load(models.folder_of(shop, files["model_version"][0]) / "vocabulary.parquet")
+    return _vocabulary_of(shop, files["model_version"][0])
 
 
 def live_model_and_vocabulary(shop: Shop, server: TritonServer | InProcessServer) -> tuple[LiveModel, Vocabulary]:
-    """The version that the server answers with, whatever the repository says by now, and its vocabulary.
+    """The version that a server currently serves, and its vocabulary.
 
-    A server by URL can be behind the repository; the rows carry the version that gave the scores.
+    A server that is addressed by URL can lag behind the repository. The rows of a table must carry the version that
+    computed their scores, so the server is queried, not the repository.
 
     Raises:
-        InputError: nothing is deployed there, or that version's model folder is gone.
-        UnavailableError: the server does not answer.
+        InputError: the server has no model, or the model folder of its version is missing.
+        UnavailableError: the server does not respond.
     """
     live = server.live_model()
-    return live, Vocabulary.load(models.folder_of(shop, live.model_version) / "vocabulary.parquet")
+    return live, _vocabulary_of(shop, live.model_version)
+
+
+def _vocabulary_of(shop: Shop, model_version: str) -> Vocabulary:
+    return Vocabulary.load(models.folder_of(shop, model_version) / "vocabulary.parquet")

@@ -1,6 +1,6 @@
-"""A shop: its home folder and its settings, `<home>/shop.toml`.
+"""A shop: its home folder, and its settings in `<home>/shop.toml`.
 
-The home holds everything of one shop, each in a folder of its own, so that two shops never meet:
+The home contains all files of one shop, so that two shops share nothing:
 
     shop.toml   raw/   lake/   sessions/   models/   triton/   dagster/
 """
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from multitron_core.errors import InputError
 from multitron_core.lake.lake import Lake
 from orchestration.shop.layered_settings import checked_settings, overrides
-from orchestration.shop.settings import Settings, _server_addresses, demo_settings
+from orchestration.shop.settings import Settings, demo_settings, server_addresses
 
 HOME_VARIABLE = "MULTITRON_HOME"
 URL_VARIABLE = "MULTITRON_TRITON_URL"
@@ -29,7 +29,12 @@ DEMO_HOME = Path("var/demo")
 
 
 class Shop(BaseModel):
-    """A home folder with its settings."""
+    """A shop's home folder and its settings.
+
+    Args:
+        home: the folder; paths of all files of the shop derive from it.
+        settings: the contents of shop.toml.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,13 +43,13 @@ class Shop(BaseModel):
 
     @property
     def source_path(self) -> str:
-        """The raw events' path; a relative one is taken from the home."""
+        """The path of the raw events; a relative path is resolved against the home."""
         path = self.settings.source.path
         return path if "://" in path or Path(path).is_absolute() else str(self.home / path)
 
     @property
-    def lake(self) -> str:
-        """The root of the Delta tables; a relative folder is taken from the home."""
+    def lake_root(self) -> str:
+        """The root of the Delta tables, a path or a URL; a relative path is resolved against the home."""
         root = self.settings.tables.root or "lake"
         return root if "://" in root else str(self.home / root)
 
@@ -62,21 +67,21 @@ class Shop(BaseModel):
         """What the object store of the raw files asks for, MULTITRON_SOURCE_<option>; else the tables' options."""
         return _options(SOURCE_PREFIX) or self.storage_options
 
-    def tables(self) -> Lake:
-        """The Delta tables."""
-        return Lake(self.lake, self.storage_options)
+    def lake(self) -> Lake:
+        """The Delta tables of the shop; no table is opened yet."""
+        return Lake(self.lake_root, self.storage_options)
 
     @property
     def training_sessions(self) -> Path:
-        """The encoded sessions that training reads."""
+        """The folder of the encoded sessions that training reads."""
         return self.home / "sessions" / "training"
 
     def scoring_sessions(self, day: dt.date) -> Path:
-        """The encoded sessions that a night scores."""
+        """The folder of the encoded sessions that a night scores."""
         return self.home / "sessions" / "scoring" / day.isoformat()
 
     def assortment_path(self, day: dt.date) -> str | None:
-        """The table of the items that a night may show; a relative path is taken from the home."""
+        """The table of the items that a night may show, or None; a relative path is resolved against the home."""
         path = self.settings.scoring.assortment
         if path is None:
             return None
@@ -84,27 +89,27 @@ class Shop(BaseModel):
         return path if "://" in path or Path(path).is_absolute() else str(self.home / path)
 
     def night_assortment(self, day: dt.date) -> Path:
-        """What was read from it for a night."""
+        """The file of the assortment that was read for a night."""
         return self.home / "sessions" / "assortment" / f"{day.isoformat()}.parquet"
 
     @property
     def night_folders(self) -> tuple[Path, ...]:
-        """Where every night leaves something that is named by its day."""
+        """The folders in which every night saves something named by its day."""
         return (self.home / "sessions" / "scoring", self.home / "sessions" / "assortment")
 
     @property
     def models(self) -> Path:
-        """The trained models, a folder each."""
+        """The folder of the trained models, one folder per model."""
         return self.home / "models"
 
     @property
     def triton_repository(self) -> Path:
-        """The Triton model repository."""
+        """The folder of the Triton model repository."""
         return self.home / "triton"
 
     @property
     def dagster_home(self) -> Path:
-        """The Dagster instance of this shop."""
+        """The folder of the shop's Dagster instance."""
         return self.home / "dagster"
 
     @property
@@ -124,7 +129,7 @@ class Shop(BaseModel):
         """Servers to use; the environment goes before the file, so that one command can bring its own server."""
         from_environment = os.environ.get(URL_VARIABLE, "")
         urls = tuple(url.strip() for url in from_environment.split(",") if url.strip())
-        return _server_addresses(urls) or self.settings.triton.urls
+        return server_addresses(urls) or self.settings.triton.urls
 
 
 def _options(prefix: str) -> dict[str, str] | None:
@@ -176,8 +181,3 @@ def _read(folder: Path) -> tuple[dict[str, Any], Path]:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError("shop.toml is not TOML", where=path, found=str(error), hint="correct that line") from error
-
-
-def lake_of(shop: Shop) -> Lake:
-    """The Delta tables of a shop."""
-    return Lake(shop.lake, shop.storage_options)

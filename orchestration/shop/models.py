@@ -1,4 +1,4 @@
-"""The trained models of a shop: a folder each under `<home>/models`, and which of them is the newest."""
+"""The trained models of a shop: one folder per model under `<home>/models`, and a pointer to the newest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestration.shop.home import Shop
 
 
 def set_newest(shop: Shop, model_dir: Path) -> None:
-    """Remember `model_dir` as the newest trained model, atomically."""
+    """Record `model_dir` as the newest trained model, atomically."""
     pointer = shop.models / "newest.json"
     with atomic_file(pointer) as new:
         new.write_text(json.dumps({"folder": model_dir.name}))
@@ -21,13 +21,13 @@ def newest(shop: Shop) -> Path:
     """The folder of the newest trained model.
 
     Raises:
-        InputError: nothing has been trained.
+        InputError: no model has been trained.
     """
     pointer = shop.models / "newest.json"
     try:
         name = json.loads(pointer.read_text())["folder"]
         if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
-            raise ValueError(f"not the name of a folder below {shop.models}: {name!r}")
+            raise ValueError(f"not the name of a folder in {shop.models}: {name!r}")
         return shop.models / name
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -36,7 +36,7 @@ def newest(shop: Shop) -> Path:
 
 
 def model_version(model_dir: Path) -> str:
-    """The version that training gave a model folder."""
+    """The version in a model folder's config.json, which training computed."""
     return str(json.loads((model_dir / "config.json").read_text())["version"])
 
 
@@ -48,12 +48,12 @@ def folder_of(shop: Shop, version: str) -> Path:
     """
     folders = [config.parent for config in sorted(shop.models.glob("*/config.json"))]
     # Incomplete folders end in ".writing"; a killed process of an earlier release may have left ".replaced", too.
-    known = {model_version(each): each for each in folders if each.suffix not in (".writing", ".replaced")}
-    if version not in known:
+    by_version = {model_version(each): each for each in folders if each.suffix not in (".writing", ".replaced")}
+    if version not in by_version:
         raise InputError(
-            "the live model's folder is missing",
+            "no model folder has this version",
             where=shop.models,
             found=version,
-            hint=f"deploy one of {sorted(known)} (materialize `deployed_model`), or bring that folder back",
+            hint=f"deploy one of {sorted(by_version)} (materialize `deployed_model`), or restore the missing folder",
         )
-    return known[version]
+    return by_version[version]

@@ -1,4 +1,4 @@
-"""The raw source of a shop, and the fingerprint of the events that were ingested from it."""
+"""The raw source of a shop, its session gap, and the fingerprint of a day's ingested events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestration.shop.home import Shop
 
 
 def raw_source(shop: Shop) -> RawSource:
-    """The raw files that a shop's settings name."""
+    """The raw files that [source] of the shop's settings describes."""
     source = shop.settings.source
     return RawSource(
         path=shop.source_path,
@@ -29,13 +29,21 @@ def raw_source(shop: Shop) -> RawSource:
 
 
 def session_gap(shop: Shop) -> dt.timedelta | None:
-    """The inactivity gap that cuts users' events into sessions; None where the log has sessions."""
+    """The inactivity gap at which a user's events are split into sessions; None if the raw events have session ids."""
     mapping = raw_source(shop).mapping
     return mapping.session_gap if mapping is not None and mapping.user_id is not None else None
 
 
 def events_fingerprint(lake: Lake, day: dt.date) -> str | None:
-    """What the event log has of a day, by its counts; None when it has no event of it."""
+    """A fingerprint of the events that were ingested for a day; it changes when events of the day are added.
+
+    Args:
+        lake: the shop's tables.
+        day: the day of the events.
+
+    Returns:
+        12 hexadecimal digits of a SHA-256 over the counts in the table `ingestion`; None if the day has no event.
+    """
     if not lake.exists("ingestion"):
         return None
     counted = read_ingestion(lake, day, day).filter(pl.col("day") == day, pl.col("what") == "accepted")

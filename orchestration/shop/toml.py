@@ -1,4 +1,4 @@
-"""Write a new shop's shop.toml, each setting with its explanation."""
+"""Write shop.toml, with an explanation above each section."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from orchestration.shop.settings import Settings
 def write_shop(home: Path | str, settings: Settings) -> Path:
     """Write `settings` as a commented shop.toml, atomically.
 
+    Args:
+        home: the shop's home folder, created if it does not exist.
+        settings: what to write; settings that are None are left out.
+
     Returns:
         The path of the file.
     """
@@ -25,24 +29,25 @@ def write_shop(home: Path | str, settings: Settings) -> Path:
 
 
 _EXPLANATIONS = {
-    "source": "Where the raw events are and how they are written.",
-    "calendar": "The days that have partitions; without last_day the calendar grows with time.",
-    "sessions": "split_days: the test days of training. state_days: sessions of the last so many days are scored.",
-    "model": "The preset, and what differs from it in [model.training].",
-    "scoring": "A partition a night for each pi (the weight on orders); the lists: their length, what may be in them.",
-    "night": "Hours after the day's end (UTC): begins, is late; days outside first_night to last_night are not scored.",
-    "triton": "gRPC host:port of running servers; none: each step starts its own on loopback.",
-    "ingestion": "Against a usual day: a day beyond these fails its checks. max_share: of bad lines.",
-    "quality": "Against the night before: a night beyond these is not published.",
-    "tables": "root: where the tables are, none: lake/ here. keep_days: older nights are deleted.",
-    "owners": "Who answers for each group of assets: an email address or team:<name>.",
-    "code": "repository: https://<host>/<owner>/<name> for links from the assets; none: the files of this machine.",
-    "channels": "Who reads which table at which pi, a section [channels.<name>] each.",
+    "source": "Location and format of the raw events. A relative path is resolved against the folder of this file.",
+    "calendar": "Days that have partitions (UTC). Without last_day the calendar grows every day.",
+    "sessions": "split_days: length of the test split. state_days: a night scores the sessions of this many days.",
+    "model": "Training preset and deployment gates. Put training settings that differ in [model.training].",
+    "scoring": "pi: weights on orders, one partition per night for each. k: items per list.",
+    "night": "begins_hours, deadline_hours: hours after the day's end (UTC). Nights: first_night to last_night.",
+    "triton": "urls: gRPC host:port of running servers. Without urls each step starts a server on this machine.",
+    "ingestion": "Checks of an ingested day. Volumes are relative to a usual day; max_share: share of rejected lines.",
+    "quality": "Comparison with the previous night. A night beyond these thresholds is not published.",
+    "tables": "root: folder or URL of the tables (default: lake/). Nights older than keep_days are deleted.",
+    "owners": "Owner of each asset group: an email address or team:<name>.",
+    "code": "repository: https://<host>/<owner>/<name>, for links from the assets. Without it: files on this machine.",
+    "channels": "One section [channels.<name>] per reader: its table, its pi or objective, its list length k.",
 }
+"""Section -> the comment above it."""
 
 
 def _as_toml(settings: Settings) -> str:
-    lines = ["# The settings of this shop. `make demo` wrote them once; change what you like."]
+    lines = ["# Settings of this shop. Edit them here; docs/reference.md explains each one."]
     for section, values in settings.model_dump(exclude_none=True).items():
         lines += ["", f"# {_EXPLANATIONS[section]}", f"[{section}]"]
         tables = {name: value for name, value in values.items() if isinstance(value, dict)}

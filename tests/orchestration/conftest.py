@@ -101,8 +101,7 @@ class ShopInTest:
 
     @property
     def lake(self) -> Lake:
-        shop = load_shop(self.home)
-        return Lake(shop.lake, shop.storage_options)
+        return load_shop(self.home).lake()
 
     def change(self, **sections: dict[str, Any]) -> None:
         """Write other settings; each section replaces the one of its name."""

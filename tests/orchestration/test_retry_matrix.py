@@ -19,7 +19,7 @@ from multitron_core.lake.lake import Lake
 from multitron_core.utils.library_errors import translate_error
 from orchestration.automation.night_steps import WAITS
 from orchestration.automation.run_history import failure_of
-from orchestration.runtime.instance import _TEMPLATE
+from orchestration.runtime.instance import TEMPLATE
 from orchestration.runtime.retries import KIND, MAX_RETRIES, PERMANENT, TRANSIENT, failures
 
 
@@ -139,7 +139,7 @@ def test_a_lost_race_is_written_again_so_often(tmp_path, monkeypatch: pytest.Mon
 
 
 def test_a_run_whose_process_died_is_started_again_twice_a_step_that_raised_never() -> None:
-    declared = yaml.safe_load(_TEMPLATE.read_text())
+    declared = yaml.safe_load(TEMPLATE.read_text())
     assert declared["run_retries"] == {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False}
     assert declared["run_monitoring"]["enabled"]
 

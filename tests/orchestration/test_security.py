@@ -229,7 +229,7 @@ def test_a_storage_secret_is_in_no_event_of_a_run(
 def test_secrets_are_in_no_text_of_ours(deployed_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MULTITRON_STORAGE_AWS_SECRET_ACCESS_KEY", SECRET)
     shop = load_shop(deployed_home)
-    assert SECRET not in repr(shop.tables()) + repr(shop) + shop.settings.model_dump_json()
+    assert SECRET not in repr(shop.lake()) + repr(shop) + shop.settings.model_dump_json()
 
 
 def test_an_unforeseen_exception_with_a_secret_is_stored_without_it(

@@ -1,8 +1,9 @@
-"""The jobs over a shop whose raw files and tables are in an object store: the same jobs, options by environment."""
+"""Real runs of a night over a shop whose raw files and tables are in an object store, with options by environment."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,12 @@ pytestmark = pytest.mark.slow
 ACCESS = {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test"}
 
 
-def test_a_night_over_s3(server, deployed_home, tmp_path, monkeypatch) -> None:  # noqa: F811
+def test_tables_and_raw_files_may_be_on_s3(
+    server: str,  # noqa: F811
+    deployed_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     boto3 = import_module("boto3")  # comes with moto
     client = boto3.client(
         "s3",

@@ -16,7 +16,7 @@ from multitron_core.lake.lake import Lake
 from multitron_core.simulator.simulation import simulate
 from orchestration.cli.app import main
 from orchestration.shop import models
-from orchestration.shop.home import lake_of, load_shop
+from orchestration.shop.home import load_shop
 from orchestration.shop.settings import demo_settings
 from orchestration.shop.sources import raw_source
 from orchestration.shop.toml import write_shop
@@ -76,7 +76,7 @@ def test_no_shop_is_told_with_the_mend(tmp_path: Path) -> None:
         (("score", "--date", "2026-03-02", "--until", "2026-03-01"), "before the first"),
         (("score", "--pi", "0.37"), "not among the preferences"),
         (("score", "--pi", "half"), "not a pi key"),
-        (("front", "--model", "nobody"), "live model's folder is missing"),
+        (("front", "--model", "nobody"), "no model folder has this version"),
         (("read",), "either a preference or a channel"),
         (("rollback", "--version", "9"), "not kept"),
     ],
@@ -145,7 +145,7 @@ def test_the_way_of_a_model(tmp_path: Path) -> None:
     write_shop(home, settings.model_copy(update={"calendar": calendar}))
     shop = load_shop(home)
     simulate(home / "raw", sessions=1500, items=80, days=4, first_day=calendar.first_day)
-    ingest(raw_source(shop), lake_of(shop), first=calendar.first_day, last=calendar.last_day)
+    ingest(raw_source(shop), shop.lake(), first=calendar.first_day, last=calendar.last_day)
     small = [f"--set={setting}" for setting in ("epochs=1", "uniform_negatives=16", "in_batch_negatives=4")]
     trained = value("train", *small, home=home)
     folder = Path(trained["folder"])
@@ -154,7 +154,7 @@ def test_the_way_of_a_model(tmp_path: Path) -> None:
     front = value("front", "--points", "4", home=home)
     assert front["model_version"] == trained["model_version"]
     assert [row["pi_order"] for row in front["rows"]] == sorted(row["pi_order"] for row in front["rows"])
-    assert pl.read_delta(lake_of(shop).uri("fronts")).height == 4
+    assert pl.read_delta(shop.lake().uri("fronts")).height == 4
     assert front["hypervolume"]["reference"]
     assert Path(front["picture"]).read_bytes().startswith(b"\x89PNG")
     again = run("train", *small, "--keep-sessions", home=home)

@@ -1,4 +1,4 @@
-"""The asset `model`, trained by one process and by two that torchrun starts: real runs of Dagster and of gloo."""
+"""Training in one process and in two that torchrun starts: real runs of Dagster and of gloo."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -31,7 +33,7 @@ TRAINING = {"epochs": 2, "batch_sessions": 16, "uniform_negatives": 32, "in_batc
 
 
 def prepared_sessions(sessions: int = 120) -> PreparedSessions:
-    """Sessions that walk along a ring of forty items."""
+    """Sessions that click consecutive items of a ring of forty."""
     rng = np.random.default_rng(1)
     lengths = rng.integers(2, 7, sessions)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -44,8 +46,8 @@ def prepared_sessions(sessions: int = 120) -> PreparedSessions:
     return PreparedSessions(data, data.select(np.arange(20)), vocabulary, {})
 
 
-def trained(shop: ShopInTest, processes: int, *assets: str) -> tuple[Path, list[dict], dict[str, bool]]:
-    """The newest model; what its run observed, the numbers of each epoch; whether the checks passed."""
+def trained(shop: ShopInTest, processes: int, *assets: str) -> tuple[Path, list[dict[str, Any]], dict[str, bool]]:
+    """Run a training: its model folder, the observed metadata of each epoch, and which checks passed."""
     section = {"preset": "demo", "device": "cpu", "processes": processes, "training": TRAINING}
     shop.change(model={**section, "gate_baseline": "co-visitation"})
     done = shop.run("training", asset_selection=[dg.AssetKey(name) for name in assets])
@@ -59,19 +61,19 @@ def trained(shop: ShopInTest, processes: int, *assets: str) -> tuple[Path, list[
 
 
 @pytest.mark.slow
-def test_the_asset_trains_by_two_processes(tmp_path):
+def test_train_in_processes_trains_the_asset_model(tmp_path: Path) -> None:
     write_shop(tmp_path, Settings.model_validate(SETTINGS))
     prepared_sessions().save(load_shop(tmp_path).training_sessions)
     with dg.DagsterInstance.ephemeral() as instance:
         shop = ShopInTest(tmp_path, instance)
         one, epochs, passed = trained(shop, 1, "model", "front")
-        assert passed["scored_ranks_trained"], "the preset's order objective ranks"
+        assert passed["scored_ranks_trained"], "the order loss of the preset ranks"
         weights, metrics = load_file(one / "weights.safetensors"), pl.read_parquet(one / "metrics.parquet")
         assert [row["epoch"].value for row in epochs] == [1, 2]
         assert epochs[1]["train_click_loss"].value == pytest.approx(metrics["train_click_loss"][1])
         assert "data:image/png;base64," in epochs[1]["curves"].value
 
-        shutil.rmtree(one)  # the same training again, or the folder that is there would be taken
+        shutil.rmtree(one)  # else the same training would return this folder
         two, epochs, passed = trained(shop, 2, "model", "front")
     assert two == one
     assert passed["scored_ranks_trained"]
@@ -82,7 +84,7 @@ def test_the_asset_trains_by_two_processes(tmp_path):
     assert 0.0 < volume["normalised"]["value"] <= 1.0
     assert [row["epoch"].value for row in epochs] == [1, 2]
     again = pl.read_parquet(two / "metrics.parquet")
-    # Dropout differs between the two; at dropout 0 test_training.py holds them equal.
+    # Dropout differs between the two; the tests of training compare them at dropout 0.
     assert again["train_loss"].to_list() == pytest.approx(metrics["train_loss"].to_list(), rel=0.3)
     for name, tensor in load_file(two / "weights.safetensors").items():
         assert torch.isfinite(tensor).all()
@@ -90,14 +92,14 @@ def test_the_asset_trains_by_two_processes(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_the_processes_refuse_is_said(tmp_path):
+def test_train_in_processes_raises_what_training_refuses(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="prepared sessions cannot be read"):
         train_in_processes(tmp_path, presets.demo(), tmp_path / "model", processes=2, device="cpu")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_said_and_the_next_attempt_goes_on(tmp_path):
+def test_train_in_processes_resumes_after_a_killed_process(tmp_path: Path) -> None:
     prepared_sessions().save(tmp_path / "prepared")
     config = presets.named("demo", training={**TRAINING, "epochs": 3})
     epochs: list[int] = []
@@ -108,18 +110,19 @@ def test_a_killed_process_is_said_and_the_next_attempt_goes_on(tmp_path):
             try:
                 command = (process / "cmdline").read_text()
             except OSError:
-                continue  # it has ended
+                continue  # the process has ended
             if str(tmp_path) in command and "torch.distributed.run" not in command:
                 os.kill(int(process.name), signal.SIGKILL)
                 return
 
-    arguments = {"processes": 2, "device": "cpu"}
+    def train(on_epoch: Callable[[dict[str, float]], None]) -> None:
+        prepared, folder = tmp_path / "prepared", tmp_path / "model"
+        train_in_processes(prepared, config, folder, processes=2, device="cpu", on_epoch=on_epoch)
+
     with pytest.raises(UnavailableError, match=r"a training process was killed.*lower batch_sessions"):
-        train_in_processes(tmp_path / "prepared", config, tmp_path / "model", on_epoch=kill_one, **arguments)
+        train(kill_one)
     assert not (tmp_path / "model").exists()
-    train_in_processes(
-        tmp_path / "prepared", config, tmp_path / "model", on_epoch=lambda row: epochs.append(row["epoch"]), **arguments
-    )
+    train(lambda row: epochs.append(int(row["epoch"])))
     assert epochs[0] == 1
     assert epochs[-3:] == [1, 2, 3]
     assert len(epochs) > 3

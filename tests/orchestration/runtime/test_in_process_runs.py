@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from multitron_core.errors import MultitronError
-from orchestration.runtime.in_process_runs import run_job
+from orchestration.runtime.in_process_runs import RUN_TAG, run_job
 
 
 class Absent(dg.ConfigurableResource):
@@ -28,26 +28,36 @@ def small() -> dg.MaterializeResult:
 
 
 @dg.asset(deps=[small])
-def behind() -> int:
+def downstream() -> int:
     return 1
 
 
-JOBS = {"resource": ["needs_a_resource"], "step": ["fails"], "check": ["small", "behind"]}
+JOBS = {"resource": ["needs_a_resource"], "step": ["fails"], "check": ["small", "downstream"]}
 
 
 @pytest.mark.parametrize(
-    ("job", "told"),
+    ("job", "text"),
     [
         ("resource", r"no such host.*job resource;.*see run"),
         ("step", r"the disk is full.*job step, step fails.*see run"),
         ("check", r"is_large"),
     ],
 )
-def test_a_run_that_fails_tells_its_cause(job: str, told: str) -> None:
+def test_run_job_raises_the_cause_of_a_failed_run(job: str, text: str) -> None:
     definitions = dg.Definitions(
-        assets=[needs_a_resource, fails, small, behind],
+        assets=[needs_a_resource, fails, small, downstream],
         jobs=[dg.define_asset_job(name, assets) for name, assets in JOBS.items()],
         resources={"absent": Absent()},
     )
-    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(MultitronError, match=told):
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(MultitronError, match=text):
         run_job(definitions, instance, job, started_by="test")
+
+
+def test_run_job_reports_the_steps_that_succeeded() -> None:
+    steps: dict[str, float] = {}
+    definitions = dg.Definitions(assets=[downstream, small], jobs=[dg.define_asset_job("one", ["downstream"])])
+    with dg.DagsterInstance.ephemeral() as instance:
+        run_job(definitions, instance, "one", started_by="test", on_step=steps.__setitem__)
+        (run,) = instance.get_runs()
+    assert list(steps) == ["downstream"]
+    assert run.tags[RUN_TAG] == "test"

@@ -1,59 +1,45 @@
-"""The settings of the tables: channels, thresholds, retention and where the tables are."""
-
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from multitron_core.errors import InputError
-from multitron_core.lake.night_comparison import Thresholds
-from orchestration.runtime.partitions import partitions_of
-from orchestration.runtime.resources import ShopResource
-from orchestration.shop.home import load_shop
+from orchestration.shop.home import load_shop, shop_or_demo
 from orchestration.shop.settings import Settings, demo_settings
 from orchestration.shop.toml import write_shop
 
-CHANNELS = {
-    "newsletter": {"owner": "crm@example.com", "pi": "0.37", "k": 10, "exclude_items": [7, "x y"]},
-    "product_page": {
-        "owner": "shop@example.com",
-        "table": "item_recommendations",
-        "objective": "order_density",
-        "max_click_recall_loss": 0.05,
-    },
-}
 
-
-def with_sections(**sections: Any) -> Settings:
+def demo_with(**sections: object) -> Settings:
+    """The demo's settings, with other sections in place of some."""
     return Settings.model_validate({**demo_settings().model_dump(), **sections})
 
 
-def test_what_is_written_is_what_is_loaded(tmp_path: Path) -> None:
-    settings = with_sections(
-        channels=CHANNELS, quality={"min_lists": 0.5}, tables={"root": "s3://bucket/shop", "keep_days": 7}
-    )
-    write_shop(tmp_path, settings)
-    shop = load_shop(tmp_path)
-    assert shop.settings == settings
-    assert shop.lake == "s3://bucket/shop"
-    assert shop.settings.quality.thresholds() == Thresholds(min_lists=0.5)
-    assert [channel.exclude_items for channel in shop.settings.declared_channels] == [(7, "x y"), ()]
+def test_load_shop_refuses_missing_and_malformed_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="make demo"):
+        load_shop(tmp_path)
+    (tmp_path / "shop.toml").write_text("[source\n")
+    with pytest.raises(InputError, match="TOML"):
+        load_shop(tmp_path)
 
 
-def test_what_nobody_set_is_the_comparisons_own(tmp_path: Path) -> None:
-    settings = with_sections(channels={})
-    assert settings.quality.thresholds() == Thresholds()
-    assert settings.preferences == settings.scoring.pi
-    write_shop(tmp_path, settings)
-    assert load_shop(tmp_path).lake == str(tmp_path / "lake")
-
-
-def test_a_channel_off_the_grid_adds_a_preference_to_the_nights() -> None:
-    settings = with_sections(channels=CHANNELS)
-    assert settings.preferences == ("0.00", "0.25", "0.37", "0.50", "0.75", "1.00")
-    assert partitions_of(settings).preferences.get_partition_keys() == list(settings.preferences)
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ('pi = ["0.5"]', "scoring.pi"),
+        ('pi = ["0.50", "0.50"]', "0.50"),
+        ("k = 0", "scoring.k"),
+        ("kk = 3", "scoring.kk"),
+        ('pi = ["1.20"]', "1.20"),
+    ],
+)
+def test_load_shop_names_the_wrong_setting_and_its_file(line: str, named: str, tmp_path: Path) -> None:
+    path = write_shop(tmp_path, demo_settings())
+    path.write_text(path.read_text().split("[scoring]")[0] + f"[scoring]\n{line}\n")
+    with pytest.raises(InputError) as refusal:
+        load_shop(tmp_path)
+    assert named in str(refusal.value)
+    assert "shop.toml" in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -69,24 +55,61 @@ def test_a_channel_off_the_grid_adds_a_preference_to_the_nights() -> None:
         ("[tables]\nkeep_days = 0", ["tables.keep_days"]),
     ],
 )
-def test_a_wrong_setting_is_refused_when_the_shop_is_loaded(sections: str, named: list[str], tmp_path: Path) -> None:
-    path = write_shop(tmp_path, with_sections(channels={}))
-    text = path.read_text().split("# " + "Against the night before")[0]
-    path.write_text(f"{text}\n{sections}\n")
+def test_load_shop_refuses_wrong_channels_and_limits(sections: str, named: list[str], tmp_path: Path) -> None:
+    source, calendar = '[source]\npath = "raw"\nformat = "table"\n', "[calendar]\nfirst_day = 2026-01-01\n"
+    (tmp_path / "shop.toml").write_text(f"{source}{calendar}{sections}\n")
     with pytest.raises(InputError) as refusal:
         load_shop(tmp_path)
     for word in [*named, "shop.toml"]:
         assert word in str(refusal.value)
 
 
-def test_storage_options_come_from_the_environment_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_shop(tmp_path, with_sections(tables={"root": "s3://bucket/shop"}))
-    resource = ShopResource(home=str(tmp_path))
-    assert resource.lake().storage_options is None
+def test_shop_or_demo_is_the_demo_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MULTITRON_HOME", raising=False)
+    assert shop_or_demo().settings == demo_settings()
+    monkeypatch.setenv("MULTITRON_HOME", str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="nowhere"):
+        shop_or_demo()
+
+
+def test_shop_resolves_relative_paths_against_its_home(tmp_path: Path) -> None:
+    write_shop(tmp_path, demo_settings())
+    shop = load_shop(tmp_path)
+    assert shop.source_path == str(tmp_path / "raw")
+    assert shop.lake_root == str(tmp_path / "lake")
+    assert shop.lake().uri("events") == str(tmp_path / "lake" / "events")
+    remote = {"path": "s3://shop/raw", "format": "otto"}
+    write_shop(tmp_path, demo_with(source=remote, tables={"root": "s3://bucket/shop"}))
+    shop = load_shop(tmp_path)
+    assert shop.source_path == "s3://shop/raw"
+    assert shop.lake_root == "s3://bucket/shop"
+
+
+def test_shop_takes_servers_from_the_environment_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shop(tmp_path, demo_with(triton={"urls": ["c:3"]}))
+    shop = load_shop(tmp_path)
+    assert shop.triton_urls == ("c:3",)
+    monkeypatch.setenv("MULTITRON_TRITON_URL", "a:1,b:2")
+    assert shop.triton_urls == ("a:1", "b:2")
+
+
+def test_shop_takes_the_scorer_from_the_environment_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shop(tmp_path, demo_settings())
+    shop = load_shop(tmp_path)
+    assert not shop.scores_in_process
+    monkeypatch.setenv("MULTITRON_SCORER", "in_process")
+    assert shop.scores_in_process
+    monkeypatch.setenv("MULTITRON_SCORER", "tritn")
+    with pytest.raises(InputError, match="tritn"):
+        _ = shop.scores_in_process
+
+
+def test_shop_takes_storage_options_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shop(tmp_path, demo_with(tables={"root": "s3://bucket/shop"}))
+    shop = load_shop(tmp_path)
+    assert shop.lake().storage_options is None
     monkeypatch.setenv("MULTITRON_STORAGE_AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("MULTITRON_STORAGE_AWS_REGION", "eu-central-1")
-    assert resource.lake().storage_options == {
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
-        "AWS_REGION": "eu-central-1",
-    }
-    assert resource.lake().uri("recommendations") == "s3://bucket/shop/recommendations"
+    assert shop.lake().storage_options == {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_REGION": "eu-central-1"}
+    assert shop.lake().uri("recommendations") == "s3://bucket/shop/recommendations"

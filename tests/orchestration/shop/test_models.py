@@ -13,29 +13,29 @@ from orchestration.shop.settings import demo_settings
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
-    """A shop with two model folders, and what a training beside one of them is writing and replacing."""
+    """A shop with two model folders, and next to one of them the folders that a training writes and replaces."""
     for name, version in (("demo-1", "a"), ("demo-2", "b"), ("demo-2.writing", "b"), ("demo-2.replaced", "b")):
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "config.json").write_text(json.dumps({"version": version}))
     return Shop(home=tmp_path, settings=demo_settings())
 
 
-def test_a_version_is_found_in_a_finished_folder(shop: Shop) -> None:
+def test_folder_of_finds_the_complete_folder(shop: Shop) -> None:
     assert models.folder_of(shop, "b") == shop.models / "demo-2"
 
 
-def test_a_half_written_config_is_nobodys_model(shop: Shop) -> None:
+def test_folder_of_ignores_a_half_written_config(shop: Shop) -> None:
     (shop.models / "demo-3.writing").mkdir()
     (shop.models / "demo-3.writing" / "config.json").write_text('{"version": ')
     assert models.folder_of(shop, "a") == shop.models / "demo-1"
 
 
-def test_a_version_that_is_gone_names_those_that_are_there(shop: Shop) -> None:
+def test_folder_of_names_the_existing_versions(shop: Shop) -> None:
     with pytest.raises(InputError, match=r"\['a', 'b'\]"):
         models.folder_of(shop, "c")
 
 
-def test_the_newest_is_the_one_that_was_set(shop: Shop) -> None:
+def test_newest_is_the_model_that_was_recorded(shop: Shop) -> None:
     with pytest.raises(InputError, match="no trained model"):
         models.newest(shop)
     models.set_newest(shop, shop.models / "demo-1")

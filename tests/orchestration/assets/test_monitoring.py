@@ -1,4 +1,4 @@
-"""A live model that has lost its front on the day's sessions is trained anew, once."""
+"""Real runs of the asset `live_front`: a model whose front decayed on the day's sessions is retrained, once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DAY = DAYS[0]
 
 
 def write_day(shop: ShopInTest, sessions: int) -> None:
-    """A day of sessions of three clicks, in place of the shop's own."""
+    """Replace the raw events of the day by sessions of three clicks."""
     rows = [
         (f"s{session}", 1000 + (7 * session + 3 * click) % ITEMS, f"{DAY}T10:{session % 60:02}:{click:02}", "click")
         for session in range(sessions)
@@ -37,14 +37,14 @@ def shop(deployed_home: Path, tmp_path: Path) -> Iterator[ShopInTest]:
 
 
 def measure(shop: ShopInTest, sessions: int) -> dg.ExecuteInProcessResult:
-    """The live model's front on a day of so many sessions."""
+    """Measure the live model's front on a day with this number of sessions."""
     write_day(shop, sessions)
     assert shop.run("ingestion", str(DAY)).success
     assert shop.run("session_preparation", str(DAY)).success
     return shop.run("night_completion", str(DAY), asset_selection=[dg.AssetKey("live_front")])
 
 
-def asked(shop: ShopInTest) -> list[dg.RunRequest]:
+def requests_of_sensor(shop: ShopInTest) -> list[dg.RunRequest]:
     definitions = build_definitions(load_shop(shop.home))
     sensor = definitions.resolve_sensor_def("decayed_model")
     with dg.build_sensor_context(instance=shop.instance, definitions=definitions) as context:
@@ -57,28 +57,28 @@ def holds(result: dg.ExecuteInProcessResult) -> bool:
     return check.passed
 
 
-def test_a_model_that_was_never_measured_is_left_alone(shop: ShopInTest) -> None:
-    assert asked(shop) == []
+def test_decayed_model_ignores_a_model_never_measured(shop: ShopInTest) -> None:
+    assert requests_of_sensor(shop) == []
 
 
-def test_a_decayed_model_is_trained_anew_once(shop: ShopInTest) -> None:
-    """The model of random weights is far from the front that is written beside it."""
+def test_decayed_model_trains_a_decayed_model_once(shop: ShopInTest) -> None:
+    """The model has random weights, and the front in its folder is far better than what it reaches."""
     result = measure(shop, LEAST_SESSIONS)
-    assert result.success, "a decayed model still answers: the check warns"
+    assert result.success, "the check only warns: a decayed model stays live"
     assert not holds(result)
-    (request,) = asked(shop)
+    (request,) = requests_of_sensor(shop)
     assert request.job_name in (None, "training")
     assert request.tags["multitron/because"] == "decay"
-    assert asked(shop)[0].run_key == request.run_key, "Dagster starts a key once"
-    assert "random" in request.run_key
+    assert requests_of_sensor(shop)[0].run_key == request.run_key, "Dagster starts one run per key"
+    assert "random" in str(request.run_key)
 
 
-def test_within_the_tolerance_nothing_is_trained(shop: ShopInTest) -> None:
+def test_decayed_model_trains_nothing_within_max_decay(shop: ShopInTest) -> None:
     shop.change(model={"max_decay": 1.0})
     assert holds(measure(shop, LEAST_SESSIONS))
-    assert asked(shop) == []
+    assert requests_of_sensor(shop) == []
 
 
-def test_a_day_of_few_sessions_decides_nothing(shop: ShopInTest) -> None:
+def test_live_front_of_few_sessions_never_decays(shop: ShopInTest) -> None:
     assert holds(measure(shop, LEAST_SESSIONS - 1))
-    assert asked(shop) == []
+    assert requests_of_sensor(shop) == []
