@@ -1,7 +1,14 @@
-"""Raw events: read files of any known format, reject bad lines with reasons, ingest days into the lake."""
+"""Raw events: files of every known format become one event log, and invalid lines are kept with the reason.
 
-from multitron_core.events.read import read_events
+`ingestion` writes the event log into Delta tables, day by day, and `ingestion_checks` checks the result. Both load
+deltalake, so import their functions from these modules.
+"""
+
+from multitron_core.events.formats import ColumnMapping
+from multitron_core.events.read import EventLog, read_events
 
 __all__ = [
+    "ColumnMapping",
+    "EventLog",
     "read_events",
 ]

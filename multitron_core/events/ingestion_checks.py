@@ -1,4 +1,4 @@
-"""Whether what was ingested looks right: counts that add up, a volume near the usual, few rejected lines."""
+"""Checks of ingested days: counts that add up, an event volume near the usual one, few rejected lines."""
 
 from __future__ import annotations
 
@@ -11,43 +11,52 @@ from multitron_core.errors import InputError
 from multitron_core.events.ingestion import read_ingestion
 from multitron_core.events.raw_source import LATE_DAYS, days_between
 from multitron_core.events.read import HARMLESS_REASONS
-from multitron_core.events.tables import Tables, scan_table
+from multitron_core.events.tables import EventTables, scan_table
 
 USUAL_DAYS = 28
-FEWEST_DAYS = 3  # of fewer, nobody can say what is usual
+"""Days before a day that its usual volume is computed from."""
+
+FEWEST_DAYS = 3
+"""Minimum number of days that a usual volume is computed from."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When a day's ingestion looks wrong."""
+    """Limits of a normal day's ingestion.
 
-    min_volume: float = 0.5  # of a usual day's events
+    Args:
+        min_volume, max_volume: Smallest and largest normal number of events, relative to the usual number.
+        max_share: Largest normal share of rejected lines. It is below the share at which an ingestion is refused.
+    """
+
+    min_volume: float = 0.5
     max_volume: float = 2.0
-    max_share: float = 0.002  # of rejected lines; below the share at which an ingestion is refused
+    max_share: float = 0.002
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_volume <= 1 <= self.max_volume:
             raise InputError(
-                "the limits of a day's volume do not enclose the usual",
+                "the limits of a day's volume do not include the usual volume",
                 found=(self.min_volume, self.max_volume),
                 hint="use min_volume of at most 1 and max_volume of at least 1",
             )
 
 
-def reconciliation(lake: Tables, first: date, last: date) -> pl.DataFrame:
-    """What was counted of each day, beside what stands in the tables.
+def reconciliation(lake: EventTables, first: date, last: date) -> pl.DataFrame:
+    """Compare the counts of each day with the rows of the tables.
 
     Args:
-        lake: where the tables are.
-        first, last: the days, both included.
+        lake: Location of the tables.
+        first, last: Days to compare, both included.
 
     Returns:
-        A row a day, and one of null for lines of files that are not one day's: `day`; `in`, `accepted`, `duplicate`,
-        `rejected` as counted while the files were read; `events`, `rejects`, the rows of these tables;
-        `adds_up`: in = accepted + duplicate + rejected, accepted = events, rejected = rejects, nothing negative.
+        One row per day, and one with a null day for lines of files that do not belong to a single day: `day`; `in`,
+        `accepted`, `duplicate`, `rejected` as counted while the files were read; `events` and `rejects`, the numbers of
+        rows in these tables; `adds_up`: in = accepted + duplicate + rejected, accepted = events, rejected = rejects,
+        and no count is negative.
     """
     kinds = ["in", "accepted", "duplicate", "rejected"]
-    counted = (
+    counts = (
         read_ingestion(lake, first, last)
         .group_by("day")
         .agg(pl.col("count").filter(pl.col("what") == kind).sum().alias(kind) for kind in kinds)
@@ -55,10 +64,10 @@ def reconciliation(lake: Tables, first: date, last: date) -> pl.DataFrame:
     for table in ("events", "rejects"):
         days = pl.col("day").is_between(first, last) | pl.col("day").is_null()
         rows = scan_table(lake, table).filter(days).group_by("day").agg(pl.len().cast(pl.Int64).alias(table))
-        counted = counted.join(rows.collect(engine="streaming"), on="day", how="full", coalesce=True, nulls_equal=True)
+        counts = counts.join(rows.collect(engine="streaming"), on="day", how="full", coalesce=True, nulls_equal=True)
     accepted, duplicate, rejected = (pl.col(kind) for kind in kinds[1:])
     return (
-        counted.with_columns(pl.col(*kinds, "events", "rejects").fill_null(0))
+        counts.with_columns(pl.col(*kinds, "events", "rejects").fill_null(0))
         .with_columns(
             adds_up=(pl.col("in") == accepted + duplicate + rejected)
             & (accepted == pl.col("events"))
@@ -69,18 +78,24 @@ def reconciliation(lake: Tables, first: date, last: date) -> pl.DataFrame:
     )
 
 
-def volumes(lake: Tables, first: date, last: date, limits: Limits | None = None) -> pl.DataFrame:
-    """The events of each day beside a usual day's.
+def volumes(lake: EventTables, first: date, last: date, limits: Limits | None = None) -> pl.DataFrame:
+    """Compare the number of events of each day with the usual number.
 
-    Usual is the median of the same weekday in the four weeks before, or, where fewer than three of these were ingested,
-    of all days of these weeks; nothing where they are fewer than three too.
+    The usual number is the median of the same weekday in the four weeks before. If fewer than three of these days were
+    ingested, it is the median of all ingested days of these weeks; if those are fewer than three too, it is unknown.
+
+    Args:
+        lake: Location of the tables.
+        first, last: Days to compare, both included.
+        limits: Limits of the volume; the defaults of `Limits` if None.
 
     Returns:
-        A row a day from `first` to `last`: `day`, `events`, `usual` Float64 (null: nobody can say), `near`.
+        One row per day from `first` to `last`: `day`, `events`, `usual` Float64 (null if unknown), `near` (whether the
+        volume is within the limits; for an unknown usual volume, whether the day has events).
     """
     limits = limits or Limits()
-    counted = read_ingestion(lake, first - timedelta(days=USUAL_DAYS), last).filter(what="accepted")
-    events = dict(counted.group_by("day").agg(pl.col("count").sum()).iter_rows())
+    counts = read_ingestion(lake, first - timedelta(days=USUAL_DAYS), last).filter(what="accepted")
+    events = dict(counts.group_by("day").agg(pl.col("count").sum()).iter_rows())
     rows = []
     for day in days_between(first, last):
         usual = _usual({other: count for other, count in events.items() if 0 < (day - other).days <= USUAL_DAYS}, day)
@@ -97,23 +112,28 @@ def _usual(before: dict[date, int], day: date) -> float | None:
     return None if len(sample) < FEWEST_DAYS else pl.Series(sample).median()  # type: ignore[return-value]
 
 
-def reject_shares(lake: Tables, first: date, last: date, limits: Limits | None = None) -> pl.DataFrame:
-    """The share of bad lines of each day; empty lines and event types that are not used are none.
+def reject_shares(lake: EventTables, first: date, last: date, limits: Limits | None = None) -> pl.DataFrame:
+    """Compute the share of bad lines of each day. Empty lines and unused event types do not count as bad.
+
+    Args:
+        lake: Location of the tables.
+        first, last: Days of the files, both included.
+        limits: Limit of the share; the default of `Limits` if None.
 
     Returns:
-        A row a day of files, and one of null where files are not one day's each: `day`, `lines` (good and bad), `bad`,
-        `share`, `few`.
+        One row per day of files, or one with a null day if files do not belong to single days: `day`, `lines` (good and
+        bad), `bad`, `share`, `few` (whether the share is within the limit).
     """
     limits = limits or Limits()
     bad = (pl.col("what") == "rejected") & ~pl.col("reason").is_in(HARMLESS_REASONS)
     good = pl.col("what").is_in(["accepted", "duplicate"])
-    counted = read_ingestion(lake, first - timedelta(days=LATE_DAYS), last + timedelta(days=1))
-    if counted["day"].null_count():  # these lines stand against all that the files gave
-        counted = read_ingestion(lake).with_columns(source_day=pl.lit(None, pl.Date))
+    counts = read_ingestion(lake, first - timedelta(days=LATE_DAYS), last + timedelta(days=1))
+    if counts["day"].null_count():  # rejects without a day are compared with all lines of the files
+        counts = read_ingestion(lake).with_columns(source_day=pl.lit(None, pl.Date))
     else:
-        counted = counted.filter(pl.col("source_day").is_between(first, last))
+        counts = counts.filter(pl.col("source_day").is_between(first, last))
     return (
-        counted.group_by(day="source_day")
+        counts.group_by(day="source_day")
         .agg(
             lines=pl.col("count").filter(good | bad).sum(),
             bad=pl.col("count").filter(bad).sum(),

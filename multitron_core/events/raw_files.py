@@ -1,4 +1,4 @@
-"""Finding raw files: a file, a folder, a glob, or several of these become files by role, sorted by name."""
+"""Search for raw files: a file, a folder, a glob or several of these become files by role, sorted by name."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ import polars as pl
 from multitron_core.errors import InputError, UnavailableError
 
 Location = str | Path | Sequence[str | Path]
+"""A path, glob or object-store URL, or several of them."""
 
-_MAGIC = re.compile(r"[*?\[]")
+_GLOB_CHARACTERS = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, order=True)
 class RawFile:
-    """A file of raw data.
+    """One file of raw data.
 
     Args:
-        name: the path relative to the folder or the fixed part of the glob that was asked for; it is what rejects,
-            statistics and the order of sessions refer to.
-        path: where to open it.
+        name: Path relative to the folder or to the fixed part of the glob. Rejects, statistics and the order of
+            sessions refer to it.
+        path: Path or address to open.
     """
 
     name: str
@@ -39,19 +40,22 @@ def find_raw_files(
     root: str | None = None,
     storage_options: dict[str, str] | None = None,
 ) -> dict[str, list[RawFile]]:
-    """The files at `location` that belong to a format, by role, sorted by name.
+    """Find the files of a format.
 
     Args:
-        location: a file, a folder (without its subfolders), a glob, or a sequence of these; a path or an object-store
-            URL. A folder with a Delta log in it is one file, whose name ends in `.delta`.
-        roles: role -> regular expression searched in the file's name (without its folder).
-        format: the format's name, for messages.
-        root: the folder that names are relative to, instead of the one that `location` implies.
-        storage_options: for object stores, as polars takes them.
+        location: A file, a folder (without its subfolders), a glob, or a sequence of these, as paths or object-store
+            URLs. A folder that contains a Delta log counts as one file, whose name ends in `.delta`.
+        roles: Role -> regular expression that is searched in the file's name (without its folder).
+        format: Name of the format, for error messages.
+        root: Folder that names are relative to, in place of the one that follows from `location`.
+        storage_options: Options of the object store, as polars takes them.
+
+    Returns:
+        Files by role, sorted by name.
 
     Raises:
-        InputError: nothing at `location`, or no file of the format there.
-        UnavailableError: the object store does not answer.
+        InputError: `location` has no file, or no file of the format.
+        UnavailableError: The object store does not answer.
     """
     locations = [location] if isinstance(location, (str, Path)) else list(location)
     found = sorted(
@@ -72,7 +76,7 @@ def find_raw_files(
             by_role[role].append(file)
     if not any(by_role.values()):
         raise InputError(
-            f"no file is named like {format} data",
+            f"no file name matches the format {format}",
             where=location,
             found=[file.name for file in found[:5]],
             hint=f"the names must contain {' or '.join(roles.values())}",
@@ -80,32 +84,34 @@ def find_raw_files(
     return by_role
 
 
-def refuse_twins(files: Mapping[str, Sequence[RawFile]]) -> None:
-    """Refuse a file that is there twice, plain and compressed: its events would count twice.
+def refuse_duplicates(files: Mapping[str, Sequence[RawFile]]) -> None:
+    """Refuse a file that exists both plain and compressed, because its events would be counted twice.
 
     Raises:
-        InputError: names the two.
+        InputError: Names the two files.
     """
     seen: dict[str, str] = {}
     for file in (file for found in files.values() for file in found):
         stem = re.sub(r"\.(gz|zst)$", "", file.name)
         if stem in seen:
             raise InputError(
-                "the same file is there twice", found=[seen[stem], file.name], hint="keep one, or name the one to read"
+                "a file exists both plain and compressed",
+                found=[seen[stem], file.name],
+                hint="keep one of the two, or name the one to read",
             )
         seen[stem] = file.name
 
 
 def _files_at(location: str, root: str | None) -> list[RawFile]:
     path = Path(location)
-    location, root = str(path), None if root is None else str(Path(root))  # "./raw/" and "raw" name the same files
+    location, root = str(path), None if root is None else str(Path(root))  # "./raw/" and "raw" give the same names
     if path.is_file():
         return [_named(location, root or str(path.parent))]
     if (path / "_delta_log").is_dir():
         return [_delta(location, root or str(path.parent))]
     if path.is_dir():
         return [_named(str(file), root or location) for file in path.iterdir() if file.is_file()]
-    if _MAGIC.search(location):
+    if _GLOB_CHARACTERS.search(location):
         matches = glob.glob(location, recursive=True)
         return [_named(match, root or _fixed_folder(location)) for match in matches if Path(match).is_file()]
     raise InputError("no such file or folder", where=location, hint="check the path")
@@ -113,23 +119,23 @@ def _files_at(location: str, root: str | None) -> list[RawFile]:
 
 def _objects_at(location: str, root: str | None, storage_options: dict[str, str] | None) -> list[RawFile]:
     location = location.rstrip("/")
-    if _MAGIC.search(location):
+    if _GLOB_CHARACTERS.search(location):
         matches = _list_objects(location, storage_options)
         return [_named(match, root or _fixed_folder(location)) for match in matches]
-    above = location.rpartition("/")[0]
-    # As a glob of one name: a name without a glob would be taken for granted.
+    parent = location.rpartition("/")[0]
+    # The name is written as a glob that matches it alone: polars does not check that a plain name exists.
     if _list_objects(f"{location[:-1]}[{location[-1]}]", storage_options):
-        return [_named(location, root or above)]
+        return [_named(location, root or parent)]
     if _list_objects(f"{location}/_delta_log/*", storage_options):
-        return [_delta(location, root or above)]
+        return [_delta(location, root or parent)]
     return [_named(match, root or location) for match in _list_objects(f"{location}/*", storage_options)]
 
 
 def _list_objects(pattern: str, storage_options: dict[str, str] | None) -> list[str]:
-    """The objects that fit a glob.
+    """List the objects that match a glob.
 
-    polars expands it when it plans a scan and keeps the paths in the plan. That is not its public interface; the
-    public way would be to read every object once to learn its name.
+    polars expands the glob when it plans a scan, and keeps the paths in the plan. The plan is not part of its public
+    interface. With the public interface, every object would have to be read once to learn its name.
     """
     scan = pl.scan_lines(pattern, storage_options=storage_options)
     try:
@@ -138,11 +144,11 @@ def _list_objects(pattern: str, storage_options: dict[str, str] | None) -> list[
         raise UnavailableError(
             "the object store cannot be listed", where=pattern, found=str(error), hint="check address and credentials"
         ) from error
-    return [str(path) for path in getattr(plan, "paths", [])]  # the plan of nothing is an empty frame
+    return [str(path) for path in getattr(plan, "paths", [])]  # without a match, the plan is that of an empty frame
 
 
 def _fixed_folder(pattern: str) -> str:
-    return _MAGIC.split(pattern)[0].rpartition("/")[0]
+    return _GLOB_CHARACTERS.split(pattern)[0].rpartition("/")[0]
 
 
 def _named(path: str, folder: str) -> RawFile:

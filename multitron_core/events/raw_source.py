@@ -1,4 +1,4 @@
-"""Where a shop's raw events are, and which of its files belong to which day."""
+"""Location of a shop's raw events, and the files that belong to each day."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from multitron_core.events.formats import ColumnMapping, get_format
 from multitron_core.events.raw_files import Location, RawFile, find_raw_files
 
 LATE_DAYS = 31
-"""Days that an event may be older than the file that brings it, unless a source says otherwise."""
+"""Default of `RawSource.max_late_days`."""
 
 
 @dataclass(frozen=True)
 class RawSource:
-    """Raw events as they are delivered.
+    """Raw events as a shop delivers them.
 
     Args:
-        path: a file, folder, glob or object-store URL; with `files`, the folder that these are in.
+        path: A file, folder, glob or object-store URL. With `files`, the folder that contains them.
         format: `diginetica`, `yoochoose`, `otto` or `table`.
-        files: the names of one day's files below `path`, a glob with the day in it: `events-{date}.csv.gz`,
-            `{date}/*.csv`, `clicks-{date:%Y%m%d}*`. None when the files are not one day's each: then every run reads
-            all of them and takes the events of its days.
-        columns: for `table`: the column mapping, or its settings by name (`session_gap` in minutes).
-        max_reject_share: the largest share of bad lines, of every delivered day, that is let pass.
-        max_late_days: events that are this many days older than their file's day, or more than a day younger, are
-            rejected: a damaged time must not reach into the far past or the future. Needs `files`.
-        orders_required: whether files of clicks without files of orders are refused.
-        storage_options: for object stores, as polars takes them.
+        files: Names of one day's files below `path`, a glob that contains the day: `events-{date}.csv.gz`,
+            `{date}/*.csv`, `clicks-{date:%Y%m%d}*`. None if the files do not belong to single days; then every run
+            reads all files and keeps the events of its days.
+        columns: For `table`: the column mapping, or its settings by name (`session_gap` in minutes).
+        max_reject_share: Largest accepted share of bad lines, checked for every delivered day.
+        max_late_days: Largest accepted age of an event, in days before the day of its file. Older events, and events
+            more than one day after the file's day, are rejected, so that a damaged time cannot change a day in the far
+            past or future. It has an effect with `files` only.
+        orders_required: Whether files of clicks without files of orders are refused.
+        storage_options: Options of the object store, as polars takes them.
     """
 
     path: str
@@ -40,7 +41,7 @@ class RawSource:
     max_reject_share: float = 0.01
     max_late_days: int = LATE_DAYS
     orders_required: bool = True
-    storage_options: dict[str, str] | None = field(default=None, repr=False)  # secrets
+    storage_options: dict[str, str] | None = field(default=None, repr=False)  # contains secrets
 
     def __post_init__(self) -> None:
         get_format(self.format)
@@ -49,10 +50,10 @@ class RawSource:
             object.__setattr__(self, "columns", ColumnMapping.from_settings(self.columns))
         if self.files is not None and self.day_pattern(date(2001, 2, 3)) == self.day_pattern(date(2004, 5, 6)):
             raise InputError(
-                "the names of the files do not contain their day",
+                "the file names do not contain the day",
                 where="RawSource.files",
                 found=self.files,
-                hint="write {date} where the day stands, or give no pattern",
+                hint="write {date} in place of the day, or omit the pattern",
             )
 
     @property
@@ -61,27 +62,31 @@ class RawSource:
         return self.columns if isinstance(self.columns, ColumnMapping) else None
 
     def day_pattern(self, day: date) -> str:
-        """The glob of a day's files."""
+        """Glob of a day's files.
+
+        Raises:
+            InputError: `files` contains a field other than `{date}`.
+        """
         assert self.files is not None
         try:
             return f"{self.path.rstrip('/')}/{self.files.format(date=day)}"
         except (KeyError, IndexError, ValueError) as error:
             raise InputError(
-                "the pattern of the files cannot be read",
+                "the pattern of the file names is not valid",
                 where="RawSource.files",
                 found=self.files,
-                hint="the only field is {date}, or {date:%Y%m%d} in another spelling",
+                hint="use the field {date}, with a format if necessary, for example {date:%Y%m%d}",
             ) from error
 
     def find(self, first: date, last: date) -> tuple[dict[str, list[RawFile]], dict[str, date] | None]:
-        """The files to read for the days from `first` to `last`.
+        """Find the files to read for the days from `first` to `last`, both included.
 
         Returns:
-            Files by role; and the day of each file's name, None without a pattern.
+            Files by role, and the day of each file by its name; None in place of the days if the source has no pattern.
 
         Raises:
-            InputError: nothing to read.
-            UnavailableError: a day has no file (yet).
+            InputError: There is no file to read.
+            UnavailableError: A day has no file (yet).
         """
         if self.files is None:
             return self._find(self.path, None), None
@@ -101,7 +106,7 @@ class RawSource:
             raise UnavailableError(
                 f"there is no {self.format} file of {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}",
                 where=self.day_pattern(date.fromisoformat(missing[0])),
-                hint="wait for the files, or ingest the days that are there",
+                hint="wait for the files, or ingest only the days that have files",
             )
         return by_role, day_of_file
 
@@ -112,11 +117,13 @@ class RawSource:
 
 
 def days_between(first: date, last: date) -> list[date]:
-    """The days from `first` to `last`, both included.
+    """Days from `first` to `last`, both included.
 
     Raises:
-        InputError: `last` lies before `first`.
+        InputError: `last` is before `first`.
     """
     if last < first:
-        raise InputError("the last day lies before the first", found=(str(first), str(last)), hint="exchange them")
+        raise InputError(
+            "the last day is before the first day", found=(str(first), str(last)), hint="swap the two days"
+        )
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]

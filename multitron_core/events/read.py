@@ -1,4 +1,4 @@
-"""The event log: every raw format read into one shape, and the lines that are no events, with the reason.
+"""The event log: every raw format read into the same columns, and the rejected lines with the reason.
 
 events   session_id String, item_id Int64 | String, ts Datetime(us, UTC), event_type String (click, cart, order),
          file String, line Int64 (from 1)
@@ -16,27 +16,28 @@ import polars as pl
 
 from multitron_core.errors import InputError, UnavailableError
 from multitron_core.events.formats import ColumnMapping, get_format
-from multitron_core.events.formats.format import EVENT_TYPES, TEXT_LIMIT, TIME, Files
-from multitron_core.events.raw_files import Location, find_raw_files, refuse_twins
+from multitron_core.events.formats.format import TEXT_LIMIT, TIME, Files
+from multitron_core.events.raw_files import Location, find_raw_files, refuse_duplicates
 from multitron_core.events.sessionize import cut_sessions
 
-__all__ = ["EVENT_TYPES", "TIME", "ColumnMapping", "EventLog", "check_events", "check_reject_share", "read_events"]
+__all__ = ["EventLog", "check_events", "check_reject_share", "read_events"]
 
 REJECT_SCHEMA = pl.Schema({"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl.String})
 HARMLESS_REASONS = ("empty line", "event type not used")
-"""Rejects that are kept and counted but do not count against the share of rejects."""
+"""Rejects that are kept and counted, but are not part of the share of rejects."""
 
 
 @dataclass(frozen=True, eq=False)
 class EventLog:
-    """Events and rejects, all lazy.
+    """Events and rejected lines, as lazy frames.
 
     Args:
-        events: the log's events.
-        rejects: the lines that are none. Collect both together (`pl.collect_all`) and the files are read once.
-        parsed: both in one stream, a reject being a row with a `reason`; users are not cut into sessions here. Whoever
-            takes batches reads this: of two streams out of one the slower is buffered without bound.
-        session_gap: the pause that cuts the users of `parsed` into the sessions of `events`; None: they are sessions.
+        events: The events.
+        rejects: The lines that are not events. `pl.collect_all` of both frames reads the files once.
+        parsed: Events and rejects in one stream; rejects have a `reason`. Users are not split into sessions. Read this
+            frame in batches: with `events` and `rejects` as two streams, the slower one is buffered without bound.
+        session_gap: Pause that splits the users of `parsed` into the sessions of `events`; None if `parsed` already has
+            sessions.
     """
 
     events: pl.LazyFrame
@@ -54,29 +55,32 @@ def read_events(
     cut: bool = True,
     storage_options: dict[str, str] | None = None,
 ) -> EventLog:
-    """Read raw files as an event log. Nothing is read before the log is collected, except what finds the files.
+    """Read raw files as an event log.
+
+    The function searches the files and reads the headers of tables. The events are read when the log is collected.
 
     Args:
-        path: a file, a folder (without its subfolders), a glob, a sequence of these, or an object-store URL; gzip and
-            zstd files are read as they are. `file` in the log is the path relative to the folder or to the glob's
-            fixed part.
+        path: A file, a folder (without its subfolders), a glob, a sequence of these, or an object-store URL. Files may
+            be compressed with gzip or zstd. `file` in the log is the path relative to the folder or to the fixed part
+            of the glob.
         format: `diginetica`, `yoochoose`, `otto` or `table`.
-        columns: for `table`: which columns mean what.
-        orders_required: whether files of clicks without files of orders are refused.
-        cut: for a `table` without session ids: cut each user's events into sessions; `False` leaves the user's id in
-            `session_id`, for callers who cut later.
-        storage_options: credentials and endpoint of an object store, as polars takes them.
+        columns: For `table`: the meaning of the columns.
+        orders_required: Whether files of clicks without files of orders are refused.
+        cut: For a `table` without session ids: whether to split each user's events into sessions. With `False`,
+            `session_id` is the user's id, for callers that split later.
+        storage_options: Credentials and endpoint of an object store, as polars takes them.
 
     Returns:
-        The `EventLog`: every line is in exactly one of them. Lines that are bad are not raised here:
-        `check_reject_share` is the border that stops a run.
+        The `EventLog`; every line is either an event or a reject. Bad lines raise no error here:
+        `check_reject_share` stops a run that has too many.
 
     Raises:
-        InputError: an unknown format, nothing to read, no orders.
+        InputError: The format is unknown, there is nothing to read, or there are no orders.
+        UnavailableError: The object store does not answer.
     """
     chosen = get_format(format)
     files = find_raw_files(path, chosen.roles, format=format, storage_options=storage_options)
-    refuse_twins(files)
+    refuse_duplicates(files)
     check_orders(files, format, orders_required=orders_required, where=path)
     return read_files(files, format, columns=columns, cut=cut, storage_options=storage_options)
 
@@ -89,13 +93,17 @@ def read_files(
     cut: bool = True,
     storage_options: dict[str, str] | None = None,
 ) -> EventLog:
-    """`read_events` of files that have been found already."""
+    """Read files that have already been found as an event log; arguments as for `read_events`.
+
+    Raises:
+        UnavailableError: A file cannot be opened.
+    """
     try:
         parsed = get_format(format).parse(files, columns, storage_options)
     except OSError as error:
         where = [file.path for found in files.values() for file in found][:5]
         raise UnavailableError("a raw file cannot be opened", where=where, found=str(error)) from error
-    # Events and rejects are one parse: filters and selections that moved below this point would make it two.
+    # This barrier keeps filters and selections above the parser, so that events and rejects share one parse.
     parsed = parsed.map_batches(
         _unchanged,
         predicate_pushdown=False,
@@ -117,12 +125,12 @@ def _unchanged(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """What goes wrong while raw files are being read, as errors of this project.
+def translate_read_errors() -> Iterator[None]:
+    """Translate errors that occur while raw files are read into errors of this project.
 
     Raises:
-        InputError: a file is gone, or its compression is damaged.
-        UnavailableError: the object store does not answer.
+        InputError: A file no longer exists, or its compression is damaged.
+        UnavailableError: The object store does not answer.
     """
     try:
         yield
@@ -132,15 +140,21 @@ def reading() -> Iterator[None]:
         raise InputError(
             "a raw file cannot be read",
             found=str(error),
-            hint="check that the files are there and whole: `gzip -t` tests a compressed one",
+            hint="check that the files exist and are complete; `gzip -t` tests a compressed file",
         ) from error
 
 
 def check_orders(files: Files, format: str, *, orders_required: bool, where: object) -> None:
-    """Refuse files of which a role is missing.
+    """Refuse raw files that lack a required role.
+
+    Args:
+        files: Files by role.
+        format: Name of their format.
+        orders_required: Whether roles that the format marks as optional are required.
+        where: Location of the files, for the error message.
 
     Raises:
-        InputError: there are no clicks, or no orders though they are required.
+        InputError: There are no clicks, or no orders although they are required.
     """
     chosen = get_format(format)
     for role, found in files.items():
@@ -150,18 +164,24 @@ def check_orders(files: Files, format: str, *, orders_required: bool, where: obj
                 f"there is no file of {role}",
                 where=where,
                 found=[file.name for others in files.values() for file in others][:5],
-                hint=f"put a file whose name contains {chosen.roles[role]!r} beside the others"
+                hint=f"add a file whose name contains {chosen.roles[role]!r} to the others"
                 + (", or pass orders_required=False" if optional else ""),
             )
 
 
 def check_events(events: pl.LazyFrame, *, where: object = "events") -> pl.LazyFrame:
-    """The log's columns in the log's types, from a frame that has at least session, item, time and type.
+    """Check the columns of an event log and cast them to the log's types.
 
-    `file` and `line` are kept where both are there. Other integer types and time units are cast.
+    Args:
+        events: Frame with at least `session_id`, `item_id`, `ts`, `event_type`. Other integer types and time units are
+            cast.
+        where: Source of the events, for the error message.
+
+    Returns:
+        These four columns, and `file` and `line` if `events` has both.
 
     Raises:
-        InputError: a column is missing or of another type.
+        InputError: A column is missing, or its type cannot be cast.
     """
     schema = events.collect_schema()
     wanted = ("session_id", "item_id", "ts", "event_type")
@@ -182,33 +202,33 @@ def check_events(events: pl.LazyFrame, *, where: object = "events") -> pl.LazyFr
         raise InputError(
             "times have no time zone", where=f"{where}: ts", found=str(ts_type), hint="cast ts to Datetime('us', 'UTC')"
         )
-    place = ["file", "line"] if "file" in schema and "line" in schema else []
+    position = ["file", "line"] if "file" in schema and "line" in schema else []
     return events.select(
         pl.col("session_id").cast(pl.String),
         pl.col("item_id") if item_type in (pl.String, pl.Int64) else pl.col("item_id").cast(pl.Int64),
         pl.col("ts").dt.convert_time_zone("UTC").cast(TIME),
         pl.col("event_type").cast(pl.String),
-        *place,
+        *position,
     )
 
 
 def check_reject_share(
     accepted: int, rejected: dict[str, int], first: pl.DataFrame, *, max_share: float, where: object
 ) -> None:
-    """Stop a run whose input has too many bad lines.
+    """Refuse input that has too many bad lines.
 
     Args:
-        accepted: events.
-        rejected: reason -> rejected lines.
-        first: some rejects, `file`, `line`, `reason`, `text`, for the message.
-        max_share: the largest allowed share of rejects in rejects and events, in [0, 1].
-        where: the input.
+        accepted: Number of events.
+        rejected: Reason -> number of rejected lines.
+        first: Examples of rejects for the error message: `file`, `line`, `reason`, `text`.
+        max_share: Largest accepted share of rejects among rejects and events, in [0, 1].
+        where: The input, for the error message.
 
     Raises:
-        InputError: the share is larger.
+        InputError: The share of rejects is larger, or `max_share` is not a share.
     """
     if not 0.0 <= max_share <= 1.0:
-        raise InputError("max_reject_share lies outside [0, 1]", found=max_share, hint="use a share, for example 0.01")
+        raise InputError("max_reject_share is outside [0, 1]", found=max_share, hint="use a share, for example 0.01")
     bad = sum(count for reason, count in rejected.items() if reason not in HARMLESS_REASONS)
     if bad and bad > max_share * (accepted + bad):
         lines = "; ".join(
@@ -219,5 +239,5 @@ def check_reject_share(
             f"{bad} of {accepted + bad} lines are bad, more than the allowed share of {max_share:g} (first: {lines})",
             where=where,
             found=dict(sorted(rejected.items(), key=lambda pair: -pair[1])),
-            hint="mend the files, check the format, or allow a larger max_reject_share",
+            hint="fix the files, check the format, or allow a larger max_reject_share",
         )

@@ -1,4 +1,4 @@
-"""Cutting a user's events into sessions where nothing happened for a while."""
+"""Sessions of logs that identify users only: a user's events are split at long pauses."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from multitron_core.errors import InputError
 
 
 def cut_sessions(events: pl.LazyFrame, gap: timedelta) -> pl.LazyFrame:
-    """Give each user's events the ids of sessions, which end when nothing happens for longer than `gap`.
+    """Split each user's events into sessions. A session ends when the user has no event for longer than `gap`.
 
     Args:
-        events: an event log whose `session_id` is a user's id.
-        gap: the longest pause within a session.
+        events: Event log whose `session_id` is the id of a user.
+        gap: Longest pause within a session.
 
     Returns:
-        The log sorted by user and time; `session_id` is `<user>@<start of the session, UTC, microseconds>`: the same on
-        every run that sees the session's first event.
+        The log sorted by user and time. `session_id` is `<user>@<start of the session, UTC, microseconds>`. Every run
+        that reads the session's first event gives it the same id.
 
     Raises:
-        InputError: a gap that is not positive.
+        InputError: `gap` is not positive.
     """
     if gap <= timedelta(0):
-        raise InputError("the inactivity gap is not positive", where="session_gap", found=str(gap), hint="use a pause")
+        raise InputError(
+            "the inactivity gap is not positive", where="session_gap", found=str(gap), hint="use a positive duration"
+        )
     user, ts = pl.col("session_id"), pl.col("ts")
-    starts = (user != user.shift(1)).fill_null(True) | (ts - ts.shift(1) > gap)
-    start = pl.when(starts).then(ts).forward_fill()
+    is_start = (user != user.shift(1)).fill_null(True) | (ts - ts.shift(1) > gap)
+    start = pl.when(is_start).then(ts).forward_fill()
     return events.sort("session_id", "ts", maintain_order=True).with_columns(
         session_id=user + "@" + start.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
     )

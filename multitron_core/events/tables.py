@@ -1,6 +1,6 @@
-"""The Delta tables of the event log: their schemas, and how they are created, read and written.
+"""Delta tables of the event log: schemas, creation, reading and writing.
 
-All three are partitioned by `day`, and a commit replaces whole days.
+All three tables are partitioned by `day`, and a commit replaces whole days.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from multitron_core.lake import delta_stream
 EVENT_SCHEMA = pl.Schema(
     [
         ("session_id", pl.String),
-        ("item_id", pl.Int64),  # or String, as the source has them
+        ("item_id", pl.Int64),  # or String, as in the source
         ("ts", TIME),
         ("event_type", pl.String),
         ("file", pl.String),
@@ -35,8 +35,8 @@ INGESTION_SCHEMA = pl.Schema(
 )
 
 
-class Tables(Protocol):
-    """What ingestion needs of a `multitron_core.lake.Lake`."""
+class EventTables(Protocol):
+    """The part of `multitron_core.lake.Lake` that ingestion uses: table addresses and storage options."""
 
     @property
     def storage_options(self) -> dict[str, str] | None: ...
@@ -44,15 +44,15 @@ class Tables(Protocol):
     def uri(self, table: str) -> str: ...
 
 
-def create_event_log(lake: Tables, item_type: pl.DataType) -> None:
-    """Create the tables that are not there.
+def create_event_log(lake: EventTables, item_type: pl.DataType) -> None:
+    """Create the tables of the event log that do not exist yet.
 
     Args:
-        lake: where the tables are.
-        item_type: `pl.Int64()` or `pl.String()`, for good.
+        lake: Location of the tables.
+        item_type: `pl.Int64()` or `pl.String()`. The type of an existing log cannot change.
 
     Raises:
-        InputError: the log is there with items of another type.
+        InputError: The log exists with another type of item ids.
     """
     events = pl.Schema({**EVENT_SCHEMA, "item_id": item_type})
     for name, schema in (("events", events), ("rejects", REJECTS_SCHEMA), ("ingestion", INGESTION_SCHEMA)):
@@ -63,56 +63,58 @@ def create_event_log(lake: Tables, item_type: pl.DataType) -> None:
             "the event log has item ids of another type",
             where=lake.uri("events"),
             found=f"{item_type}, the log has {found}",
-            hint="set item_type of the column mapping, or begin another log",
+            hint="set item_type of the column mapping, or start a new log",
         )
 
 
-def create_table(lake: Tables, name: str, schema: pl.Schema) -> None:
-    """Create an empty table if it is not there."""
-    if exists_table(lake, name):
+def create_table(lake: EventTables, name: str, schema: pl.Schema) -> None:
+    """Create an empty table, partitioned by `day`, unless it exists."""
+    if table_exists(lake, name):
         return
     arrow = delta_stream.arrow_schema(schema)
     delta_stream.create(lake.uri(name), arrow, lake.storage_options, name=name, partition_by=["day"])
 
 
-def exists_table(lake: Tables, name: str) -> bool:
+def table_exists(lake: EventTables, name: str) -> bool:
     """Whether the table has been created."""
     return DeltaTable.is_deltatable(lake.uri(name), lake.storage_options)
 
 
-def scan_table(lake: Tables, name: str) -> pl.LazyFrame:
-    """The table as it stands, lazily."""
+def scan_table(lake: EventTables, name: str) -> pl.LazyFrame:
+    """Lazy frame of the table's newest version."""
     return pl.scan_delta(lake.uri(name), storage_options=lake.storage_options)
 
 
-def item_type_of(lake: Tables) -> pl.DataType:
-    """The type of the log's item ids."""
+def item_type_of(lake: EventTables) -> pl.DataType:
+    """Type of the item ids in the event log."""
     return scan_table(lake, "events").collect_schema()["item_id"]
 
 
 def write_table(
-    lake: Tables, name: str, predicate: str, frames: Callable[[pl.LazyFrame], Iterator[pl.DataFrame]]
+    lake: EventTables, name: str, predicate: str, frames: Callable[[pl.LazyFrame], Iterator[pl.DataFrame]]
 ) -> None:
     """Replace the rows that match `predicate` in one commit.
 
     Args:
-        lake: where the table is.
-        name: the table.
-        predicate: over the partitions.
-        frames: gives the new rows from the table as it stands; called again when another commit was in the way.
+        lake: Location of the table.
+        name: Name of the table.
+        predicate: SQL condition on the partition column.
+        frames: Gives the new rows, from the table's rows before the write. It is called again after a conflict with
+            another commit.
     """
-    standing = [pl.LazyFrame()]
+    current = [pl.LazyFrame()]
 
     def open_table() -> DeltaTable:
         table = _open(lake, name)
-        # Opened here and not inside the stream: the stream occupies a worker of deltalake's runtime, and with as many
-        # streams as workers nobody would be left to open a table. Opened twice, since the writer changes its own.
-        standing[0] = pl.scan_delta(_open(lake, name, table.version()))
+        # The table is opened before the stream starts: the stream occupies a worker of deltalake's runtime, and with
+        # as many streams as workers no worker would be left to open a table. It is opened a second time because the
+        # writer moves the first instance to the version that it commits.
+        current[0] = pl.scan_delta(_open(lake, name, table.version()))
         return table
 
     delta_stream.replace(
         open_table,
-        lambda: frames(standing[0]),
+        lambda: frames(current[0]),
         scan_table(lake, name).collect_schema(),
         repeatable=True,
         predicate=predicate,
@@ -120,12 +122,12 @@ def write_table(
     )
 
 
-def _open(lake: Tables, name: str, version: int | None = None) -> DeltaTable:
+def _open(lake: EventTables, name: str, version: int | None = None) -> DeltaTable:
     return DeltaTable(lake.uri(name), version=version, storage_options=lake.storage_options)
 
 
-def in_days(days: Sequence[date | None]) -> str:
-    """The predicate of these partitions."""
+def days_predicate(days: Sequence[date | None]) -> str:
+    """SQL condition that matches the partitions of the given days; None is the partition without a day."""
     named = ", ".join(f"'{day.isoformat()}'" for day in days if day is not None)
     parts = ([f"day IN ({named})"] if named else []) + (["day IS NULL"] if None in days else [])
     return " OR ".join(parts)

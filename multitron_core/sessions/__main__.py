@@ -14,23 +14,30 @@ from multitron_core.sessions.prepare import format_statistics, prepare_sessions
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command `python -m multitron_core.sessions`."""
+    """Run `python -m multitron_core.sessions`.
+
+    Args:
+        arguments: Arguments of the command line; those of the process if None.
+
+    Returns:
+        Exit status: 0, or 2 for refused input.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m multitron_core.sessions", description="Prepare raw events as sessions for training."
+        prog="python -m multitron_core.sessions", description="Prepare training sessions from raw events."
     )
-    parser.add_argument("--data", required=True, nargs="+", help="a file, folder or glob of raw events, or several")
+    parser.add_argument("--data", required=True, nargs="+", help="files, folders or globs of raw events")
     parser.add_argument("--format", required=True, help=f"one of {', '.join(FORMATS)}")
     parser.add_argument(
-        "--columns", type=json.loads, help="for `table`: the column mapping as JSON, session_gap in minutes"
+        "--columns", type=json.loads, help="for `table`: column mapping as JSON, with session_gap in minutes"
     )
-    parser.add_argument("--without-orders", action="store_true", help="accept clicks without a file of orders")
-    parser.add_argument("--split-days", type=float, help="days of the test set, instead of the format's")
+    parser.add_argument("--without-orders", action="store_true", help="accept files of clicks without files of orders")
+    parser.add_argument("--split-days", type=float, help="days of the test set; default: those of the format")
     parser.add_argument(
-        "--objectives", nargs="+", default=["click", "order"], metavar="NAME", help="click, order; cart is the third"
+        "--objectives", nargs="+", default=["click", "order"], metavar="NAME", help="click, then order, cart or both"
     )
-    parser.add_argument("--max-reject-share", type=float, default=0.01, help="let this share of bad lines pass")
-    parser.add_argument("--stats", action="store_true", help="print the counts")
-    parser.add_argument("--out", type=Path, help="write the prepared sessions into this folder")
+    parser.add_argument("--max-reject-share", type=float, default=0.01, help="largest accepted share of bad lines")
+    parser.add_argument("--stats", action="store_true", help="print the statistics")
+    parser.add_argument("--out", type=Path, help="folder for the prepared sessions")
     options = parser.parse_args(arguments)
     if not options.stats and options.out is None:
         parser.error("nothing to do: give --stats, --out FOLDER, or both")

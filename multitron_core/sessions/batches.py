@@ -1,11 +1,11 @@
-"""Batches: which sessions a step reads, as flat arrays, and how they are padded.
+"""Batches: sessions of a training step as flat arrays, and their padding to rectangles.
 
-A batch holds 256 random (or consecutive) sessions of any length, flat: the steps of one session behind those of the
-other, so that losses and negatives see real steps only. The transformer needs rectangles; `length_groups` cuts the
-batch, sorted by length, into the few rectangles that cost least. With causal attention and padding on the right this
-gives the numbers of one rectangle of 50 columns at a tenth of the work.
+A batch contains 256 random (or consecutive) sessions of any length. Its arrays are flat: the steps of a session follow
+those of the session before, so that losses and negatives use real steps only. The transformer needs rectangles.
+`length_groups` splits the batch, sorted by length, into the rectangles of least total cost. With causal attention and
+padding on the right, the results equal those of one rectangle of 50 columns, at a tenth of the computation.
 
-Everything is a function of (seed, epoch, number): a resumed training needs no saved random state.
+Every batch is a function of (seed, epoch, number), so a resumed training needs no saved random state.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from multitron_core.sessions.encoded import EncodedSessions
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Sessions sorted by length, flat; session s has the steps `starts[s]` to `starts[s] + lengths[s] - 1`.
+    """Sessions sorted by length, as flat arrays; session s has the steps `starts[s]` to `starts[s] + lengths[s] - 1`.
 
     Args:
         sessions: int64 [sessions], rows of the data set.
-        lengths: int64 [sessions], steps a session (its clicks less one), >= 1, rising.
-        inputs: int64 [steps], the clicked item of each step.
-        targets: int64 [steps], the next click.
-        ordered: bool [steps], whether the TARGET is ordered later in the session.
-        carted: the same of carts; None where the data has no such labels.
+        lengths: int64 [sessions], steps per session (its clicks minus 1), >= 1, not decreasing.
+        inputs: int64 [steps], clicked item of each step.
+        targets: int64 [steps], item of the next click.
+        ordered: bool [steps], whether the target (not the input) is ordered later in the session.
+        carted: bool [steps], the same for carts; None if the data has no such labels.
     """
 
     sessions: np.ndarray
@@ -41,17 +41,17 @@ class Batch:
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
-        """The labels of targets, bool [steps], by event: "order", and "cart" where there are some."""
+        """Labels of the targets, bool [steps], by event: "order", and "cart" if the data has such labels."""
         return {"order": self.ordered} | ({} if self.carted is None else {"cart": self.carted})
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """First step of each session, int64 [sessions]."""
+        """int64 [sessions], first step of each session."""
         return np.cumsum(self.lengths) - self.lengths
 
     @cached_property
     def session_of_step(self) -> np.ndarray:
-        """int64 [steps], 0-based within the batch."""
+        """int64 [steps], session of each step, counted from 0 within the batch."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
 
@@ -60,9 +60,9 @@ class Rectangle:
     """Sessions `first` to `last - 1` of a batch as a padded rectangle.
 
     Args:
-        first, last: which sessions of the batch.
-        source: int64 [sessions, steps], the flat step (of the batch) of each cell; -1 is padding.
-        cells: int64 [real steps], the cell of each real step in the flattened rectangle, in the batch's order.
+        first, last: Range of sessions of the batch, `last` excluded.
+        source: int64 [sessions, steps], flat step of the batch in each cell; -1 is padding.
+        cells: int64 [real steps], cell of each real step in the flattened rectangle, in the batch's order.
     """
 
     first: int
@@ -72,35 +72,51 @@ class Rectangle:
 
 
 def training_rows(data: EncodedSessions) -> np.ndarray:
-    """Rows of the sessions that teach something (two clicks or more), int64, in the data's order."""
+    """Rows of the sessions with at least two clicks, int64 [rows], in the data's order; others have no target."""
     return np.flatnonzero(data.lengths >= 2)
 
 
 def random_of(seed: int, epoch: int, number: int) -> np.random.Generator:
-    """The randomness of one batch, at any time; `number` -1 is the epoch's own, `epoch` -1 validation's."""
+    """Random generator of one batch.
+
+    Args:
+        seed: Seed of the training.
+        epoch: Epoch, from 0; -1 for validation.
+        number: Number of the batch in the epoch, from 0; -1 for the order of the sessions in the epoch.
+    """
     return np.random.default_rng([seed, epoch + 1, number + 1])
 
 
 def epoch_order(rows: np.ndarray, session_order: str, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch reads the rows: "shuffled" by seed and epoch, or "chronological", as they stand."""
+    """Order in which an epoch reads sessions.
+
+    Args:
+        rows: int64 [sessions], rows in chronological order.
+        session_order: "shuffled", a permutation given by seed and epoch, or "chronological", `rows` unchanged.
+        seed: Seed of the training.
+        epoch: Epoch, from 0.
+
+    Returns:
+        int64 [sessions].
+    """
     if session_order == "chronological":
         return rows
     return random_of(seed, epoch, -1).permutation(rows)
 
 
 def make_batch(data: EncodedSessions, rows: np.ndarray, max_length: int) -> Batch:
-    """The batch of the given rows.
+    """Make the batch of the given rows.
 
-    Labels are those of the whole session; then the last `max_length` + 1 clicks count: all but the last are inputs,
-    all but the first are targets, and the order label belongs to the target.
+    A batch uses the last `max_length` + 1 clicks of a session. All but the last are inputs, all but the first are
+    targets. A step has the label of its target, which follows from the whole session.
 
     Args:
-        data: the sessions.
-        rows: int [sessions], each of two clicks or more.
-        max_length: inputs that the model reads.
+        data: The sessions.
+        rows: int [sessions], rows of sessions with at least two clicks.
+        max_length: Maximum number of inputs per session.
 
     Raises:
-        InputError: a session of one click, or no session.
+        InputError: There is no row, or a session has a single click.
     """
     rows = np.asarray(rows, dtype=np.int64)
     ends = data.offsets[rows + 1]
@@ -109,7 +125,7 @@ def make_batch(data: EncodedSessions, rows: np.ndarray, max_length: int) -> Batc
         raise InputError(
             "a batch needs sessions of two clicks or more",
             found={"sessions": len(rows), "rows too short": rows[lengths < 1][:5].tolist()},
-            hint="take the rows of batches.training_rows",
+            hint="use rows of batches.training_rows",
         )
     by_length = np.argsort(lengths, kind="stable")
     rows, ends, lengths = rows[by_length], ends[by_length], lengths[by_length]
@@ -126,19 +142,19 @@ def make_batch(data: EncodedSessions, rows: np.ndarray, max_length: int) -> Batc
 
 
 def length_groups(lengths: np.ndarray, overhead: int) -> list[int]:
-    """Where to cut sessions, sorted by length, into rectangles of least cost.
+    """Split sessions, sorted by length, into rectangles of least total cost.
 
-    The cost of a rectangle is its cells, padding included, plus `overhead` cells for being one more. Exact, by dynamic
-    programming over the distinct lengths (at most 50).
+    The cost of a rectangle is the number of its cells, padding included, plus `overhead`. The result is exact, by
+    dynamic programming over the distinct lengths (at most 50).
 
     Args:
-        lengths: int [sessions], rising, >= 1.
-        overhead: cells that one more rectangle is worth; a very large number gives one rectangle.
+        lengths: int [sessions], not decreasing, >= 1.
+        overhead: Fixed cost of a rectangle, in cells; a very large number gives one rectangle.
 
     Returns:
-        The end (exclusive) of each rectangle, rising; the last is the number of sessions.
+        End (exclusive) of each rectangle, increasing; the last is the number of sessions.
     """
-    if overhead >= len(lengths) * lengths[-1]:  # no cut saves as much
+    if overhead >= len(lengths) * lengths[-1]:  # no second rectangle saves as many cells
         return [len(lengths)]
     distinct, counts = np.unique(lengths, return_counts=True)
     ends = np.concatenate([[0], np.cumsum(counts)])
@@ -156,7 +172,7 @@ def length_groups(lengths: np.ndarray, overhead: int) -> list[int]:
 
 
 def rectangles(batch: Batch, overhead: int) -> list[Rectangle]:
-    """The batch as rectangles of least cost; see `length_groups` for `overhead`."""
+    """Split a batch into rectangles of least total cost; see `length_groups` for `overhead`."""
     found, first = [], 0
     for last in length_groups(batch.lengths, overhead):
         lengths, starts = batch.lengths[first:last, None], batch.starts[first:last, None]
@@ -168,10 +184,15 @@ def rectangles(batch: Batch, overhead: int) -> list[Rectangle]:
 
 
 def part_of(batch: Batch, rank: int, world: int) -> tuple[Batch, np.ndarray]:
-    """Every `world`-th session from `rank` on, for one of several processes, and its steps in the whole batch.
+    """Part of a batch for one of several processes: every `world`-th session, beginning with session `rank`.
+
+    Args:
+        batch: The whole batch.
+        rank: Number of the process, from 0.
+        world: Number of processes.
 
     Returns:
-        The smaller batch (it may have no session) and int64 [its steps], the flat steps of `batch` that it holds.
+        The smaller batch, which may have no session, and int64 [its steps], its steps as flat steps of `batch`.
     """
     sessions = np.arange(rank, len(batch.lengths), world)
     steps = np.flatnonzero(batch.session_of_step % world == rank)

@@ -1,8 +1,8 @@
-"""Encoded sessions: what training and scoring read. Text is parsed once, before this.
+"""Encoded sessions: clicks as vocabulary indices with labels, the input of training and scoring.
 
-Three flat arrays in a folder, memory-mapped, so that 200 million clicks cost no memory until they are read:
-`items.npy` (int32), `ordered.npy` (bool), `offsets.npy` (int64), and where carts are an objective `carted.npy` (bool);
-the ids stand in `session_ids.parquet`.
+A folder of encoded sessions contains flat arrays: `items.npy` (int32), `ordered.npy` (bool), `offsets.npy` (int64) and,
+if carts are an objective, `carted.npy` (bool). Session ids are in `session_ids.parquet`. The arrays are memory-mapped,
+so that 200 million clicks take no memory until they are read.
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ from multitron_core.errors import InputError
 from multitron_core.utils.ragged import ranges
 
 DTYPES = {"offsets": np.int64, "items": np.int32, "ordered": np.bool_, "carted": np.bool_}
-"""What `EncodedSessions.save` writes, and the only types that `load` takes."""
+"""Types of the arrays that `EncodedSessions.save` writes and `load` accepts."""
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedSessions:
-    """Sessions of clicks with their order labels; session s is `items[offsets[s]:offsets[s + 1]]`.
+    """Sessions of clicks with labels; session s is `items[offsets[s]:offsets[s + 1]]`.
 
     Args:
         session_ids: `String` [sessions].
-        offsets: int64 [sessions + 1], rising from 0 to the number of clicks.
+        offsets: int64 [sessions + 1], not decreasing, from 0 to the number of clicks.
         items: int32 [clicks], 1-based indices of the vocabulary, in time order within a session.
         ordered: bool [clicks], whether the clicked item is ordered later in the same session.
-        vocabulary_hash: `Vocabulary.hash` of the vocabulary that gave the indices.
-        carted: bool [clicks], whether the clicked item is put into the cart later in the same session; None where
-            sessions were prepared without.
+        vocabulary_hash: `Vocabulary.hash` of the vocabulary of the indices.
+        carted: bool [clicks], whether the clicked item is put into the cart later in the same session; None if the
+            sessions were prepared without these labels.
+
+    Raises:
+        InputError: The lengths of the arrays do not match.
     """
 
     session_ids: pl.Series
@@ -47,7 +50,7 @@ class EncodedSessions:
         found = (len(self.offsets), int(self.offsets[-1]) if len(self.offsets) else -1, len(self.ordered))
         if sizes != found or any(len(labels) != len(self.items) for labels in self.labels.values()):
             raise InputError(
-                "the arrays of encoded sessions do not fit together",
+                "the lengths of the arrays of encoded sessions do not match",
                 found={"offsets": found[0], "last offset": found[1], "ordered": found[2]},
                 hint=f"expected {sizes}; prepare the sessions again",
             )
@@ -57,16 +60,16 @@ class EncodedSessions:
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
-        """The labels of clicks, bool [clicks], by event: "order", and "cart" where there are some."""
+        """Labels of the clicks, bool [clicks], by event: "order", and "cart" if there are such labels."""
         return {"order": self.ordered} | ({} if self.carted is None else {"cart": self.carted})
 
     @property
     def lengths(self) -> np.ndarray:
-        """Clicks a session, int64 [sessions]."""
+        """int64 [sessions], clicks per session."""
         return np.diff(self.offsets)
 
     def to_frame(self) -> pl.DataFrame:
-        """Columns `session_id`, `items: list[int32]`, `ordered: list[bool]`, a session a row."""
+        """One row per session: `session_id`, `items: list[int32]`, `ordered: list[bool]`."""
         clicks = pl.DataFrame(
             {
                 "row": np.repeat(np.arange(len(self), dtype=np.int64), self.lengths),
@@ -82,7 +85,7 @@ class EncodedSessions:
         )
 
     def select(self, rows: np.ndarray) -> EncodedSessions:
-        """The given sessions (int [n]) in the given order, as new arrays."""
+        """The sessions of the given rows (int [n]), in the given order, as new arrays."""
         rows = np.asarray(rows, dtype=np.int64)
         lengths = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -97,7 +100,7 @@ class EncodedSessions:
         )
 
     def save(self, folder: Path | str) -> None:
-        """Write the arrays into `folder`, which is made when it is missing."""
+        """Write the arrays into `folder`, which is created if it is missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, dtype in DTYPES.items():
@@ -108,12 +111,12 @@ class EncodedSessions:
 
     @classmethod
     def load(cls, folder: Path | str) -> EncodedSessions:
-        """Open what `save` wrote; the arrays are memory-mapped and read-only.
+        """Open a folder that `save` wrote; the arrays are memory-mapped and read-only.
 
         Raises:
-            InputError: a file is missing or is not what `save` writes.
+            InputError: A file is missing or does not have the type that `save` writes.
         """
-        folder = Path(folder).resolve()  # one state of a folder that may be swapped meanwhile
+        folder = Path(folder).resolve()  # all files from one version of a folder that may be replaced meanwhile
         try:
             arrays = {
                 name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -122,9 +125,8 @@ class EncodedSessions:
             }
             for name, array in arrays.items():
                 if array.dtype != DTYPES[name] or array.ndim != 1:
-                    raise ValueError(
-                        f"{name}.npy holds {array.dtype} {array.shape}, expected a row of {np.dtype(DTYPES[name])}"
-                    )
+                    expected = f"one dimension of {np.dtype(DTYPES[name])}"
+                    raise ValueError(f"{name}.npy holds {array.dtype} {array.shape}, expected {expected}")
             session_ids = pl.read_parquet(folder / "session_ids.parquet")["session_id"]
             header = json.loads((folder / "encoded.json").read_text())
             return cls(session_ids, vocabulary_hash=header["vocabulary_hash"], **arrays)

@@ -1,4 +1,4 @@
-"""Encoded sessions of one shard, and all shards put together in one order."""
+"""Encoded sessions of single shards, and their merge into one order."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class EncodedShard:
     """Sessions of a shard whose items are indices of a vocabulary.
 
     Args:
-        clicks: `items` are int32 indices from 1; every session has a click.
-        ordered: bool [clicks], the labels.
-        start: int64 [sessions], the time of the first click or order, microseconds.
-        orders: orders merged into these sessions.
-        carted: bool [clicks], the labels of carts; None where they are not wanted.
-        carts: carts merged into these sessions.
+        clicks: Sessions whose `items` are int32 indices from 1; every session has a click.
+        ordered: bool [clicks], labels of orders.
+        start: int64 [sessions], time of the first click or order, in microseconds.
+        orders: Number of orders of these sessions.
+        carted: bool [clicks], labels of carts; None if carts are not an objective.
+        carts: Number of carts of these sessions.
     """
 
     clicks: SessionClicks
@@ -35,39 +35,40 @@ class EncodedShard:
 
 
 def encode_shard(clicks: SessionClicks, orders: pl.DataFrame, carts: pl.DataFrame | None = None) -> EncodedShard:
-    """Merge orders, and carts if they are wanted, into their sessions.
+    """Label the clicks of sessions with their orders and, if given, their carts.
 
     Args:
-        clicks: `items` are indices; every session has a click.
-        orders: `session_id`, `ts` Int64, `item_index`; those of other sessions are left out.
-        carts: the same; a session's start does not ask for them, so the order of sessions is the same without.
+        clicks: Sessions whose `items` are indices; every session has a click.
+        orders: `session_id`, `ts` Int64, `item_index`; orders of other sessions are ignored.
+        carts: The same columns; None if carts are not an objective. Carts do not change the start of a session, so the
+            order of sessions does not depend on them.
     """
     rows = clicks.session_ids.alias("session_id").to_frame().with_row_index("session")
 
-    def of_these(events: pl.DataFrame) -> pl.DataFrame:
+    def of_sessions(events: pl.DataFrame) -> pl.DataFrame:
         return events.join(rows, on="session_id", how="inner").select("session", "ts", item="item_index")
 
-    own = of_these(orders)
+    session_orders = of_sessions(orders)
     start = clicks.first_ts().copy()
-    first = own.group_by("session").agg(pl.col("ts").min())
+    first = session_orders.group_by("session").agg(pl.col("ts").min())
     row = first["session"].to_numpy()
     start[row] = np.minimum(start[row], first["ts"].to_numpy())
-    encoded = EncodedShard(clicks, order_labels(clicks, own), start, len(own))
+    encoded = EncodedShard(clicks, order_labels(clicks, session_orders), start, len(session_orders))
     if carts is None:
         return encoded
-    own_carts = of_these(carts)
-    return replace(encoded, carted=order_labels(clicks, own_carts), carts=len(own_carts))
+    session_carts = of_sessions(carts)
+    return replace(encoded, carted=order_labels(clicks, session_carts), carts=len(session_carts))
 
 
 def merge_shards(
     shards: list[EncodedShard], order: Callable[[pl.Series, np.ndarray, np.ndarray], np.ndarray], vocabulary_hash: str
 ) -> EncodedSessions:
-    """All sessions in one order.
+    """Merge the sessions of all shards into one order.
 
     Args:
-        shards: is emptied, so that a shard's arrays go as soon as they have been copied.
-        order: (session ids, starts, places of first lines) -> rows in the wanted order, int64.
-        vocabulary_hash: of the vocabulary that gave the indices.
+        shards: The shards. The list is emptied, so that a shard's memory is free as soon as it has been copied.
+        order: (session ids, starts, places of first lines) -> int64 [sessions], rows in the new order.
+        vocabulary_hash: Hash of the vocabulary of the indices.
     """
     if not shards:
         empty = np.zeros(0, np.int32)
@@ -81,7 +82,7 @@ def merge_shards(
     rows = order(session_ids, start, place)
     offsets = np.concatenate([[0], np.cumsum(lengths[rows])]).astype(np.int64)
     begin = np.empty(len(rows), dtype=np.int64)
-    begin[rows] = offsets[:-1]  # where each session goes
+    begin[rows] = offsets[:-1]  # first click of each session in the result
     items, ordered = np.empty(offsets[-1], dtype=np.int32), np.empty(offsets[-1], dtype=bool)
     carted = None if shards[0].carted is None else np.empty(offsets[-1], dtype=bool)
     done = 0
@@ -97,10 +98,10 @@ def merge_shards(
 
 
 def by_first_event(session_ids: pl.Series, start: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """By the time of the first event; sessions of the same time in the order of their first lines."""
+    """Order of `merge_shards`: by the time of the first event, and by the first line for equal times."""
     return np.lexsort((place, start))
 
 
 def by_session_id(session_ids: pl.Series, start: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """By id, which no rerun changes."""
+    """Order of `merge_shards`: by session id, which is the same in every run."""
     return session_ids.arg_sort().to_numpy().astype(np.int64)

@@ -1,7 +1,7 @@
-"""Events cut into shards by session, so that whole sessions fit in memory however large the log is.
+"""Split events into shards of whole sessions that fit in memory, for logs of any size.
 
-A stream of events is buffered. While it fits in `rows_in_memory`, there is one shard and nothing touches the disk.
-Beyond that the buffer is written out in buckets by a hash of the session, and shards are read back bucket by bucket.
+A stream of events is buffered. A log of fewer than `rows_in_memory` events is one shard and stays in memory. For larger
+logs, the buffer is written to disk in buckets by a hash of the session, and a shard is a range of buckets.
 """
 
 from __future__ import annotations
@@ -18,27 +18,35 @@ import numpy as np
 import polars as pl
 
 from multitron_core.errors import InputError
-from multitron_core.events.formats.format import EVENT_TYPES, TIME
-from multitron_core.events.read import REJECT_SCHEMA, EventLog, check_events, reading
+from multitron_core.events.formats.format import TIME
+from multitron_core.events.read import REJECT_SCHEMA, EventLog, check_events, translate_read_errors
 from multitron_core.events.sessionize import cut_sessions
+from multitron_core.utils.event_types import EVENT_TYPES
 from multitron_core.utils.ragged import ranges, run_starts
 from multitron_core.utils.temporary_folder import temporary_folder
 
 ROWS_IN_MEMORY = 1_500_000
-"""Events that are held at once by default; a row takes about 50 bytes, and work on it about four times as much."""
+"""Default number of events in memory. A row takes about 50 bytes, and processing it about four times as much."""
 
 BUCKETS = 64
-LINE_BITS = 40  # a place in the source is `file rank << 40 | line`: a million million lines a file
+"""Number of buckets on disk, and the maximum number of shards."""
+
+LINE_BITS = 40
+"""Bits of the line in a place, which is `file rank << LINE_BITS | line`: up to 10^12 lines per file."""
 
 
 class EventShards:
-    """Takes a stream of events, gives it back as shards of whole sessions.
+    """Reads a stream of events and returns it as shards of whole sessions.
+
+    Use it as a context manager; its exit removes the files on disk.
 
     Args:
-        rows_in_memory: events that are held at once.
-        session_gap: `session_id` is a user's id, whose events are cut where nothing happens for longer than this.
+        rows_in_memory: Maximum number of events in memory.
+        session_gap: Longest pause within a session, if `session_id` is the id of a user whose events are to be split
+            into sessions.
 
-    Use as a context manager: leaving it removes what was written to the disk.
+    Raises:
+        InputError: `rows_in_memory` is not positive.
     """
 
     def __init__(
@@ -54,15 +62,15 @@ class EventShards:
         self._buffered = self._seen = 0
         self._files: dict[str, int] = {}
         self._spills: list[Future[_Spill]] = []
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="spill")  # writes while more events come
-        self._shards = 0  # when there are spills
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="spill")  # writes while events are read
+        self._shards = 0  # number of shards if there are spills
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.counts: Counter[str] = Counter()
-        """Event type -> events that came in."""
+        """Event type -> number of events read."""
         self.rejected: Counter[str] = Counter()
-        """Reason -> rejected lines, when an `EventLog` was read."""
+        """Reason -> number of rejected lines, if an `EventLog` was read."""
         self.first_rejects = pl.DataFrame(schema=REJECT_SCHEMA)
-        """The first of each reason."""
+        """The first reject of each reason: `file`, `line`, `reason`, `text`."""
 
     def __enter__(self) -> EventShards:
         return self
@@ -75,14 +83,16 @@ class EventShards:
             self._folder.cleanup()
 
     def read(self, events: EventLog | pl.LazyFrame | pl.DataFrame) -> None:
-        """Read a whole log, once.
+        """Read a whole log; call this once.
 
         Args:
-            events: an `EventLog`, whose rejects are counted, or a frame with the log's columns. Without `file` and
-                `line` the order of rows stands for the order of lines.
+            events: An `EventLog`, whose rejects are counted, or a frame with the log's columns. If `file` and `line`
+                are missing, rows count as lines of one file.
 
         Raises:
-            InputError: columns are missing, of a wrong type, or hold nulls or unknown event types.
+            InputError: A column is missing, has a wrong type, or contains nulls or unknown event types; a raw file
+                cannot be read.
+            UnavailableError: The object store does not answer.
         """
         failures: list[BaseException] = []
 
@@ -90,7 +100,7 @@ class EventShards:
             try:
                 self._take(batch)
             except BaseException as error:
-                failures.append(error)  # the engine would hand on its text only
+                failures.append(error)  # the engine would raise an error of its type with the text only
                 raise
 
         if isinstance(events, EventLog):
@@ -99,7 +109,7 @@ class EventShards:
         else:
             stream = check_events(events.lazy())
         try:
-            with reading():
+            with translate_read_errors():
                 stream.with_columns(pl.col("ts").to_physical()).sink_batches(
                     take, maintain_order=True, engine="streaming"
                 )
@@ -113,11 +123,11 @@ class EventShards:
 
     @property
     def folder(self) -> Path | None:
-        """A folder for what belongs to the shards, removed with them; None while all is in memory."""
+        """Folder for files about the shards, removed on exit; None while all events are in memory."""
         return None if self._folder is None else Path(self._folder.name)
 
     def file_names(self) -> list[str]:
-        """The sources of the events, sorted; a click's file is the one at `place >> LINE_BITS`."""
+        """Files of the events, sorted by name; the file of a `place` is the one at `place >> LINE_BITS`."""
         return sorted(self._files)
 
     def __len__(self) -> int:
@@ -125,9 +135,15 @@ class EventShards:
         return self._shards if self._spills else int(self._buffered > 0)
 
     def load(self, number: int) -> pl.DataFrame:
-        """A shard, once: `session_id`, `item_id`, `ts` Int64 (microseconds), `event_type`, `place` Int64.
+        """Load a shard; call this once per shard.
 
-        A session's events are all in one shard, in the order in which they were read; `place` is the order of lines.
+        Args:
+            number: Number of the shard, from 0.
+
+        Returns:
+            `session_id`, `item_id`, `ts` Int64 (microseconds since 1970, UTC), `event_type`, `place` Int64 (position of
+            the line in the source, see `LINE_BITS`). All events of a session are in one shard, in the order in which
+            they were read.
         """
         if not self._spills:
             return self._finished(self._drain())
@@ -158,18 +174,18 @@ class EventShards:
             self._spill()
 
     def _reject(self, lines: pl.DataFrame) -> None:
-        """Count lines by reason, and keep the first of each."""
+        """Count rejected lines by reason, and keep the first of each reason."""
         counted = lines.group_by("reason", maintain_order=True).agg(pl.len(), pl.col("file", "line", "text").first())
         new = counted.filter(~pl.col("reason").is_in(list(self.rejected)))
         self.rejected.update(dict(counted.select("reason", "len").iter_rows()))
         self.first_rejects = pl.concat([self.first_rejects, new.select(self.first_rejects.columns)])
 
     def _place(self, batch: pl.DataFrame) -> pl.Series:
-        """Where each event stands, files being numbered in the order in which they come."""
+        """Place of each event; files are numbered in the order in which they are read."""
         if "file" not in batch.columns:
             self._files.setdefault("", 0)
             return pl.int_range(self._seen, self._seen + len(batch), eager=True).alias("place")
-        # Most batches are of one file, which the extremes tell without looking at every row twice.
+        # Most batches contain one file only; minimum and maximum show it faster than the distinct values.
         one_file = batch["file"].min() == batch["file"].max()
         for name in batch["file"].head(1) if one_file else batch["file"].unique().sort():
             self._files.setdefault(name, len(self._files))
@@ -180,7 +196,7 @@ class EventShards:
         )
 
     def _drain(self) -> pl.DataFrame:
-        """What was buffered, which is not held here any more."""
+        """Remove and return the buffered events."""
         events = pl.concat(self._buffer)
         self._buffer, self._buffered = [], 0
         return events
@@ -191,16 +207,16 @@ class EventShards:
         if self._folder is None:
             self._folder = temporary_folder("shards")
         if self._spills:
-            self._spills[-1].result()  # memory stays bounded when the disk is slow
+            self._spills[-1].result()  # limits memory use if the disk is slow
         path = Path(self._folder.name) / f"spill-{len(self._spills)}"
         self._spills.append(self._writer.submit(_Spill.write, path, self._drain()))
 
     def _finished(self, events: pl.DataFrame) -> pl.DataFrame:
-        """Events of a shard with files numbered by name, and users cut into sessions."""
+        """Events of a shard, with files numbered in the order of their names and users split into sessions."""
         rank = {name: rank for rank, name in enumerate(self.file_names())}
-        moved = np.array([(rank[name] - number) << LINE_BITS for name, number in self._files.items()], dtype=np.int64)
-        if moved.any():
-            events = events.with_columns(pl.col("place") + pl.Series(moved[events["place"].to_numpy() >> LINE_BITS]))
+        shift = np.array([(rank[name] - number) << LINE_BITS for name, number in self._files.items()], dtype=np.int64)
+        if shift.any():
+            events = events.with_columns(pl.col("place") + pl.Series(shift[events["place"].to_numpy() >> LINE_BITS]))
         if self._gap is None:
             return events
         timed = events.lazy().with_columns(pl.col("ts").cast(TIME))
@@ -209,11 +225,11 @@ class EventShards:
 
 @dataclass(frozen=True, eq=False)
 class _Spill:
-    """Events on disk, in the order of their buckets; a session's id stands there once for each run of its events.
+    """Events on disk in the order of their buckets. Session ids are stored once per run of consecutive events.
 
     Args:
-        path: of `<path>.events.arrow` and `<path>.runs.arrow`.
-        event_offsets, run_offsets: int64 [BUCKETS + 1], where each bucket begins.
+        path: Path without suffix of `<path>.events.arrow` and `<path>.runs.arrow`.
+        event_offsets, run_offsets: int64 [BUCKETS + 1], first row of each bucket in these files.
     """
 
     path: Path
@@ -222,12 +238,13 @@ class _Spill:
 
     @classmethod
     def write(cls, path: Path, events: pl.DataFrame) -> _Spill:
+        """Write events to disk, sorted by bucket."""
         starts = run_starts(events["session_id"])
         ids, lengths = events["session_id"].gather(starts), np.diff(starts, append=len(events))
         bucket = (ids.hash() % BUCKETS).to_numpy()
         order = np.argsort(bucket, kind="stable")
         rows = ranges(starts[order], lengths[order])
-        # Uncompressed: a third of the processor time of a spill.
+        # Not compressed, because compression would triple the processor time of a spill.
         events.drop("session_id")[rows].write_ipc(f"{path}.events.arrow")
         pl.DataFrame({"session_id": ids.gather(order), "length": lengths[order]}).write_ipc(f"{path}.runs.arrow")
         runs = np.bincount(bucket, minlength=BUCKETS)
@@ -235,7 +252,7 @@ class _Spill:
         return cls(path, *(np.concatenate([[0], np.cumsum(counts)]) for counts in (rows_of_bucket, runs)))
 
     def load(self, first: int, last: int) -> pl.DataFrame:
-        """The events of the buckets from `first` to `last - 1`; only their part of the files is read."""
+        """Load the events of the buckets from `first` to `last - 1`; reads only their part of the files."""
         runs = _read(f"{self.path}.runs.arrow", self.run_offsets, first, last)
         ids = runs["session_id"].gather(np.repeat(np.arange(len(runs)), runs["length"].to_numpy()))
         return _read(f"{self.path}.events.arrow", self.event_offsets, first, last).with_columns(ids)

@@ -1,10 +1,10 @@
-"""The passes of session preparation, shard by shard; what must be known of the whole log is collected between them.
+"""Session preparation in passes over the shards of a log; facts about the whole log are collected between passes.
 
-1. group clicks into sessions, drop short ones, count items
-2. drop rare items, drop short sessions, collect the sessions' starts
-3. split; find each item's first appearance in train, whose order is the vocabulary
-4. drop test items that train does not have, merge orders, label, encode
-5. put the sessions in the order of their first event
+1. group clicks into sessions, drop short sessions, count items
+2. drop rare items, drop short sessions, collect the starts of sessions
+3. split; find the first appearance of each item in train, which gives the order of the vocabulary
+4. drop test items that are not in train, label clicks, encode
+5. sort the sessions by their first event
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ _DAY = 86_400_000_000  # microseconds
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Train, test and what became of the rest.
+    """Train and test sessions, and the counts of events.
 
     Args:
-        orders: (of train, of test), the orders merged into sessions.
-        carts: the same of carts; None where they are no objective.
-        dropped: reason -> events.
-        time: the split time, None under the published split.
+        train, test: Encoded sessions, sorted by the time of their first event.
+        orders: Number of orders in the sessions of (train, test).
+        carts: Number of carts in the sessions of (train, test); None if carts are not an objective.
+        vocabulary: Items of train.
+        dropped: Reason -> number of dropped events.
+        time: Split time; None for the published split.
     """
 
     train: EncodedSessions
@@ -57,27 +59,27 @@ def split_sessions(shards: EventShards, rules: PreparationRules, *, carts: bool 
     """Filter, split, label and encode the sessions of a log.
 
     Args:
-        shards: the log.
-        rules: of its format.
-        carts: label clicks with carts beside orders.
+        shards: The log.
+        rules: Rules of preparation.
+        carts: Whether to label clicks with carts as well as orders.
 
     Raises:
-        InputError: no session of train or of test is left.
+        InputError: Train or test has no session.
     """
     store = ShardStore(len(shards), shards.folder)
     dropped: Counter[str] = Counter({} if carts else {"carts: not used": shards.counts["cart"]})
-    labelling = ("order", "cart") if carts else ("order",)
-    item_ids = _frequent_items(shards, store, rules, labelling, dropped)
+    label_types = ("order", "cart") if carts else ("order",)
+    item_ids = _frequent_items(shards, store, rules, label_types, dropped)
     starts = _drop_rare_items(store, item_ids, rules, dropped)
     split = _SplitAt(rules.split, _split_time(starts, rules.split), [("test" in name) for name in shards.file_names()])
     codes = _first_appearances(store, split, len(item_ids))
     vocabulary = Vocabulary(item_ids.gather(codes))
-    index = np.zeros(len(item_ids), dtype=np.int32)  # code -> index, 0 for what train does not have
+    index = np.zeros(len(item_ids), dtype=np.int32)  # code -> index; 0 if the item is not in train
     index[codes] = np.arange(1, len(codes) + 1, dtype=np.int32)
     parts: tuple[list[EncodedShard], list[EncodedShard]] = ([], [])
 
     def encode(number: int, dropped: Counter[str]) -> tuple[EncodedShard, EncodedShard]:
-        return _encode(*store.get(number), split, index, vocabulary, rules, labelling, dropped)
+        return _encode(*store.get(number), split, index, vocabulary, rules, label_types, dropped)
 
     for pair in _each_shard(len(store), encode, dropped):
         for part, encoded in zip(parts, pair, strict=True):
@@ -101,107 +103,117 @@ def split_sessions(shards: EventShards, rules: PreparationRules, *, carts: bool 
 
 @dataclass(frozen=True)
 class _SplitAt:
+    """A split rule applied to one log.
+
+    Args:
+        rule: The rule.
+        microseconds: Split time, since 1970 in UTC; None for the published split.
+        test_files: Whether each file is a test file, by the number of the file in a `place`.
+    """
+
     rule: SplitRule
     microseconds: int | None
-    test_files: list[bool]  # by rank of the file
+    test_files: list[bool]
 
     @property
     def at(self) -> datetime | None:
+        """Split time; None for the published split."""
         return None if self.microseconds is None else _time(self.microseconds)
 
     def is_test(self, clicks: SessionClicks) -> np.ndarray:
-        """bool [sessions]."""
+        """Whether each session belongs to test, bool [sessions]."""
         if self.microseconds is None:
             return np.array(self.test_files, dtype=bool)[clicks.first_place >> LINE_BITS]
         return (clicks.first_ts() if self.rule.by == "first" else clicks.last_ts()) >= self.microseconds
 
 
 class ShardStore:
-    """The shards' sessions and the events that label them, between passes: in memory when the log fits there, else in
-    files.
+    """Store of each shard's sessions and label events (orders, carts) between passes, in memory or in files.
 
     Args:
-        shards: how many.
-        folder: where files go; None keeps all in memory.
+        shards: Number of shards.
+        folder: Folder for files; None keeps all shards in memory.
     """
 
     def __init__(self, shards: int, folder: Path | None) -> None:
         self._folder = folder
-        self._kept: list[tuple[SessionClicks, pl.DataFrame] | None] = [None] * shards
+        self._in_memory: list[tuple[SessionClicks, pl.DataFrame] | None] = [None] * shards
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._in_memory)
 
-    def put(self, number: int, clicks: SessionClicks, others: pl.DataFrame) -> None:
+    def put(self, number: int, clicks: SessionClicks, label_events: pl.DataFrame) -> None:
+        """Store a shard, replacing its earlier state."""
         if self._folder is None:
-            self._kept[number] = (clicks, others)
+            self._in_memory[number] = (clicks, label_events)
         else:
             clicks.save(self._folder / f"clicks-{number}")
-            others.write_ipc(self._folder / f"others-{number}.arrow")
+            label_events.write_ipc(self._folder / f"labels-{number}.arrow")
 
     def get(self, number: int) -> tuple[SessionClicks, pl.DataFrame]:
-        kept = self._kept[number]
-        if kept is not None:
-            return kept
-        assert self._folder is not None  # what is not in memory was written
-        others = pl.read_ipc(self._folder / f"others-{number}.arrow")
-        return SessionClicks.load(self._folder / f"clicks-{number}"), others
+        """The sessions and label events of a shard that `put` stored."""
+        stored = self._in_memory[number]
+        if stored is not None:
+            return stored
+        assert self._folder is not None  # a shard is in memory or in files
+        label_events = pl.read_ipc(self._folder / f"labels-{number}.arrow")
+        return SessionClicks.load(self._folder / f"clicks-{number}"), label_events
 
 
-def _each_shard(shards: int, work: Callable[[int, Counter[str]], Result], dropped: Counter[str]) -> Iterator[Result]:
-    """`work(number of the shard, its own counter of what it drops)` for every shard, results in order.
+def _each_shard(shards: int, process: Callable[[int, Counter[str]], Result], dropped: Counter[str]) -> Iterator[Result]:
+    """Call `process(number of the shard, counter of its dropped events)` for every shard; results in order.
 
-    Two shards are in work at once: polars and numpy leave the interpreter for the most part, and a third would cost
-    memory more than it saves time.
+    Two shards are processed at once: polars and numpy release the interpreter lock most of the time, and a third
+    thread would need more memory without saving much time.
     """
 
-    def counted(number: int) -> tuple[Result, Counter[str]]:
-        own: Counter[str] = Counter()
-        return work(number, own), own
+    def process_and_count(number: int) -> tuple[Result, Counter[str]]:
+        shard_dropped: Counter[str] = Counter()
+        return process(number, shard_dropped), shard_dropped
 
-    if shards == 1:  # on this thread: the allocator keeps memory for every thread that ever needed some
-        result, own = counted(0)
-        dropped.update(own)
+    if shards == 1:  # on this thread, because the allocator keeps memory for every thread that has used some
+        result, shard_dropped = process_and_count(0)
+        dropped.update(shard_dropped)
         yield result
         return
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for result, own in pool.map(counted, range(shards)):
-            dropped.update(own)
+        for result, shard_dropped in pool.map(process_and_count, range(shards)):
+            dropped.update(shard_dropped)
             yield result
 
 
 def _frequent_items(
-    shards: EventShards, store: ShardStore, rules: PreparationRules, labelling: tuple[str, ...], dropped: Counter[str]
+    shards: EventShards, store: ShardStore, rules: PreparationRules, label_types: tuple[str, ...], dropped: Counter[str]
 ) -> pl.Series:
-    """Pass 1. The ids of the items that are frequent enough; an item's place in them is its code until pass 3."""
+    """Pass 1. Ids of the frequent items; the position of an item in them is its code until pass 3."""
 
-    def work(number: int, dropped: Counter[str]) -> pl.DataFrame:
+    def group_shard(number: int, dropped: Counter[str]) -> pl.DataFrame:
         events = shards.load(number)
-        others = events.filter(pl.col("event_type").is_in(labelling)).drop("place")
+        label_events = events.filter(pl.col("event_type").is_in(label_types)).drop("place")
         only_clicks = events.filter(event_type="click").drop("event_type")
-        del events  # at the log's size every copy counts
+        del events  # free memory before the next copy
         clicks = _drop_short(group_clicks(only_clicks), rules, "", dropped)
         del only_clicks
-        store.put(number, clicks, others)
+        store.put(number, clicks, label_events)
         return clicks.items.alias("item_id").to_frame().group_by("item_id").agg(clicks=pl.len())
 
     counts: pl.DataFrame | None = None
-    for found in _each_shard(len(shards), work, dropped):
-        # Merging at every shard keeps this at the size of the catalogue.
+    for found in _each_shard(len(shards), group_shard, dropped):
+        # Merging after every shard keeps the frame at the size of the catalogue.
         merged = found if counts is None else pl.concat([counts, found])
         counts = merged.group_by("item_id").agg(pl.col("clicks").sum())
-    assert counts is not None  # there are clicks, so there is a shard
+    assert counts is not None  # a log with clicks has a shard
     return counts.filter(pl.col("clicks") >= rules.min_item_clicks)["item_id"]
 
 
 def _drop_rare_items(
     store: ShardStore, item_ids: pl.Series, rules: PreparationRules, dropped: Counter[str]
 ) -> np.ndarray:
-    """Pass 2. The sessions' first and last start, int64 [2]; from here on the items of clicks are codes."""
+    """Pass 2. Earliest and latest session start, int64 [2]; after this pass, items of clicks are codes."""
     codes = item_ids.alias("item_id").to_frame().with_row_index("code")
 
-    def work(number: int, dropped: Counter[str]) -> tuple[int, int] | None:
-        clicks, others = store.get(number)
+    def filter_shard(number: int, dropped: Counter[str]) -> tuple[int, int] | None:
+        clicks, label_events = store.get(number)
         found = clicks.items.alias("item_id").to_frame().join(codes, on="item_id", how="left", maintain_order="left")
         kept = found["code"].is_not_null()
         dropped[f"clicks: item with fewer than {rules.min_item_clicks} clicks"] += int((~kept).sum())
@@ -209,20 +221,21 @@ def _drop_rare_items(
         if not kept.all():
             clicks = clicks.with_clicks(kept.to_numpy())
         clicks = _drop_short(clicks, rules, " after rare items", dropped)
-        store.put(number, clicks, others)
+        store.put(number, clicks, label_events)
         return (int(clicks.first_ts().min()), int(clicks.first_ts().max())) if len(clicks) else None
 
-    starts = [found for found in _each_shard(len(store), work, dropped) if found is not None]
+    starts = [found for found in _each_shard(len(store), filter_shard, dropped) if found is not None]
     if not starts:
         raise InputError(
             "no session is left",
             found=dict(dropped),
-            hint="give more events, or smaller min_session_clicks and min_item_clicks",
+            hint="use more events, or smaller min_session_clicks and min_item_clicks",
         )
     return np.array([min(first for first, _ in starts), max(last for _, last in starts)])
 
 
 def _split_time(starts: np.ndarray, rule: SplitRule) -> int | None:
+    """Split time in microseconds; None for the published split."""
     if rule.by == "file":
         return None
     last = int(starts[1])
@@ -232,25 +245,25 @@ def _split_time(starts: np.ndarray, rule: SplitRule) -> int | None:
 def _first_appearances(store: ShardStore, split: _SplitAt, items: int) -> np.ndarray:
     """Pass 3. Item codes in the order of their first appearance in train.
 
-    Sessions come in the order of their first line, each session's clicks in time order.
+    Sessions are read in the order of their first line, and the clicks of a session in time order.
     """
 
-    def work(number: int, dropped: Counter[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Codes, and place and step of their first click in this shard."""
+    def first_clicks(number: int, dropped: Counter[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Codes in this shard, and place and step of the first click on each."""
         clicks, _ = store.get(number)
         clicks = clicks.with_sessions(~split.is_test(clicks))
         if not np.all(np.diff(clicks.first_place) > 0):
             clicks = clicks.take(np.argsort(clicks.first_place, kind="stable"))
         codes = clicks.items.to_numpy()
         first = np.full(items, -1)
-        first[codes[::-1]] = np.arange(len(codes))[::-1]  # the last write stays: each code's first click
+        first[codes[::-1]] = np.arange(len(codes))[::-1]  # the last write wins: the first click of each code
         seen = np.flatnonzero(first >= 0)
         session = np.searchsorted(clicks.offsets, first[seen], side="right") - 1
         return seen, clicks.first_place[session], first[seen] - clicks.offsets[session]
 
     never = np.iinfo(np.int64).max
     place, step = np.full(items, never), np.full(items, never)
-    for seen, new_place, new_step in _each_shard(len(store), work, Counter()):
+    for seen, new_place, new_step in _each_shard(len(store), first_clicks, Counter()):
         earlier = (new_place < place[seen]) | ((new_place == place[seen]) & (new_step < step[seen]))
         place[seen[earlier]], step[seen[earlier]] = new_place[earlier], new_step[earlier]
     in_train = np.flatnonzero(place != never)
@@ -259,15 +272,15 @@ def _first_appearances(store: ShardStore, split: _SplitAt, items: int) -> np.nda
 
 def _encode(
     clicks: SessionClicks,
-    others: pl.DataFrame,
+    label_events: pl.DataFrame,
     split: _SplitAt,
     index: np.ndarray,
     vocabulary: Vocabulary,
     rules: PreparationRules,
-    labelling: tuple[str, ...],
+    label_types: tuple[str, ...],
     dropped: Counter[str],
 ) -> tuple[EncodedShard, EncodedShard]:
-    """Pass 4. The shard's sessions of train and of test."""
+    """Pass 4. Encoded train and test sessions of a shard."""
     is_test = split.is_test(clicks)
     clicks = clicks.with_items(pl.Series(index[clicks.items.to_numpy()]))
     train, test = clicks.with_sessions(~is_test), clicks.with_sessions(is_test)
@@ -275,19 +288,20 @@ def _encode(
     dropped["clicks: item that train does not have"] += int((~known).sum())
     test = _drop_short(test.with_clicks(known), rules, " after items that train does not have", dropped)
     labels = []
-    for event_type in labelling:
-        events = others.filter(event_type=event_type)
+    for event_type in label_types:
+        events = label_events.filter(event_type=event_type)
         known_events = events.join(vocabulary.to_frame(), on="item_id", how="inner", maintain_order="left")
         dropped[f"{event_type}s: item that train does not have"] += len(events) - len(known_events)
         labels.append(known_events)
     encoded = encode_shard(train, *labels), encode_shard(test, *labels)
-    for event_type, events in zip(labelling, labels, strict=True):
+    for event_type, events in zip(label_types, labels, strict=True):
         used = sum(part.orders if event_type == "order" else part.carts for part in encoded)
         dropped[f"{event_type}s: session that was dropped"] += len(events) - used
     return encoded
 
 
 def _drop_short(clicks: SessionClicks, rules: PreparationRules, when: str, dropped: Counter[str]) -> SessionClicks:
+    """Drop short sessions; `when` completes the reason that counts their clicks."""
     long = clicks.lengths >= rules.min_session_clicks
     dropped[f"clicks: session with fewer than {rules.min_session_clicks} clicks{when}"] += int(
         clicks.lengths[~long].sum()
@@ -296,12 +310,13 @@ def _drop_short(clicks: SessionClicks, rules: PreparationRules, when: str, dropp
 
 
 def _empty(name: str, split: _SplitAt, starts: np.ndarray) -> InputError:
+    """Error for a split without train or without test sessions."""
     first, last = (_time(int(start)).isoformat(timespec="seconds") for start in starts)
     if split.at is None:
         return InputError(
             f"the split leaves no {name} session",
             where="the published split: files whose name contains 'test' are the test set",
-            hint="give both files, or split by time with split_days",
+            hint="add the missing file, or split by time with split_days",
         )
     days = (starts[1] - starts[0]) / _DAY
     return InputError(
@@ -309,7 +324,7 @@ def _empty(name: str, split: _SplitAt, starts: np.ndarray) -> InputError:
         where=f"split at {split.at.isoformat(timespec='seconds')} ({split.rule.days:g} days), sessions by their "
         f"{split.rule.by} click",
         found=f"sessions that start from {first} to {last} ({days:.1f} days)",
-        hint=f"choose a {'smaller' if name == 'train' else 'larger'} split_days, or give more days of events",
+        hint=f"choose a {'smaller' if name == 'train' else 'larger'} split_days, or use more days of events",
     )
 
 

@@ -1,8 +1,12 @@
-"""Sessions for training, testing and scoring, from an event log.
+"""Preparation of an event log for training and testing.
 
-Preparation follows the order of operations of the official MultiTRON code (spec: paper section 4.1), in UTC: sessions
-of clicks in time order; short sessions out, rare items out, short sessions out again; time split; test items that
-train does not have out; indices in order of first appearance; orders merged as labels; sessions by first event.
+The operations and their order are those of the official MultiTRON code (paper, section 4.1), with times in UTC:
+
+1. group clicks into sessions, in time order
+2. drop short sessions, then rare items, then short sessions again
+3. split sessions into train and test by time
+4. drop test items that are not in train, and give items indices in the order of their first appearance
+5. label clicks with later orders, and sort sessions by their first event
 """
 
 from __future__ import annotations
@@ -19,31 +23,30 @@ import polars as pl
 
 from multitron_core.errors import InputError
 from multitron_core.events.formats import PreparationRules, SplitRule, get_format
-from multitron_core.events.formats.format import EVENT_TYPES
 from multitron_core.events.read import EventLog, check_reject_share
 from multitron_core.preference.objectives import check_objectives
 from multitron_core.sessions.encoded import EncodedSessions
 from multitron_core.sessions.event_shards import ROWS_IN_MEMORY, EventShards
 from multitron_core.sessions.passes import split_sessions
-from multitron_core.sessions.scoring import encode_sessions
 from multitron_core.sessions.vocabulary import Vocabulary
 from multitron_core.utils.atomic_folder import atomic_folder
+from multitron_core.utils.event_types import EVENT_TYPES
 
-__all__ = ["PreparedSessions", "encode_sessions", "format_statistics", "prepare_sessions"]
+__all__ = ["PreparedSessions", "format_statistics", "prepare_sessions"]
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedSessions:
-    """What training reads.
+    """Sessions for training and testing.
 
     Args:
-        train, test: encoded sessions, by the time of their first event.
-        vocabulary: the items of train.
+        train, test: Encoded sessions, sorted by the time of their first event.
+        vocabulary: Items of train.
         statistics: `{"train": {"sessions", "clicks", "orders"}, "test": {...}, "items": n, "in": {"clicks", "orders",
             "carts"}, "dropped": {reason: n}, "rejected": {reason: n}, "split": time}`; train and test have "carts" too
-            where these label clicks. Reasons begin with what they
-            count, so that `in["clicks"]` = clicks of train and test + all of `dropped` that begins with "clicks",
-            and the same for orders and carts.
+            if carts label clicks. A reason begins with the kind of events that it counts, so that `in["clicks"]` =
+            clicks of train and test + all counts in `dropped` whose reason begins with "clicks". The same holds for
+            orders and carts.
     """
 
     train: EncodedSessions
@@ -64,12 +67,12 @@ class PreparedSessions:
 
     @classmethod
     def load(cls, folder: Path | str) -> PreparedSessions:
-        """Open what `save` wrote; clicks are memory-mapped.
+        """Open a folder that `save` wrote; clicks are memory-mapped.
 
         Raises:
-            InputError: a file is missing or damaged.
+            InputError: A file is missing or damaged.
         """
-        folder = Path(folder).resolve()  # one state of a folder that may be swapped meanwhile
+        folder = Path(folder).resolve()  # all files from one version of a folder that may be replaced meanwhile
         try:
             statistics = json.loads((folder / "statistics.json").read_text())
         except (OSError, ValueError) as error:
@@ -99,24 +102,26 @@ def prepare_sessions(
     """Prepare an event log for training and testing.
 
     Args:
-        events: what `read_events` gives, or a frame with the log's columns (`file` and `line` decide the order of
-            items in the vocabulary; without them the order of rows does).
-        format: whose rules apply: diginetica splits at midnight of the last session start minus 7 days, by first
-            click; yoochoose at the last session start minus 1 day, by last click; both keep items with at least 5
-            clicks. otto takes the published split (files whose name contains "test") and keeps every item. table
-            does as diginetica with 1 day.
-        split_days: days of the test set instead of the format's; otto then splits as table does.
-        min_session_clicks, min_item_clicks: instead of the format's.
-        session_gap: cut the events of each `session_id` (a user, that is) where nothing happens for longer.
-        objectives: what models will be trained for; with "cart" among them, clicks are labelled with carts too.
-        max_reject_share: the largest share of rejected lines that is let pass.
-        rows_in_memory: events held at once; a larger log goes through temporary files.
+        events: Result of `read_events`, or a frame with the log's columns. `file` and `line` decide the order of items
+            in the vocabulary; without these columns, the order of rows does.
+        format: Format whose rules apply. diginetica splits at midnight of the last session start minus 7 days, by first
+            click. yoochoose splits at the last session start minus 1 day, by last click. Both keep items with at least
+            5 clicks. otto uses the published split (files whose name contains "test") and keeps every item. table has
+            the rules of diginetica with 1 day.
+        split_days: Days of the test set, in place of the format's; otto then splits like table.
+        min_session_clicks, min_item_clicks: Minimum numbers of clicks, in place of the format's.
+        session_gap: Longest pause within a session, if `session_id` is the id of a user whose events are to be split
+            into sessions.
+        objectives: Objectives of the models to train; with "cart" among them, clicks have labels of carts too.
+        max_reject_share: Largest accepted share of rejected lines.
+        rows_in_memory: Maximum number of events in memory; a larger log is processed through temporary files.
 
     Returns:
-        `PreparedSessions`.
+        Train, test, vocabulary and statistics.
 
     Raises:
-        InputError: too many rejects, no clicks, unknown objectives, or a split that leaves train or test empty.
+        InputError: There are too many rejects or no clicks, an objective or the format is unknown, the log has missing
+            columns, nulls or unknown event types, or the split leaves train or test empty.
     """
     check_objectives(objectives)
     rules = _rules(get_format(format).rules, split_days, min_session_clicks, min_item_clicks)
@@ -164,7 +169,7 @@ def _rules(
 
 
 def format_statistics(statistics: dict[str, Any]) -> str:
-    """The counts of the paper's Table 1 and what became of the rest, as lines of text."""
+    """Format statistics as lines of text: the counts of the paper's Table 1, and the dropped and rejected events."""
     names = tuple(statistics["train"])
     rows: list[tuple[str, ...]] = [("", *names)]
     for part in ("train", "test"):

@@ -1,4 +1,4 @@
-"""The sessions that a night scores: the last days' as of the run date, never later."""
+"""Sessions to score for a run date: those of the last days, without events after that date."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 import polars as pl
 
 from multitron_core.errors import InputError
-from multitron_core.events.formats.format import EVENT_TYPES
 from multitron_core.events.read import EventLog
 from multitron_core.sessions.clicks import group_clicks
 from multitron_core.sessions.encoded import EncodedSessions
 from multitron_core.sessions.encoded_shards import EncodedShard, by_session_id, encode_shard, merge_shards
 from multitron_core.sessions.event_shards import ROWS_IN_MEMORY, EventShards
 from multitron_core.sessions.vocabulary import Vocabulary
+from multitron_core.utils.event_types import EVENT_TYPES
 
 UNKNOWN_ITEM = "item that the vocabulary does not have"
+"""Reason in the statistics for dropped events of unknown items."""
 
 
 def encode_sessions(
@@ -29,25 +30,27 @@ def encode_sessions(
     session_gap: timedelta | None = None,
     rows_in_memory: int = ROWS_IN_MEMORY,
 ) -> tuple[EncodedSessions, dict[str, Any]]:
-    """Encode sessions for scoring with a trained model's vocabulary.
+    """Encode sessions for scoring with the vocabulary of a trained model.
 
     Args:
-        events: the event log, or part of it that has every event of the sessions wanted.
-        vocabulary: of the model that will score.
-        until: the last day (UTC) whose events are seen; None sees all.
-        days: only sessions whose last event lies within this many days up to `until` (or up to the log's last event);
-            None takes all.
-        session_gap: cut the events of each `session_id` (a user, that is) where nothing happens for longer.
-        rows_in_memory: events held at once.
+        events: The event log, or a part of it that contains all events of the sessions to score.
+        vocabulary: Vocabulary of the model.
+        until: Last day (UTC) whose events are used; None for all days.
+        days: Use only sessions whose last event is within this many days up to `until` (or up to the last event of the
+            log); None for all sessions.
+        session_gap: Longest pause within a session, if `session_id` is the id of a user whose events are to be split
+            into sessions.
+        rows_in_memory: Maximum number of events in memory.
 
     Returns:
         The sessions with at least one click on a known item, with all their clicks on known items, sorted by session
         id; and statistics: `{"in": {"clicks", "orders", "carts"}, "sessions", "clicks", "orders", "unknown_items",
-        "dropped": {reason: events}}`. `in` counts the events of the sessions in the window, and is equal, type by
-        type, to what was used plus what was dropped.
+        "dropped": {reason: events}}`. `in` counts the events of the sessions in the window. For each event type, it
+        equals the number of used events plus the number of dropped events.
 
     Raises:
-        InputError: days below 1, or item ids of another type than the vocabulary's.
+        InputError: `days` is below 1, the type of the item ids differs from the vocabulary's, or the events have
+            missing columns, nulls or unknown event types.
     """
     frame = events.events if isinstance(events, EventLog) else events.lazy()
     schema = frame.collect_schema()
@@ -55,9 +58,9 @@ def encode_sessions(
         raise InputError(
             "the events' item ids are of another type than the vocabulary's",
             found=str(schema.get("item_id")),
-            hint=f"cast item_id to {vocabulary.item_ids.dtype}, or name the right vocabulary",
+            hint=f"cast item_id to {vocabulary.item_ids.dtype}, or use the vocabulary of these items",
         )
-    if "file" not in schema or "line" not in schema:  # the order of rows, before a join may change it
+    if "file" not in schema or "line" not in schema:  # keep the order of rows, which a join may change
         frame = frame.with_row_index("line").with_columns(pl.lit("").alias("file"), pl.col("line").cast(pl.Int64))
     frame, since = _window(frame, until, days)
     shards_encoded: list[EncodedShard] = []
@@ -84,7 +87,7 @@ def encode_sessions(
 
 
 def _window(frame: pl.LazyFrame, until: date | None, days: int | None) -> tuple[pl.LazyFrame, int | None]:
-    """The events of sessions that have one in the window, and where the window begins (microseconds)."""
+    """Events of the sessions with an event in the window, and the beginning of the window in microseconds."""
     end = None if until is None else datetime.combine(until, time(), UTC) + timedelta(days=1)
     if end is not None:
         frame = frame.filter(pl.col("ts") < end)
@@ -99,15 +102,15 @@ def _window(frame: pl.LazyFrame, until: date | None, days: int | None) -> tuple[
         end = last + timedelta(microseconds=1)
     since = end - timedelta(days=days)
     active = frame.filter(pl.col("ts") >= since).select("session_id").unique()
-    whole = frame.join(active, on="session_id", how="semi", maintain_order="left")
-    return whole, (since - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    sessions = frame.join(active, on="session_id", how="semi", maintain_order="left")
+    return sessions, (since - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _encode(
     events: pl.DataFrame, vocabulary: Vocabulary, since: int | None, dropped: Counter[str]
 ) -> tuple[EncodedShard, pl.Series]:
-    """The shard's sessions, and the items among their clicks that the vocabulary does not have."""
-    if since is not None:  # cutting users into sessions leaves sessions that ended before the window
+    """Sessions of a shard, and the clicked items that are not in the vocabulary."""
+    if since is not None:  # an active user may have earlier sessions that ended before the window
         ended = events.filter(pl.col("ts").max().over("session_id") < since)
         for event_type, count in ended["event_type"].cast(pl.String).value_counts().iter_rows():
             dropped[f"{event_type}s: session that ended before the window"] += count

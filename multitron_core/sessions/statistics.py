@@ -1,6 +1,6 @@
-"""What became of the events that were made into sessions: used, or dropped by a rule; as rows, and whether they add up.
+"""Numbers of events used and dropped in session preparation, as rows of a table, and a check that they add up.
 
-Statistics are those of `prepare_sessions` (with `train` and `test`) and of `encode_sessions` (without).
+Both functions take the statistics of `prepare_sessions` (with `train` and `test`) or of `encode_sessions` (without).
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from typing import Any
 import polars as pl
 
 EVENTS = ("clicks", "orders", "carts")
+"""Kinds of events, in the order of the rows."""
 
 
 def statistics_rows(statistics: dict[str, Any]) -> pl.DataFrame:
-    """Counts as rows.
+    """Convert statistics to one row per count.
 
     Returns:
-        `what` (in, used, dropped), `events` (clicks, orders, carts), `rule` (why they were dropped, else empty),
-        `count`; of each kind of events, in = used + dropped.
+        `what` (in, used, dropped), `events` (clicks, orders, carts), `rule` (reason of a drop, otherwise empty),
+        `count`. For each kind of events, in = used + dropped.
     """
     rows = [("in", events, "", statistics["in"][events]) for events in EVENTS]
     parts = [statistics[part] for part in ("train", "test")] if "train" in statistics else [statistics]
@@ -31,7 +32,7 @@ def statistics_rows(statistics: dict[str, Any]) -> pl.DataFrame:
 
 
 def unaccounted(statistics: dict[str, Any]) -> dict[str, int]:
-    """Kind of events -> how many came in and were neither used nor dropped; empty when everything adds up."""
+    """Kind of events -> number of events neither used nor dropped; empty if all counts add up."""
     signed = pl.when(pl.col("what") == "in").then(pl.col("count")).otherwise(-pl.col("count"))
     left = statistics_rows(statistics).group_by("events", maintain_order=True).agg(signed.sum())
     return {events: count for events, count in left.iter_rows() if count}

@@ -1,7 +1,7 @@
-"""The vocabulary: which source item an index stands for.
+"""The vocabulary: the source id of each item index.
 
-Index 0 is padding; item i of the vocabulary (from 0) has index i + 1. The vocabulary's hash travels with the encoded
-sessions, the model and the deployed version, so that nobody scores sessions with a model that means other items.
+Index 0 is padding; item i of the vocabulary (from 0) has index i + 1. Encoded sessions, models and deployed versions
+store the hash of their vocabulary, so that sessions cannot be scored with a model that uses other indices.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from multitron_core.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """The items in index order.
+    """Items in index order.
 
     Args:
-        item_ids: `Int64` or `String` series without nulls or repeats; the id of index i stands at i - 1.
+        item_ids: `Int64` or `String` series of distinct values without nulls; the id of index i is at i - 1.
+
+    Raises:
+        InputError: The ids have another type, or are null or repeated.
     """
 
     item_ids: pl.Series
@@ -41,21 +44,21 @@ class Vocabulary:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over type and ids in order, hexadecimal; the same on every machine and in every version."""
+        """Hexadecimal SHA-256 of the type and the ids in order; the same on every machine and in every version."""
         digest = hashlib.sha256(f"{self.item_ids.dtype}\n".encode())
         step = 1 << 20
         for start in range(0, len(self), step):
             ids = self.item_ids.slice(start, step).cast(pl.String)
-            # The length in front of each id keeps ["a", "bc"] and ["ab", "c"] apart.
+            # Each id follows its length, so that ["a", "bc"] and ["ab", "c"] have different hashes.
             lines = pl.select(pl.concat_str(ids.str.len_bytes().cast(pl.String), pl.lit(":"), ids)).to_series()
             digest.update("".join(lines.to_list()).encode())
         return digest.hexdigest()
 
     def encode(self, ids: pl.Series) -> pl.Series:
-        """Indices (`Int32`, 1-based) of source ids; 0 for an id that the vocabulary does not have.
+        """Indices (`Int32`, 1-based) of source ids; 0 for ids that are not in the vocabulary.
 
         Raises:
-            InputError: ids of another type than the vocabulary's.
+            InputError: The type of the ids differs from the vocabulary's.
         """
         if ids.dtype != self.item_ids.dtype:
             raise InputError(
@@ -68,38 +71,38 @@ class Vocabulary:
         return joined["item_index"].fill_null(0)
 
     def decode(self, indices: np.ndarray | pl.Series) -> pl.Series:
-        """Source ids of 1-based indices.
+        """Source ids of 1-based indices, flattened.
 
         Raises:
-            InputError: an index that is 0 (padding) or beyond the vocabulary.
+            InputError: An index is 0 (padding) or larger than the vocabulary.
         """
         indices = np.asarray(indices)
         wrong = (indices < 1) | (indices > len(self))
         if wrong.any():
             raise InputError(
-                "an item index lies outside the vocabulary",
+                "an item index is outside the vocabulary",
                 where=f"a vocabulary of {len(self)} items",
                 found=int(indices[wrong][0]),
-                hint="score with the vocabulary that the model was trained with",
+                hint="use the vocabulary of the model that gave the indices",
             )
         return self.item_ids.gather(indices.astype(np.int64).ravel() - 1)
 
     def to_frame(self) -> pl.DataFrame:
-        """Columns `item_id`, `item_index` (Int32, 1-based), in index order."""
+        """Columns `item_id` and `item_index` (Int32, 1-based), in index order."""
         return pl.DataFrame(
             {"item_id": self.item_ids, "item_index": pl.arange(1, len(self) + 1, eager=True, dtype=pl.Int32)}
         )
 
     def save(self, path: Path | str) -> None:
-        """Write as parquet (`item_id`, `item_index`)."""
+        """Write a parquet file with `item_id` and `item_index`."""
         self.to_frame().write_parquet(path)
 
     @classmethod
     def load(cls, path: Path | str) -> Vocabulary:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: no such file, or not a vocabulary.
+            InputError: The file does not exist or is not a vocabulary.
         """
         try:
             frame = pl.read_parquet(path)

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from datetime import date
 from pathlib import Path
 
 from multitron_core.errors import InputError
-from multitron_core.simulator.formats import _FORMATS
+from multitron_core.simulator.formats import FORMATS
 from multitron_core.simulator.simulation import simulate
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """`python -m multitron_core.simulator FOLDER`: simulate a shop from the shell."""
-    parser = argparse.ArgumentParser(prog="python -m multitron_core.simulator", description="Simulate a shop.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--sessions", type=int, default=20_000)
-    parser.add_argument("--items", type=int, default=2_000)
-    parser.add_argument("--days", type=int, default=8)
-    parser.add_argument("--first-day", type=date.fromisoformat, default=date(2026, 1, 1), metavar="YYYY-MM-DD")
-    parser.add_argument("--format", choices=sorted(_FORMATS), default="table")
-    parser.add_argument("--seed", type=int, default=1)
+def main(arguments: list[str] | None = None) -> int:
+    """Run `python -m multitron_core.simulator FOLDER`.
+
+    Args:
+        arguments: Arguments of the command line; those of the process if None.
+
+    Returns:
+        Exit status: 0, or 2 for refused input.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m multitron_core.simulator",
+        description="Simulate a shop and write its raw files.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="new folder for the raw files and the ground truth")
+    parser.add_argument("--sessions", type=int, default=20_000, help="number of sessions")
+    parser.add_argument("--items", type=int, default=2_000, help="number of items in the catalogue")
+    parser.add_argument("--days", type=int, default=8, help="number of days")
+    parser.add_argument(
+        "--first-day", type=date.fromisoformat, default=date(2026, 1, 1), metavar="YYYY-MM-DD", help="first day"
+    )
+    parser.add_argument("--format", choices=sorted(FORMATS), default="table", help="format of the raw files")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the simulation")
     parser.add_argument("--replace", action="store_true", help="replace a different simulation in the folder")
     try:
         done = simulate(**vars(parser.parse_args(arguments)))
     except InputError as error:
-        raise SystemExit(str(error)) from error
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(f"{done.folder}: {len(done.files)} files, " + ", ".join(f"{n:,} {name}" for name, n in done.counts.items()))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,17 +1,18 @@
-"""The truth of a simulated shop: its items, how shoppers wander among them, and what a recommendation list is worth.
+"""Ground truth of a simulated shop: its items, the behaviour of its shoppers, and the expected value of lists.
 
-A shopper starts at an item drawn by attraction (popularity times click appeal) and then, click by click,
+The first click of a session is drawn by attraction (popularity times click appeal). Each further click is one of these:
 
-- walks on within the category with a direction of his own: items lie on a ring, the next one is drawn by attraction
-  around a point a `step` ahead (all items of the category but the present one);
-- or returns to one of the session's earlier clicks, each as likely (`return_share`);
-- or switches, starting anew anywhere in the shop (`switch_share`).
+- a walk within the category, in a direction that is drawn once per session. The items of a category are on a ring. The
+  next item is drawn by attraction, weighted by its distance from the point one `step` ahead; the current item is
+  excluded.
+- a return to one of the session's earlier clicks, with equal probabilities (`return_share`);
+- a switch to any item of the shop, drawn by attraction (`switch_share`).
 
-Every item of a session is ordered with its own order propensity, after the session's last click on it. So a click on
-item j is labelled "ordered later" with probability `order_propensity[j]`, whatever was clicked before. Appeal and
-propensity are negatively correlated: what is clicked next and what is ordered disagree, and the best possible trade-off
-between the two is known exactly. The direction is hidden, but the clicks tell about it: `Truth` weighs both by Bayes'
-rule, so its probabilities are those of an observer who knows the shop and has seen the session.
+Each item of a session is ordered with the probability `order_propensity[item]`, after the session's last click on it.
+So a click on item j has the label "ordered later" with this probability, independent of all other clicks. Click appeal
+and order propensity are negatively correlated, so that clicks and orders are conflicting objectives. The best possible
+trade-off between them is known exactly. The direction is hidden, but the clicks are evidence of it: `Truth` weighs both
+directions by Bayes' rule. Its probabilities are those of an observer who knows the shop and the session's clicks.
 """
 
 from __future__ import annotations
@@ -31,20 +32,24 @@ from multitron_core.utils.settings import from_dict
 
 @dataclass(frozen=True)
 class Habits:
-    """How the shoppers of a simulated shop behave; shares and rates lie in [0, 1]."""
+    """Behaviour of the shoppers in a simulated shop; shares and rates are in [0, 1].
 
-    category_size: int = 64  # items that lie on one ring
+    Raises:
+        InputError: A value is out of range.
+    """
+
+    category_size: int = 64  # items per category, which is one ring
     popularity_exponent: float = 0.55  # Zipf: popularity of rank r is r^-exponent
-    step: float = 0.12  # how far ahead the next click is, as a part of the ring
-    width: float = 0.14  # standard deviation around that point, as a part of the ring
-    return_share: float = 0.10
-    switch_share: float = 0.15
+    step: float = 0.12  # distance of the point ahead, as a share of the ring
+    width: float = 0.14  # standard deviation of a walk around that point, as a share of the ring
+    return_share: float = 0.10  # probability that a click is a return
+    switch_share: float = 0.15  # probability that a click is a switch
     appeal_spread: float = 0.6  # standard deviation of the logarithm of click appeal
     propensity_spread: float = 1.3  # standard deviation of the logarithm of order propensity
-    disagreement: float = 0.8  # minus the correlation of the two logarithms
+    disagreement: float = 0.8  # negative correlation of the two logarithms
     order_rate: float = 0.04  # order propensity of an average click
-    cart_rate: float = 0.08  # carts of items that are not ordered, an item of a session
-    mean_clicks: float = 5.0  # of a session; the number is geometric, cut at max_clicks
+    cart_rate: float = 0.08  # probability that an item of a session is put into the cart, if it is not ordered
+    mean_clicks: float = 5.0  # mean of the geometric number of clicks per session, before the limit max_clicks
     max_clicks: int = 40
 
     def __post_init__(self) -> None:
@@ -59,24 +64,29 @@ class Habits:
         }
         for name, good in checks.items():
             if not good:
-                raise InputError("a habit is out of range", where=f"Habits.{name}", found=getattr(self, name))
+                raise InputError(
+                    "a habit is out of range",
+                    where=f"Habits.{name}",
+                    found=getattr(self, name),
+                    hint="shares are in [0, 1], sizes are positive, and return and switch share add up to at most 1",
+                )
 
 
 def make_items(items: int, habits: Habits, *, seed: int) -> pl.DataFrame:
-    """The catalogue of a shop.
+    """Draw the catalogue of a shop.
 
     Args:
-        items: number of items, 20 or more.
-        habits: gives the spreads; categories have `habits.category_size` items, or one more.
-        seed: the same seed gives the same catalogue.
+        items: Number of items, 20 or more.
+        habits: Spreads and rates. A category has at least `habits.category_size` items, except in smaller shops.
+        seed: Seed; the same seed gives the same catalogue.
 
     Returns:
-        A row an item, by category and position: `item_id` Int64 (1..items, shuffled), `category` Int32, `position`
-        Float64 in [0, 1) on the category's ring, `popularity` Float64 (sums to 1), `click_appeal` Float64,
+        One row per item, sorted by category and position: `item_id` Int64 (1..items, shuffled), `category` Int32,
+        `position` Float64 in [0, 1) on the category's ring, `popularity` Float64 (sums to 1), `click_appeal` Float64,
         `order_propensity` Float64 in (0, 0.6].
 
     Raises:
-        InputError: fewer than 20 items.
+        InputError: There are fewer than 20 items.
     """
     if items < 20:
         raise InputError("a shop needs more items", where="items", found=items, hint="use 20 items or more")
@@ -106,11 +116,11 @@ def make_items(items: int, habits: Habits, *, seed: int) -> pl.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """A simulated shop as its maker knows it.
+    """Exact probabilities of clicks and orders in a simulated shop.
 
     Args:
-        items: what `make_items` gives.
-        habits: the habits that the items and the sessions were made with.
+        items: The catalogue, as `make_items` returns it.
+        habits: Habits that the items and the sessions were drawn with.
     """
 
     items: pl.DataFrame
@@ -118,10 +128,10 @@ class Truth:
 
     @classmethod
     def load(cls, folder: Path | str) -> Truth:
-        """The truth beside the raw files that `multitron_core.simulator.simulate` wrote into `folder`.
+        """Load the ground truth of the raw files that `multitron_core.simulator.simulate` wrote into `folder`.
 
         Raises:
-            InputError: no simulation stands there.
+            InputError: `folder` has no simulation.
         """
         truth = Path(folder) / "truth"
         try:
@@ -130,33 +140,33 @@ class Truth:
             return cls(items, from_dict(Habits, habits))
         except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
             raise InputError(
-                "the truth of a simulation cannot be read", where=truth, found=str(error), hint="simulate again"
+                "the ground truth of a simulation cannot be read", where=truth, found=str(error), hint="simulate again"
             ) from error
 
     @cached_property
     def attraction(self) -> np.ndarray:
-        """float64 [items], the probability that a session (or a switch) starts at an item."""
+        """float64 [items], probability that a session starts at an item, and that a switch leads to it."""
         attraction = (self.items["popularity"] * self.items["click_appeal"]).to_numpy()
         return attraction / attraction.sum()
 
     @cached_property
     def order_propensity(self) -> np.ndarray:
-        """float64 [items], the probability that an item of a session is ordered."""
+        """float64 [items], probability that an item of a session is ordered."""
         return self.items["order_propensity"].to_numpy()
 
     @cached_property
     def category(self) -> np.ndarray:
-        """int64 [items], rising."""
+        """int64 [items], category of each item, not decreasing."""
         return self.items["category"].to_numpy().astype(np.int64)
 
     @cached_property
     def first(self) -> np.ndarray:
-        """int64 [items], the row at which the item's category starts."""
+        """int64 [items], first row of the item's category."""
         return np.searchsorted(self.category, self.category)
 
     @cached_property
     def walk(self) -> np.ndarray:
-        """float64 [items, 2, largest category]: from an item, in a direction, the probability of each slot.
+        """float64 [items, 2, largest category], probabilities of a walk from an item in a direction to each slot.
 
         Slot s of an item's category is row `first[item] + s`; slots beyond the category have probability 0.
         """
@@ -165,39 +175,39 @@ class Truth:
         slots = np.arange(size.max())
         member = np.minimum(self.first[:, None] + slots, len(rows) - 1)  # [items, slots]
         position = self.items["position"].to_numpy()
-        away = position[member] - position[:, None]  # [items, slots]
+        offset = position[member] - position[:, None]  # [items, slots]
         open_slot = (slots < size[self.category][:, None]) & (member != rows[:, None])
-        pull = np.where(open_slot, self.attraction[member], 0.0)
+        weight = np.where(open_slot, self.attraction[member], 0.0)
         walk = np.empty((len(rows), 2, len(slots)))
         for direction, step in enumerate((self.habits.step, -self.habits.step)):
-            distance = away - step
-            distance -= np.round(distance)  # the shorter way round the ring
-            walk[:, direction] = pull * np.exp(-0.5 * (distance / self.habits.width) ** 2)
+            distance = offset - step
+            distance -= np.round(distance)  # the shorter distance around the ring
+            walk[:, direction] = weight * np.exp(-0.5 * (distance / self.habits.width) ** 2)
         return walk / walk.sum(axis=2, keepdims=True)
 
     def next_click(self, sessions: Sequence[Sequence[int]]) -> np.ndarray:
-        """The true distribution of the next click, given that there is one.
+        """Probabilities of the next click, given that the session continues.
 
         Args:
-            sessions: item ids of each session's clicks from its start, at least one click a session.
+            sessions: Item ids of each session's clicks from its start, at least one click per session.
 
         Returns:
-            float64 [sessions, items], in the order of `items`; 8 bytes for every session and item.
+            float64 [sessions, items], in the order of `items`; 8 bytes per session and item.
 
         Raises:
-            InputError: a session without clicks, or an item that the shop does not have.
+            InputError: A session has no click, or an item is not in the shop.
         """
         clicks, lengths = self._padded(sessions)
         habits, rows = self.habits, np.arange(len(clicks))
         walk_share = 1.0 - habits.return_share - habits.switch_share
         evidence = np.zeros((len(clicks), 2))  # log-likelihood of the clicks under each direction
         for step in range(1, clicks.shape[1]):
-            here, last = clicks[:, step], clicks[:, step - 1]
-            returned = (clicks[:, :step] == here[:, None]).mean(axis=1)
-            together = self.category[here] == self.category[last]
-            slot = np.where(together, here - self.first[here], 0)
-            walked = np.where(together[:, None], self.walk[last, :, slot], 0.0)
-            other = habits.return_share * returned + habits.switch_share * self.attraction[here]
+            current, last = clicks[:, step], clicks[:, step - 1]
+            returned = (clicks[:, :step] == current[:, None]).mean(axis=1)
+            same_category = self.category[current] == self.category[last]
+            slot = np.where(same_category, current - self.first[current], 0)
+            walked = np.where(same_category[:, None], self.walk[last, :, slot], 0.0)
+            other = habits.return_share * returned + habits.switch_share * self.attraction[current]
             likelihood = np.log(other[:, None] + walk_share * walked)
             evidence += np.where((step < lengths)[:, None], likelihood, 0.0)
         belief = np.exp(evidence - evidence.max(axis=1, keepdims=True))
@@ -208,38 +218,43 @@ class Truth:
             inside = np.flatnonzero(step < lengths)
             probability[inside, clicks[inside, step]] += habits.return_share / lengths[inside]
         walked = walk_share * np.einsum("nd,nds->ns", belief, self.walk[last])
-        into = self.first[last][:, None] + np.arange(walked.shape[1])
-        inside = into < len(self.items)
-        np.add.at(probability, (np.broadcast_to(rows[:, None], into.shape)[inside], into[inside]), walked[inside])
+        target = self.first[last][:, None] + np.arange(walked.shape[1])
+        inside = target < len(self.items)
+        np.add.at(probability, (np.broadcast_to(rows[:, None], target.shape)[inside], target[inside]), walked[inside])
         return probability
 
     def expected_clicks(self, sessions: Sequence[Sequence[int]], lists: Sequence[Sequence[int]]) -> np.ndarray:
-        """The probability that the next click is on the session's list.
+        """Probability that the next click is on an item of the session's list.
 
         Args:
-            sessions: item ids of each session's clicks so far.
-            lists: item ids recommended to each session, without repeats, the same number k to each.
+            sessions: Item ids of each session's clicks, as for `next_click`.
+            lists: Distinct item ids recommended to each session, the same number k for all sessions.
 
         Returns:
-            float64 [sessions]; the mean is the click recall@k that the lists reach in expectation.
+            float64 [sessions]; the mean is the expected click recall@k of the lists.
         """
-        return self._worth(sessions, lists, np.ones(len(self.items)))
+        return self._expected_value(sessions, lists, np.ones(len(self.items)))
 
     def expected_orders(self, sessions: Sequence[Sequence[int]], lists: Sequence[Sequence[int]]) -> np.ndarray:
-        """The probability that the next click is on the session's list and its item is ordered in the session.
+        """Probability that the next click is on an item of the session's list and the item is ordered in the session.
 
-        Arguments and result as for `expected_clicks`.
+        Arguments, result and errors as for `expected_clicks`.
         """
-        return self._worth(sessions, lists, self.order_propensity)
+        return self._expected_value(sessions, lists, self.order_propensity)
 
     def best_lists(self, sessions: Sequence[Sequence[int]], k: int, *, pi_order: float) -> np.ndarray:
-        """The lists that nobody can beat: they maximise (1 - pi_order) clicks + pi_order orders / `order_rate`.
+        """Optimal lists: they maximise (1 - pi_order) clicks + pi_order orders / `order_rate`, both as expected values.
 
-        Both goals are sums over the items of a list, so the best list holds the k items of highest weighted worth,
-        and sweeping `pi_order` over [0, 1] gives the true Pareto front of lists (its convex part).
+        Clicks and orders are sums over the items of a list. So the optimal list consists of the k items with the
+        highest weighted values, and `pi_order` from 0 to 1 gives the convex part of the true Pareto front of lists.
+
+        Args:
+            sessions: Item ids of each session's clicks, as for `next_click`.
+            k: Number of items per list.
+            pi_order: Weight of orders, in [0, 1].
 
         Returns:
-            int64 [sessions, k] item ids, the best first.
+            int64 [sessions, k], item ids, the best first.
         """
         weight = (1.0 - pi_order) + pi_order * self.order_propensity / self.habits.order_rate
         ids = self.items["item_id"].to_numpy()
@@ -249,18 +264,21 @@ class Truth:
         ]
         return ids[np.concatenate(best)]
 
-    def _worth(
-        self, sessions: Sequence[Sequence[int]], lists: Sequence[Sequence[int]], worth: np.ndarray
+    def _expected_value(
+        self, sessions: Sequence[Sequence[int]], lists: Sequence[Sequence[int]], value: np.ndarray
     ) -> np.ndarray:
+        """Expected value of each list, float64 [sessions]; `value` [items] is the value of a click on each item."""
         if len(lists) != len(sessions):
             raise InputError(
-                "every session needs a list", found={"sessions": len(sessions), "lists": len(lists)}, hint="give both"
+                "the numbers of sessions and lists differ",
+                found={"sessions": len(sessions), "lists": len(lists)},
+                hint="use one list per session",
             )
         chosen = self._rows(np.asarray(lists)).reshape(len(lists), -1)
         if (np.diff(np.sort(chosen, axis=1), axis=1) == 0).any():
-            raise InputError("a list names an item twice", where="lists", hint="recommend every item once")
+            raise InputError("a list contains an item twice", where="lists", hint="use distinct items per list")
         parts = [
-            np.take_along_axis(self.next_click(sessions[part]) * worth, chosen[part], axis=1).sum(axis=1)
+            np.take_along_axis(self.next_click(sessions[part]) * value, chosen[part], axis=1).sum(axis=1)
             for part in self._parts(len(sessions))
         ]
         return np.concatenate(parts)
@@ -281,14 +299,16 @@ class Truth:
         unknown = sorted_ids[place] != ids
         if unknown.any():
             raise InputError(
-                "the shop does not have this item", found=int(ids[unknown][0]), hint="use the truth of the same shop"
+                "the shop does not have this item",
+                found=int(ids[unknown][0]),
+                hint="use the truth of the sessions' shop",
             )
         return order[place]
 
     def _padded(self, sessions: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         lengths = np.array([len(session) for session in sessions], dtype=np.int64)
         if not len(lengths) or not lengths.all():
-            raise InputError("a session without clicks has no next click", hint="give every session one click or more")
+            raise InputError("a session without clicks has no next click", hint="use sessions with at least one click")
         clicks = np.zeros((len(lengths), int(lengths.max())), dtype=np.int64)
         inside = np.arange(clicks.shape[1]) < lengths[:, None]
         clicks[inside] = self._rows(np.concatenate([np.asarray(session, dtype=np.int64) for session in sessions]))

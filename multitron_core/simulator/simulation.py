@@ -1,8 +1,8 @@
-"""A simulated shop: raw files as shops deliver them, and the truth beside them.
+"""Simulation of a shop: raw files in the formats of real shops, and the ground truth they were drawn from.
 
-`multitron_core.truth` says how shoppers wander and order. Here the sessions are drawn and written, day by day and block
-by block, so that ten million sessions need no more memory than ten thousand. Every block draws from a generator of
-its own, seeded with (seed, day, block): the same arguments give the same bytes.
+`ground_truth` defines the behaviour of shoppers. This module draws their sessions and writes them day by day and block
+by block, so that ten million sessions need no more memory than ten thousand. Each block has a random generator seeded
+with (seed, day, block), so that the same arguments give the same bytes.
 """
 
 from __future__ import annotations
@@ -20,26 +20,32 @@ import numpy as np
 import polars as pl
 
 from multitron_core.errors import InputError
-from multitron_core.simulator.formats import _FORMATS, DAY_MS, EVENT_TYPES
+from multitron_core.simulator.formats import DAY_MS, FORMATS
 from multitron_core.simulator.ground_truth import Habits, Truth, make_items
 from multitron_core.utils.atomic_folder import atomic_plain_folder
+from multitron_core.utils.event_types import EVENT_TYPES
 
-__all__ = ["Habits", "Simulation", "Truth", "simulate"]
+__all__ = ["Simulation", "draw_events", "draw_sessions", "simulate"]
 
 BLOCK = 50_000
-"""Sessions drawn at a time; part of what makes two simulations equal."""
-
+"""Number of sessions per block. Another number gives other sessions for the same seed."""
 
 HOURS = (3, 2, 1, 1, 1, 1, 2, 4, 6, 7, 8, 8, 8, 8, 8, 8, 8, 9, 11, 13, 14, 12, 8, 5)
-"""How many sessions start in each hour of a day (UTC), as relative weights."""
+"""Relative number of sessions that start in each hour of a day (UTC)."""
 
 
 class Simulation(NamedTuple):
-    """A finished simulation on disk."""
+    """A simulation on disk.
+
+    Args:
+        folder: Folder of the simulation.
+        files: The raw files, sorted by name.
+        counts: Numbers of `sessions`, `clicks`, `carts` and `orders` in the raw files.
+    """
 
     folder: Path
-    files: tuple[Path, ...]  # the raw files, sorted by name
-    counts: dict[str, int]  # sessions, clicks, carts, orders: what the raw files hold
+    files: tuple[Path, ...]
+    counts: dict[str, int]
 
 
 def simulate(
@@ -54,43 +60,46 @@ def simulate(
     habits: Habits | None = None,
     replace: bool = False,
 ) -> Simulation:
-    """Write the raw files of a shop, and the truth beside them.
+    """Write the raw files of a simulated shop, and the ground truth in the subfolder `truth`.
 
-    The formats' files, all read by `multitron_core.events.read_events(folder, format)`:
+    `multitron_core.events.read_events(folder, format)` reads the files of every format:
 
-    - `table`: `events-2026-01-01.csv.gz`, one a day, with header `session_id,item_id,ts,event_type`. A file holds what
-      happened on that day (UTC), so a session that straddles midnight has events in two files. What happens after the
-      last day's midnight is in no file, as in any export.
+    - `table`: `events-2026-01-01.csv.gz`, one file per day, with the header `session_id,item_id,ts,event_type`. A file
+      contains the events of its day (UTC), so the events of a session that crosses midnight are in two files. Events
+      after the end of the last day are in no file, as in exports of real shops.
     - `diginetica`: `train-item-views.csv`, `train-purchases.csv`; `yoochoose`: `yoochoose-clicks.dat`,
       `yoochoose-buys.dat`. Neither format has carts.
-    - `otto`: `otto-recsys-train.jsonl` and, with the sessions that start on the last day, `otto-recsys-test.jsonl`.
+    - `otto`: `otto-recsys-test.jsonl` with the sessions that start on the last day, and `otto-recsys-train.jsonl` with
+      the other sessions.
 
-    `truth/items.parquet` and `truth/parameters.json` are what `Truth.load(folder)` reads.
+    `Truth.load(folder)` reads the ground truth from `truth/items.parquet` and `truth/parameters.json`.
 
     Args:
-        folder: is made, and appears only when it is complete. A complete simulation with the same arguments is kept.
-        sessions: how many, spread evenly over the days.
-        items: size of the catalogue.
-        days: how many, from `first_day` on.
+        folder: Folder of the simulation. It is created, and appears only when it is complete. An existing simulation
+            with the same arguments is kept.
+        sessions: Number of sessions, spread evenly over the days.
+        items: Number of items in the catalogue.
+        days: Number of days.
+        first_day: The first day.
         format: `table`, `diginetica`, `yoochoose` or `otto`.
-        seed: the same arguments and seed give the same bytes.
-        habits: how shoppers behave.
-        replace: whether a different simulation in `folder` gives way.
+        seed: Seed; the same arguments and seed give the same bytes.
+        habits: Behaviour of shoppers; the defaults of `Habits` if None.
+        replace: Whether to replace a simulation with other arguments in `folder`.
 
     Returns:
-        Where the files are, and what they hold.
+        The files and their counts.
 
     Raises:
-        InputError: an argument out of range, an unknown format, or a folder that holds something else.
+        InputError: An argument is out of range, the format is unknown, or `folder` contains something else.
     """
     folder = Path(folder).absolute()
     habits = habits or Habits()
-    if format not in _FORMATS:
-        raise InputError("unknown format", where="format", found=format, hint=f"use one of {', '.join(_FORMATS)}")
-    least_days = 2 if format == "otto" else 1  # the last one is OTTO's test set
-    for name, value, least in (("days", days, least_days), ("sessions", sessions, days), ("seed", seed, 0)):
-        if value < least:
-            raise InputError("an argument is out of range", where=name, found=value, hint=f"use {least} or more")
+    if format not in FORMATS:
+        raise InputError("unknown format", where="format", found=format, hint=f"use one of {', '.join(FORMATS)}")
+    min_days = 2 if format == "otto" else 1  # the last day is OTTO's test set
+    for name, value, minimum in (("days", days, min_days), ("sessions", sessions, days), ("seed", seed, 0)):
+        if value < minimum:
+            raise InputError("an argument is out of range", where=name, found=value, hint=f"use {minimum} or more")
     asked: dict[str, object] = {
         "version": 1,
         "sessions": sessions,
@@ -113,24 +122,26 @@ def simulate(
     return _open(folder)
 
 
-def _keeps(folder: Path, asked: dict[str, object], *, replace: bool) -> bool:
-    """Whether `folder` already holds the simulation asked for; refuses what must not be overwritten."""
+def _keeps(folder: Path, arguments: dict[str, object], *, replace: bool) -> bool:
+    """Whether `folder` already contains the simulation; raises an InputError if it must not be overwritten."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     parameters = folder / "truth" / "parameters.json"
     if not parameters.is_file():
         raise InputError(
-            "the folder holds something that is no simulation", where=folder, hint="choose another folder or empty it"
+            "the folder contains something other than a simulation",
+            where=folder,
+            hint="choose another folder, or empty this one",
         )
     found = json.loads(parameters.read_text())
-    if found == asked:
+    if found == arguments:
         return True
     if not replace:
         raise InputError(
-            "the folder holds a simulation with other arguments",
+            "the folder contains a simulation with other arguments",
             where=folder,
-            found={name: found.get(name) for name in asked if found.get(name) != asked[name]},
-            hint="use these arguments, choose another folder, or replace what is there (replace=True)",
+            found={name: found.get(name) for name in arguments if found.get(name) != arguments[name]},
+            hint="use these arguments, choose another folder, or replace the simulation (replace=True)",
         )
     return False
 
@@ -144,10 +155,16 @@ def _open(folder: Path) -> Simulation:
 
 
 def draw_sessions(truth: Truth, sessions: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Clicks of new sessions.
+    """Draw the clicks of sessions.
+
+    Args:
+        truth: The shop.
+        sessions: Number of sessions.
+        rng: Random generator.
 
     Returns:
-        rows of `truth.items`, int64 [sessions, longest], 0 beyond a session's end; and lengths, int64 [sessions].
+        int64 [sessions, longest session], clicked rows of `truth.items`, 0 beyond the end of a session; and int64
+        [sessions], clicks per session.
     """
     habits = truth.habits
     lengths = np.minimum(rng.geometric(1.0 / habits.mean_clicks, sessions), habits.max_clicks)
@@ -161,8 +178,8 @@ def draw_sessions(truth: Truth, sessions: int, rng: np.random.Generator) -> tupl
         last = clicks[active, step - 1]
         kind, draw = rng.random((2, len(active)))
         table = last * 2 + direction[active]
-        place = np.searchsorted(walk, table + np.minimum(draw, 1.0 - 1e-9), side="right")  # never the next table
-        following = truth.first[last] + place - table * slots
+        position = np.searchsorted(walk, table + np.minimum(draw, 1.0 - 1e-9), side="right")  # stays in its table
+        following = truth.first[last] + position - table * slots
         returns = kind < habits.return_share
         following[returns] = clicks[active[returns], (draw[returns] * step).astype(np.int64)]
         switches = kind > 1.0 - habits.switch_share
@@ -172,27 +189,30 @@ def draw_sessions(truth: Truth, sessions: int, rng: np.random.Generator) -> tupl
 
 
 def _cumulative(truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-    """Cumulative start probabilities [items], and those of all walks in one rising array [items * 2 * slots].
+    """Cumulative start probabilities [items], and those of all walks in one sorted array [items * 2 * slots].
 
-    Table r of the walks lies in [r, r + 1], so one binary search over all tables draws from many of them at once.
+    Table r of the walks is in the range [r, r + 1], so one binary search draws from many tables at once.
     """
     starts = np.cumsum(truth.attraction)
     walk = np.cumsum(truth.walk, axis=2)
-    walk /= walk[:, :, -1:]  # the end is 1 exactly: no draw leaves its table
+    walk /= walk[:, :, -1:]  # exactly 1 at the end, so that no draw leaves its table
     tables = walk.reshape(-1, walk.shape[2])
     return starts / starts[-1], (tables + np.arange(len(tables))[:, None]).ravel()
 
 
 def draw_events(truth: Truth, first_id: int, midnight: int, sessions: int, rng: np.random.Generator) -> pl.DataFrame:
-    """The events of sessions that start on one day.
+    """Draw the events of sessions that start on one day.
 
     Args:
-        first_id: number of the first session; the others follow in order of their start.
-        midnight: the day's start, milliseconds since 1970 UTC.
+        truth: The shop.
+        first_id: Number of the first session; the other numbers follow in the order of session starts.
+        midnight: Start of the day, in milliseconds since 1970, UTC.
+        sessions: Number of sessions.
+        rng: Random generator.
 
     Returns:
-        `session` Int64, `item` Int64 (row of `truth.items`), `ts` Int64 (milliseconds UTC), `kind` Int8 (index of
-        `EVENT_TYPES`), sorted by session and time; a cart and an order follow the last click on their item.
+        `session` Int64, `item` Int64 (row of `truth.items`), `ts` Int64 (milliseconds since 1970, UTC), `kind` Int8
+        (index in `EVENT_TYPES`), sorted by session and time. Carts and orders follow the last click on their item.
     """
     habits = truth.habits
     clicks, lengths = draw_sessions(truth, sessions, rng)
@@ -205,9 +225,9 @@ def draw_events(truth: Truth, first_id: int, midnight: int, sessions: int, rng: 
     row = np.repeat(np.arange(sessions), lengths)
     item, ts = clicks[inside], times[inside]
 
-    # The last click on each item of each session: the first of its kind, read backwards.
-    _, backwards = np.unique((row * len(truth.items) + item)[::-1], return_index=True)
-    last = len(item) - 1 - backwards
+    # The last click on each item of each session is the first one in reversed order.
+    _, reversed_index = np.unique((row * len(truth.items) + item)[::-1], return_index=True)
+    last = len(item) - 1 - reversed_index
     chance = rng.random((3, len(last)))
     ordered = chance[0] < truth.order_propensity[item[last]]
     carted = np.where(ordered, chance[1] < 0.9, chance[1] < habits.cart_rate)
@@ -218,10 +238,10 @@ def draw_events(truth: Truth, first_id: int, midnight: int, sessions: int, rng: 
     parts = [(np.arange(len(item)), ts, 0), (last[carted], cart_ts[carted], 1), (last[ordered], order_ts[ordered], 2)]
     return pl.DataFrame(
         {
-            "session": np.concatenate([first_id + row[of] for of, _, _ in parts]),
-            "item": np.concatenate([item[of] for of, _, _ in parts]),
-            "ts": np.concatenate([when for _, when, _ in parts]),
-            "kind": np.concatenate([np.full(len(of), kind, dtype=np.int8) for of, _, kind in parts]),
+            "session": np.concatenate([first_id + row[click] for click, _, _ in parts]),
+            "item": np.concatenate([item[click] for click, _, _ in parts]),
+            "ts": np.concatenate([time for _, time, _ in parts]),
+            "kind": np.concatenate([np.full(len(click), kind, dtype=np.int8) for click, _, kind in parts]),
         }
     ).sort("session", "ts", "kind")
 
@@ -235,14 +255,14 @@ def _write(
     """Draw and write all days.
 
     Returns:
-        What the raw files hold: sessions, clicks, carts, orders.
+        Numbers of sessions, clicks, carts and orders in the raw files.
     """
     kinds = np.zeros(len(EVENT_TYPES), dtype=np.int64)
-    carried: list[pl.DataFrame] = []  # what yesterday's sessions did after midnight
+    after_midnight: list[pl.DataFrame] = []  # events after midnight of sessions that started on the day before
     for number in range(days):
         day, last = first_day + timedelta(days=number), number == days - 1
         midnight = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000
-        yesterday, carried = carried, []
+        pending, after_midnight = after_midnight, []
         with ExitStack() as stack:
             open_files: dict[str, IO[bytes]] = {}
             for block, (first, size) in enumerate(_blocks(sessions, number, days)):
@@ -250,16 +270,16 @@ def _write(
                 events = draw_events(truth, first, midnight, size, rng)
                 if format in ("diginetica", "yoochoose"):  # formats without carts
                     events = events.filter(pl.col("kind") != EVENT_TYPES.index("cart"))
-                if format == "table":  # a day's file holds that day's events
+                if format == "table":  # a file contains the events of its day
                     late = pl.col("ts") >= midnight + DAY_MS
-                    carried.append(events.filter(late))
-                    events = pl.concat([*yesterday, events.filter(~late)])
-                    yesterday = []
+                    after_midnight.append(events.filter(late))
+                    events = pl.concat([*pending, events.filter(~late)])
+                    pending = []
                 kinds += np.bincount(events["kind"].to_numpy(), minlength=len(kinds))
-                named = events.with_columns(
+                with_items = events.with_columns(
                     truth.items[name].gather(events["item"]) for name in ("item_id", "category")
                 )
-                for file in _FORMATS[format](named, day, last):
+                for file in FORMATS[format](with_items, day, last):
                     path = folder / file.name
                     header = file.header and not path.exists()
                     if file.name not in open_files:
@@ -275,15 +295,16 @@ def _write(
 
 
 def _blocks(sessions: int, day: int, days: int) -> Iterator[tuple[int, int]]:
-    """(number of the first session, how many) of each block of a day; sessions are numbered from 1."""
+    """(number of the first session, number of sessions) of each block of a day; sessions are numbered from 1."""
     first, end = sessions * day // days, sessions * (day + 1) // days
     return ((start + 1, min(BLOCK, end - start)) for start in range(first, end, BLOCK))
 
 
 def _append_to(path: Path, stack: ExitStack) -> IO[bytes]:
+    """Open a file for appending, compressed if its name ends in `.gz`; `stack` closes it."""
     raw = stack.enter_context(path.open("ab"))
     if path.suffix != ".gz":
         return raw
-    # No name and no time in the header: the same rows give the same bytes.
-    packed = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=1)
-    return cast("IO[bytes]", stack.enter_context(packed))
+    # The header has neither name nor time, so that the same rows give the same bytes.
+    compressed = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=1)
+    return cast("IO[bytes]", stack.enter_context(compressed))

@@ -1,4 +1,4 @@
-"""The raw formats. A new one is a file here with a `FORMAT`: everything else finds it by its name."""
+"""Raw formats. To add a format, add a module with a `FORMAT` to this package; `get_format` finds it by its name."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from multitron_core.events.formats.table import ColumnMapping
 
 
 def _formats() -> dict[str, Format]:
-    """The `FORMAT` of every file beside this one that has one, by its name."""
+    """Collect the `FORMAT` of every module of this package that has one, by the format's name."""
     modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
     formats = [module.FORMAT for module in modules if hasattr(module, "FORMAT")]
     return {each.name: each for each in formats}
 
 
 FORMATS: dict[str, Format] = _formats()
+"""Every format by its name."""
 
 __all__ = ["FORMATS", "ColumnMapping", "Format", "PreparationRules", "SplitRule", "get_format"]
 
 
 def get_format(name: str) -> Format:
-    """The format of a name.
+    """Return the format with the given name.
 
     Raises:
-        InputError: there is none.
+        InputError: No format has this name.
     """
     if name not in FORMATS:
         raise InputError("unknown format", where="format", found=name, hint=f"use one of {', '.join(FORMATS)}")

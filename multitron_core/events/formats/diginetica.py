@@ -1,6 +1,6 @@
 """Diginetica (CIKM Cup 2016): `train-item-views.csv` and `train-purchases.csv`, separated by `;`, with a header.
 
-The time of an event is its date plus `timeframe` milliseconds, UTC.
+The time of an event is its date plus `timeframe` milliseconds, in UTC.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from multitron_core.events.raw_files import RawFile
 
 _VIEWS = ("sessionId", "userId", "itemId", "timeframe", "eventdate")
 _PURCHASES = ("sessionId", "userId", "timeframe", "eventdate", "ordernumber", "itemId")
-_MOST_MILLISECONDS = 10 * 366 * 86_400_000  # `timeframe` runs from the session's date; ten years is no session
+_MAX_TIMEFRAME = 10 * 366 * 86_400_000  # ten years in milliseconds; no session lasts as long
 
 
 def _parse(files: Files, columns: object, storage_options: dict[str, str] | None) -> pl.LazyFrame:
@@ -45,7 +45,7 @@ def _events(
         | pl.col(fields[-1]).str.contains(";", literal=True),
         "sessionId is not an integer": ~is_integer(pl.col("sessionId")),
         "itemId is not an integer": pl.col("item_id").is_null(),
-        "timeframe is not a number of milliseconds": timeframe.is_null() | ~timeframe.is_between(0, _MOST_MILLISECONDS),
+        "timeframe is not a number of milliseconds": timeframe.is_null() | ~timeframe.is_between(0, _MAX_TIMEFRAME),
         "eventdate is not a date": date.is_null(),
         "time out of range": out_of_range(pl.col("ts")),
     }
@@ -54,7 +54,7 @@ def _events(
         .with_columns(
             session_id=pl.col("sessionId"),
             item_id=pl.col("itemId").cast(pl.Int64, strict=False),
-            ts=(date.cast(pl.Datetime("us")) + pl.duration(milliseconds=timeframe.clip(0, _MOST_MILLISECONDS)))
+            ts=(date.cast(pl.Datetime("us")) + pl.duration(milliseconds=timeframe.clip(0, _MAX_TIMEFRAME)))
             .dt.replace_time_zone("UTC")
             .cast(TIME),
             event_type=pl.lit(event_type),

@@ -1,7 +1,7 @@
-"""What a raw format is: how its files are named, how they are read, and by which rules its sessions are prepared.
+"""Definition of a raw format: names of its files, parser, and rules for the preparation of its sessions.
 
-Reading gives parsed lines: one row an event or a rejected line, with the columns of `PARSED_SCHEMA`. A row whose
-`reason` is null is an event; every other row is a reject.
+A parser gives one row per event and one per rejected line, with the columns of `PARSED_SCHEMA`. A row whose `reason` is
+null is an event; every other row is a reject.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from multitron_core.errors import InputError
 from multitron_core.events.raw_files import RawFile
 
 TIME = pl.Datetime("us", "UTC")
-EVENT_TYPES = ("click", "cart", "order")
+"""Type of times in the event log."""
+
 EARLIEST, LATEST = "1990-01-01", "2100-01-01"
-"""Times outside these years are typing errors or wrong units, and are rejected."""
+"""Range of accepted times (`LATEST` excluded). Times outside it are typing errors or have a wrong unit."""
 
 TEXT_LIMIT = 500
-"""Characters of a rejected line that are kept."""
+"""Maximum number of characters of a rejected line that are kept."""
 
 PARSED_SCHEMA = pl.Schema(
     [
         ("session_id", pl.String),
-        ("item_id", pl.Int64),  # or String, as the source has them
+        ("item_id", pl.Int64),  # or String, as in the source
         ("ts", TIME),
         ("event_type", pl.String),
         ("file", pl.String),
@@ -40,13 +41,13 @@ PARSED_COLUMNS = PARSED_SCHEMA.names()
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Which sessions are the test set.
+    """Rule that selects the sessions of the test set.
 
     Args:
-        by: "first" or "last" compares the session's first or last click with the split time; "file" takes the split
-            that was published: events of files whose name contains "test".
-        days: the split time lies this many days before the anchor.
-        anchor: "midnight" of the largest session start (UTC), or that start itself ("start").
+        by: "first" or "last" compares the time of the session's first or last click with the split time. "file" uses
+            the published split: sessions of files whose name contains "test".
+        days: Distance of the split time before the anchor, in days.
+        anchor: "start" is the latest session start; "midnight" is the beginning of its day (UTC).
     """
 
     by: Literal["first", "last", "file"] = "first"
@@ -56,12 +57,12 @@ class SplitRule:
 
 @dataclass(frozen=True)
 class PreparationRules:
-    """How sessions are filtered and split (MultiTRON paper, section 4.1; counts are of clicks).
+    """Rules that filter and split sessions (MultiTRON paper, section 4.1). All counts are numbers of clicks.
 
     Args:
-        split: the test set.
-        min_session_clicks: shorter sessions are dropped, before and after rare items are.
-        min_item_clicks: items with fewer clicks in the remaining sessions are dropped; 1 keeps every item.
+        split: Selects the test set.
+        min_session_clicks: Shorter sessions are dropped, before and after rare items are dropped.
+        min_item_clicks: Items with fewer clicks in the remaining sessions are dropped; 1 keeps every item.
     """
 
     split: SplitRule = SplitRule()
@@ -88,12 +89,12 @@ class Format:
     """A raw format.
 
     Args:
-        name: what callers pass as `format`.
-        roles: role -> regular expression searched in a file's name. A file belongs to the first role that fits; a
-            file that fits none is not part of the data.
-        parse: (files by role, the caller's column mapping or None, storage options) -> lazy parsed lines.
-        optional_roles: roles that may be missing when the caller asks for it (`orders_required=False`).
-        rules: how sessions of this format are prepared unless the caller says otherwise.
+        name: Value of the argument `format` of `read_events`.
+        roles: Role -> regular expression that is searched in a file's name. A file has the first role that matches; a
+            file without a role is not part of the data.
+        parse: (files by role, column mapping or None, storage options) -> lazy frame of `PARSED_SCHEMA`.
+        optional_roles: Roles that may be missing with `orders_required=False`.
+        rules: Default rules for the preparation of sessions.
     """
 
     name: str

@@ -1,10 +1,10 @@
-"""OTTO (2022): `otto-recsys-{train,test}.jsonl`, a session a line with all its events, times in milliseconds, UTC.
+"""OTTO (2022): `otto-recsys-{train,test}.jsonl`, one session per line with all its events, times in milliseconds, UTC.
 
     {"session": 12, "events": [{"aid": 59625, "ts": 1661724000278, "type": "clicks"}, ...]}
 
-A line is accepted or rejected as a whole. Lines as OTTO publishes them are recognised by one regular expression and
-read as bytes, about twenty times as fast as a JSON parser; any other line goes through Python's, which either gives the
-same session in OTTO's spelling or the reason why it is none.
+A line is accepted or rejected as a whole. Lines in the canonical form that OTTO publishes match one regular expression
+and are parsed as bytes, about twenty times as fast as with a JSON parser. Every other line goes through Python's JSON
+parser, which gives either the same session in canonical form or the reason for the reject.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from multitron_core.events.formats.format import PARSED_SCHEMA, TIME, Files, For
 from multitron_core.events.formats.text_lines import scan_text_lines
 
 _TYPES = {"clicks": "click", "carts": "cart", "orders": "order"}
-# 18 digits always fit 64 bits; 13 digits of milliseconds reach from 2001 to 2286.
+# 18 digits always fit in 64 bits; times of 13 digits are the years 2001 to 2286.
 _CANONICAL = (
     r'^\{"session":[0-9]{1,18},"events":\['
     r'\{"aid":[0-9]{1,18},"ts":[0-9]{13},"type":"(?:clicks|carts|orders)"\}'
@@ -41,40 +41,40 @@ def _parse(files: Files, columns: object, storage_options: dict[str, str] | None
 
 
 def _events(lines: pl.DataFrame) -> pl.DataFrame:
-    """The events of the lines, and a row for each line that is rejected; `PARSED_SCHEMA`."""
+    """Parse lines into one row per event and one per rejected line; columns of `PARSED_SCHEMA`."""
     canonical = lines["text"].str.contains(_CANONICAL).fill_null(False)
     if canonical.all():
         return _canonical_events(lines)
-    respelled = [_respell(text) for text in lines["text"].filter(~canonical)]
-    odd = lines.filter(~canonical).with_columns(
-        session=pl.Series([session for session, _ in respelled], dtype=pl.String),
-        reason=pl.Series([reason for _, reason in respelled], dtype=pl.String),
+    rewritten = [_canonical_line(text) for text in lines["text"].filter(~canonical)]
+    other = lines.filter(~canonical).with_columns(
+        session=pl.Series([session for session, _ in rewritten], dtype=pl.String),
+        reason=pl.Series([reason for _, reason in rewritten], dtype=pl.String),
     )
-    mended = odd.filter(pl.col("reason").is_null()).with_columns(text="session").select(lines.columns)
-    rejected = odd.filter(pl.col("reason").is_not_null()).select("file", "line", "reason", "text")
-    good = pl.concat([lines.filter(canonical), mended]).sort("line")
-    return pl.concat([_canonical_events(good), rejected], how="diagonal").select(PARSED_SCHEMA.names())
+    accepted = other.filter(pl.col("reason").is_null()).with_columns(text="session").select(lines.columns)
+    rejected = other.filter(pl.col("reason").is_not_null()).select("file", "line", "reason", "text")
+    all_canonical = pl.concat([lines.filter(canonical), accepted]).sort("line")
+    return pl.concat([_canonical_events(all_canonical), rejected], how="diagonal").select(PARSED_SCHEMA.names())
 
 
 def _canonical_events(lines: pl.DataFrame) -> pl.DataFrame:
-    """The events of lines in OTTO's own spelling.
+    """Parse lines in canonical form.
 
-    Read from the braces: `{"aid":59625,"ts":1661724000278,"type":"clicks"}` has its id behind the opening one, and its
-    type and time at fixed distances before the closing one.
+    Fields are located from the braces of an event such as `{"aid":59625,"ts":1661724000278,"type":"clicks"}`: the id
+    follows the opening brace, and type and time are at fixed distances before the closing brace.
     """
     text = np.frombuffer("".join(lines["text"].to_list()).encode(), dtype=np.uint8)
     braces = np.flatnonzero(text == ord("{"))
-    is_event = text[braces + 2] == ord("a")  # the others begin a line: {"session"
+    is_event = text[braces + 2] == ord("a")  # the other braces begin a line: {"session"
     begin = braces[is_event]
-    # Behind an event stands `,{` of the next one, or `]}` and the next line.
-    follows = np.append(is_event[1:], False)[is_event]
-    end = np.append(braces[1:], len(text))[is_event] - np.where(follows, 2, 3)  # where its `}` stands
-    letter = text[end - 3]  # the last but one of clicks, carts, orders
+    # An event is followed by `,{` of the next event, or by `]}` and the next line.
+    event_follows = np.append(is_event[1:], False)[is_event]
+    end = np.append(braces[1:], len(text))[is_event] - np.where(event_follows, 2, 3)  # position of its `}`
+    letter = text[end - 3]  # the second last letter of clicks, carts, orders
     kind = (letter == ord("t")) * np.uint8(1) + (letter == ord("r")) * np.uint8(2)
-    time_end = end - np.where(kind == 1, 15, 16)  # `,"type":"carts"` is one shorter than the others
+    time_end = end - np.where(kind == 1, 15, 16)  # `,"type":"carts"` is one character shorter than the others
     id_end = time_end - 19  # `,"ts":` and 13 digits
     line = np.cumsum(~is_event)[is_event] - 1
-    ids = lines["text"].str.slice(11, 19).str.splitn(",", 2).struct.field("field_0")  # behind `{"session":`
+    ids = lines["text"].str.slice(11, 19).str.splitn(",", 2).struct.field("field_0")  # the id follows `{"session":`
     return pl.DataFrame(
         {
             "session_id": ids.gather(line),
@@ -90,7 +90,8 @@ def _canonical_events(lines: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _respell(text: str | None) -> tuple[str | None, str | None]:
+def _canonical_line(text: str | None) -> tuple[str | None, str | None]:
+    """Rewrite a line in canonical form; returns (line, None), or (None, reason) for a reject."""
     if text is None:
         return None, "empty line"
     try:

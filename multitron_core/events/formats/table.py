@@ -1,6 +1,7 @@
-"""Any table of events: parquet, CSV, newline-delimited JSON or a Delta table, with a mapping of its columns.
+"""Tables of events: parquet, CSV, newline-delimited JSON or Delta, with a mapping of their columns.
 
-A CSV or JSON file is read line by line, so that a damaged line is rejected alone; a field must not contain a line end.
+CSV and JSON files are parsed line by line, so that a damaged line is rejected without its neighbours. A field must
+therefore not contain a line end.
 """
 
 from __future__ import annotations
@@ -17,22 +18,16 @@ from typing import Any, Literal
 import polars as pl
 
 from multitron_core.errors import InputError
-from multitron_core.events.formats.format import (
-    EVENT_TYPES,
-    PARSED_COLUMNS,
-    TIME,
-    Files,
-    Format,
-    PreparationRules,
-    SplitRule,
-)
+from multitron_core.events.formats.format import PARSED_COLUMNS, TIME, Files, Format, PreparationRules, SplitRule
 from multitron_core.events.formats.text_lines import first_reason, iso_time, out_of_range, renamed, scan_text_lines
 from multitron_core.events.raw_files import RawFile
+from multitron_core.utils.event_types import EVENT_TYPES
 
 StorageOptions = dict[str, str] | None
 _FIELDS = ("session", "item", "time", "type")
-_ROW = "row number of this file"  # a name that no table has
-_SAMPLE = 1000  # lines that decide whether the item ids of a text file are integers
+_ROW = "row number of this file"  # not the name of a column in any table
+_SAMPLE = 1000  # number of ids that decide whether the item ids of a text file are integers
+_SEPARATOR = "\x1f"  # between the fields of a line once quotes are removed; text does not contain it
 
 
 def _default_event_types() -> dict[str, str | None]:
@@ -41,21 +36,22 @@ def _default_event_types() -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class ColumnMapping:
-    """Which columns of a table mean what.
+    """Meaning of the columns of a table.
 
     Args:
-        session_id: the column of the session's id; unused when `user_id` is given.
-        user_id: for a log without session ids: the column of the user's id; sessions are cut by inactivity.
-        item_id: the column of the item's id.
-        ts: the column of the time: datetimes (without a zone they are UTC), ISO 8601 text, or numbers since 1970.
-        event_type: the column of the event's type; None when every row is a click.
-        event_types: value of that column -> "click", "cart" or "order"; None for a value that is not used. Rows with
+        session_id: Column with the id of the session; not used if `user_id` is given.
+        user_id: For a log without session ids: column with the id of the user. Sessions end at pauses longer than
+            `session_gap`.
+        item_id: Column with the id of the item.
+        ts: Column with the time: datetimes (UTC if they have no time zone), ISO 8601 text, or numbers since 1970.
+        event_type: Column with the type of the event; None if every row is a click.
+        event_types: Value of that column -> "click", "cart" or "order"; None for a value that is not used. Rows with
             other values are rejected.
-        time_unit: the unit of numeric times.
-        item_type: whether item ids are Int64 or String; "auto" takes the column's type, and in text files integers
-            when nearly all of the first 1000 ids are integers without leading zeros.
-        session_gap: the longest pause within a session of a user.
-        separator: between the fields of a CSV line.
+        time_unit: Unit of numeric times.
+        item_type: Whether item ids are Int64 or String. "auto" follows the type of the column; in text files, ids are
+            integers if at least 95 % of the first 1000 ids are integers without leading zeros.
+        session_gap: Longest pause within a session of a user.
+        separator: Separator of the fields in a CSV line.
     """
 
     session_id: str = "session_id"
@@ -92,10 +88,10 @@ class ColumnMapping:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> ColumnMapping:
-        """A mapping from what a settings file holds: the arguments by name, `session_gap` in minutes.
+        """Make a mapping from a settings file: the arguments by name, `session_gap` in minutes.
 
         Raises:
-            InputError: a setting that there is not.
+            InputError: A setting does not exist.
         """
         known = {each.name for each in dataclasses.fields(cls)}
         unknown = sorted(set(settings) - known)
@@ -107,7 +103,7 @@ class ColumnMapping:
         return cls(**{**settings, **({} if gap is None else {"session_gap": timedelta(minutes=gap)})})
 
     def sources(self) -> dict[str, str]:
-        """Field -> column, for the fields that the table has."""
+        """Map the names of fields (session, item, time, type) to columns, for the fields that the table has."""
         columns = {"session": self.user_id or self.session_id, "item": self.item_id, "time": self.ts}
         return columns if self.event_type is None else {**columns, "type": self.event_type}
 
@@ -121,7 +117,7 @@ def _parse(files: Files, columns: ColumnMapping | None, storage_options: Storage
 
 
 def _scan(file: RawFile, mapping: ColumnMapping, storage_options: StorageOptions) -> pl.LazyFrame:
-    """`session`, `item`, `time`, `type` as the file has them, `broken` (why the line has no fields), place, text."""
+    """Scan a file: the fields as in the file, `broken` (why a line has no fields), `file`, `line`, `text`."""
     name = file.name.removesuffix(".gz").removesuffix(".zst")
     if name.endswith((".csv", ".tsv")):
         return _scan_csv(file, mapping, storage_options)
@@ -156,19 +152,18 @@ def _scan_csv(file: RawFile, mapping: ColumnMapping, storage_options: StorageOpt
     lines = scan_text_lines([file], storage_options=storage_options)
     header = lines.filter(pl.col("line") == 1).head(1).collect()["text"]
     if not len(header) or header[0] is None:
-        raise InputError("a CSV file has no header", where=file.name, hint="begin it with a line of column names")
+        raise InputError("a CSV file has no header", where=file.name, hint="add a first line with the column names")
     names = next(csv.reader([header[0].removeprefix("\ufeff")], delimiter=mapping.separator))
     sources = mapping.sources()
     _require(sources, names, file)
-    # Fields are parted by a character that text does not hold, so that quotes are gone before the line is cut.
-    parted = pl.col("text").map_batches(
-        partial(_part, separator=mapping.separator), return_dtype=pl.String, is_elementwise=True
+    unquoted = pl.col("text").map_batches(
+        partial(_unquote, separator=mapping.separator), return_dtype=pl.String, is_elementwise=True
     )
-    fields = pl.col("parted").str.split(_PART)
-    wrong_count = pl.col("parted").str.count_matches(_PART, literal=True) != len(names) - 1
+    fields = pl.col("unquoted").str.split(_SEPARATOR)
+    wrong_count = pl.col("unquoted").str.count_matches(_SEPARATOR, literal=True) != len(names) - 1
     return (
         lines.filter(pl.col("line") > 1)
-        .with_columns(parted=parted)
+        .with_columns(unquoted=unquoted)
         .with_columns(fields=fields, wrong_count=wrong_count)
         .select(
             *[
@@ -180,7 +175,7 @@ def _scan_csv(file: RawFile, mapping: ColumnMapping, storage_options: StorageOpt
             first_reason(
                 {
                     "empty line": pl.col("text").is_null(),
-                    "quotes do not match": pl.col("parted").is_null(),
+                    "quotes do not match": pl.col("unquoted").is_null(),
                     f"not {len(names)} fields separated by {mapping.separator}": pl.col("wrong_count"),
                 }
             ).alias("broken"),
@@ -191,22 +186,19 @@ def _scan_csv(file: RawFile, mapping: ColumnMapping, storage_options: StorageOpt
     )
 
 
-_PART = "\x1f"
-
-
-def _part(texts: pl.Series, separator: str) -> pl.Series:
-    """The lines with `_PART` between fields and without quotes; null where quotes do not match."""
-    parted = texts.str.replace_all(separator, _PART, literal=True)
+def _unquote(texts: pl.Series, separator: str) -> pl.Series:
+    """Lines with `_SEPARATOR` between the fields and without quotes; null if quotes do not match."""
+    unquoted = texts.str.replace_all(separator, _SEPARATOR, literal=True)
     quoted = texts.str.contains('"', literal=True).fill_null(False).arg_true()
     if len(quoted):
-        unquoted: list[str | None] = []
+        parsed: list[str | None] = []
         for text in texts.gather(quoted):
             try:
-                unquoted.append(_PART.join(next(csv.reader([text], delimiter=separator, strict=True))))
+                parsed.append(_SEPARATOR.join(next(csv.reader([text], delimiter=separator, strict=True))))
             except (csv.Error, StopIteration):
-                unquoted.append(None)
-        parted = parted.scatter(quoted, unquoted)
-    return parted
+                parsed.append(None)
+        unquoted = unquoted.scatter(quoted, parsed)
+    return unquoted
 
 
 def _read_json(texts: pl.Series, sources: Mapping[str, str]) -> pl.Series:
@@ -215,18 +207,18 @@ def _read_json(texts: pl.Series, sources: Mapping[str, str]) -> pl.Series:
 
 
 def _read_json_line(text: str | None, sources: Mapping[str, str]) -> tuple[str | None, ...]:
-    nothing = (None,) * len(_FIELDS)
+    no_fields = (None,) * len(_FIELDS)
     if text is None:
-        return (*nothing, "empty line")
+        return (*no_fields, "empty line")
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
-        return (*nothing, "not JSON")
+        return (*no_fields, "not JSON")
     if not isinstance(line, dict):
-        return (*nothing, "not a JSON object")
+        return (*no_fields, "not a JSON object")
     values = [line.get(sources.get(name, "")) for name in _FIELDS]
     if any(isinstance(value, (dict, list, bool)) for value in values):
-        return (*nothing, "a field is neither text nor number")
+        return (*no_fields, "a field is neither text nor number")
     return (*(None if value is None else str(value) for value in values), None)
 
 
@@ -237,7 +229,7 @@ def _require(sources: Mapping[str, str], names: list[str], file: RawFile) -> Non
             f"the table lacks columns: {', '.join(missing)}",
             where=file.name,
             found=names,
-            hint="name its columns with ColumnMapping",
+            hint="set the names of the columns in ColumnMapping",
         )
 
 
@@ -252,13 +244,13 @@ def _item_type(scans: list[pl.LazyFrame], mapping: ColumnMapping, *, as_text: bo
             "item ids are neither integers nor text",
             where=mapping.item_id,
             found=[str(each) for each in types],
-            hint="name another column",
+            hint="choose another column",
         )
     if not as_text:
         return pl.String()
     sample = scans[0].filter(pl.col("item").is_not_null()).select("item").head(_SAMPLE).collect()["item"]
     whole = sample.str.contains(r"^-?(?:0|[1-9][0-9]{0,17})$")
-    # "Nearly", because one damaged line must not turn the ids of a shop into strings.
+    # Fewer than all, because one damaged line must not turn the ids of a shop into strings.
     return pl.Int64() if len(sample) and int(whole.sum()) >= 0.95 * len(sample) else pl.String()
 
 
@@ -297,18 +289,18 @@ def _time(source: pl.DataType, mapping: ColumnMapping) -> pl.Expr:
     if (source == pl.String or source.is_numeric()) and mapping.time_unit is not None:
         factor = {"s": 1_000_000, "ms": 1000, "us": 1}[mapping.time_unit]
         number = time.cast(pl.Float64, strict=False) * factor
-        # Beyond this a number is no time, and would not fit 64 bits.
+        # Larger numbers are not times, and microseconds of them might not fit in 64 bits.
         return pl.when(number.abs() < 4e15).then(number).round().cast(pl.Int64, strict=False).cast(TIME)
     raise InputError(
         "the time column has no readable type",
         where=f"ColumnMapping.ts: {mapping.ts}",
         found=str(source),
-        hint="numbers need ColumnMapping.time_unit (s, ms or us); else give datetimes or ISO 8601 text",
+        hint="set ColumnMapping.time_unit (s, ms or us) for numbers; otherwise use datetimes or ISO 8601 text",
     )
 
 
 def _zoned_time(text: pl.Expr) -> pl.Expr:
-    """ISO 8601 with `Z`, an offset such as +02:00, or nothing (UTC)."""
+    """UTC time of ISO 8601 text with `Z`, an offset such as +02:00, or no zone (UTC)."""
     offset = text.str.slice(19).str.extract_groups(r"([+-])([0-9]{2}):?([0-9]{2})$").struct
     minutes = offset.field("2").cast(pl.Int64, strict=False) * 60 + offset.field("3").cast(pl.Int64, strict=False)
     signed = pl.when(offset.field("1") == "-").then(-minutes).otherwise(minutes).fill_null(0)

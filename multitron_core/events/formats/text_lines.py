@@ -1,7 +1,7 @@
-"""Lines of text files: the one mechanism behind every text format.
+"""Lines of text files, and expressions that parse them; every text format is built on these functions.
 
-A file becomes rows (file, line, text); a format splits the text into fields, casts them without raising, and says for
-each line why it is no event. gzip and zstd files are read as they are.
+A file becomes rows (file, line, text). A format splits the text into fields, casts them without raising errors, and
+gives the reason for each line that is not an event. Files may be compressed with gzip or zstd.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from multitron_core.events.raw_files import RawFile
 def scan_text_lines(
     files: Sequence[RawFile], *, header: str | None = None, storage_options: dict[str, str] | None = None
 ) -> pl.LazyFrame:
-    """Every line of the files.
+    """Scan the lines of files.
 
     Args:
-        files: read in this order.
-        header: a first line with this text is left out.
-        storage_options: for object stores, as polars takes them.
+        files: The files, read in this order.
+        header: Text of a header; a first line with this text is skipped.
+        storage_options: Options of the object store, as polars takes them.
 
     Returns:
-        Lazy `file` String, `line` Int64 (from 1), `text` String (null for an empty line; bytes that are not UTF-8
-        become U+FFFD).
+        Lazy frame: `file` String, `line` Int64 (from 1), `text` String (null for an empty line; bytes that are not
+        UTF-8 become U+FFFD).
     """
-    # A CSV whose separator is its line end has one column, the line. `pl.scan_lines` would do the same but gives up
-    # on the whole file at the first byte that is not UTF-8.
+    # A CSV file whose separator is the line end has one column, the line. `pl.scan_lines` fails for the whole file at
+    # the first byte that is not UTF-8.
     scans = [
         pl.scan_csv(
             file.path,
@@ -52,21 +52,21 @@ def scan_text_lines(
 
 
 def split_fields(lines: pl.LazyFrame, names: Sequence[str], separator: str) -> pl.LazyFrame:
-    """`lines` with a String column a field; a field that the line lacks is null, what is too much is in the last."""
+    """Add one String column per field. Missing fields are null; the last column keeps all surplus text."""
     fields = pl.col("text").str.splitn(separator, len(names)).struct.rename_fields(list(names))
     return lines.with_columns(fields.alias("fields")).unnest("fields")
 
 
 def first_reason(reasons: dict[str, pl.Expr]) -> pl.Expr:
-    """The first reason whose condition holds (null counts as not), null when none does."""
+    """The first reason whose condition is true; null if none is. A null condition counts as false."""
     return pl.coalesce(*[pl.when(condition).then(pl.lit(reason)) for reason, condition in reasons.items()])
 
 
 def renamed(text: pl.Expr, names: Mapping[str, str]) -> pl.Expr:
-    """`names[text]`, null for a text that has none.
+    """`names[text]`, or null for a text that is not in `names`.
 
-    The same as `replace_strict`, which the streaming engine does not do batch by batch: at 1 GB of input it took five
-    times the memory.
+    The result equals that of `replace_strict`, which the streaming engine does not run batch by batch: with 1 GB of
+    input it needed five times the memory.
     """
     return pl.coalesce(
         [pl.when(text == old).then(pl.lit(new)) for old, new in names.items()] or pl.lit(None, pl.String)
@@ -74,13 +74,16 @@ def renamed(text: pl.Expr, names: Mapping[str, str]) -> pl.Expr:
 
 
 def is_integer(text: pl.Expr) -> pl.Expr:
-    """Whether a text is an integer of 64 bits."""
+    """Whether a text is a 64-bit integer."""
     return text.cast(pl.Int64, strict=False).is_not_null()
 
 
 def iso_time(text: pl.Expr) -> pl.Expr:
-    """UTC time of `2014-04-07T10:51:09.277Z` (`T` or a space, any decimals, `Z` or nothing); else null."""
-    # Whole seconds go through the fast parser of fixed formats; the fraction is a number of its own.
+    """UTC time of text such as `2014-04-07T10:51:09.277Z`; null if the text has another form.
+
+    A space may replace `T`, the seconds may have any number of decimals, and `Z` is optional.
+    """
+    # Whole seconds use the fast parser of fixed formats; the fraction is parsed as a number.
     seconds = text.str.slice(0, 19).str.replace(" ", "T", literal=True)
     fraction = text.str.slice(19).str.strip_suffix("Z")
     microseconds = (
@@ -94,7 +97,7 @@ def iso_time(text: pl.Expr) -> pl.Expr:
 
 
 def out_of_range(ts: pl.Expr) -> pl.Expr:
-    """Whether a time lies outside the years that shop events can have."""
+    """Whether a time is outside the range from `EARLIEST` to `LATEST`."""
     early, late = (
         pl.lit(bound).str.to_datetime("%Y-%m-%d", time_zone="UTC").cast(TIME) for bound in (EARLIEST, LATEST)
     )

@@ -1,6 +1,7 @@
 """Yoochoose (RecSys Challenge 2015): `yoochoose-clicks.dat` and `yoochoose-buys.dat`, separated by `,`, no header.
 
-Clicks are `session,time,item,category`, orders `session,time,item,price,quantity`; times are ISO 8601 in UTC.
+Lines are `session,time,item,category` for clicks and `session,time,item,price,quantity` for orders. Times are ISO 8601
+text in UTC.
 """
 
 from __future__ import annotations
