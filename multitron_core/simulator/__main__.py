@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from datetime import date
 from pathlib import Path
 
-from multitron_core.errors import InputError
 from multitron_core.simulator.formats import _FORMATS
 from multitron_core.simulator.simulation import simulate
+from multitron_core.utils.command_line import command
 
 
-def main(arguments: list[str] | None = None) -> None:
+@command
+def main(arguments: list[str] | None = None) -> int:
     """`python -m multitron_core.simulator FOLDER`: simulate a shop from the shell."""
     parser = argparse.ArgumentParser(prog="python -m multitron_core.simulator", description="Simulate a shop.")
     parser.add_argument("folder", type=Path)
@@ -22,12 +24,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--format", choices=sorted(_FORMATS), default="table")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replace", action="store_true", help="replace a different simulation in the folder")
-    try:
-        done = simulate(**vars(parser.parse_args(arguments)))
-    except InputError as error:
-        raise SystemExit(str(error)) from error
+    done = simulate(**vars(parser.parse_args(arguments)))
     print(f"{done.folder}: {len(done.files)} files, " + ", ".join(f"{n:,} {name}" for name, n in done.counts.items()))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
