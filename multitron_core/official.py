@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
-import os
 import pickle
 import re
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,14 +20,16 @@ from typing import Any
 
 import polars as pl
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from multitron_core.errors import InputError, MultitronError
+from multitron_core.errors import InputError
 from multitron_core.model.config import ModelConfig
+from multitron_core.model.description import ModelDescription
+from multitron_core.model.folder import weights_version, write_model_folder
 from multitron_core.model.transformer import MultiTRON
 from multitron_core.sessions.vocabulary import Vocabulary
 from multitron_core.training import presets
+from multitron_core.utils.command_line import command
 
 _MEND = "import a checkpoint of the released configs: shared embeddings, no output bias, two objectives"
 
@@ -171,13 +170,23 @@ def import_checkpoint(
             found={"model": items, "vocabulary": len(vocabulary)},
             hint="take the vocabulary of the data that the checkpoint was trained on, prepared by the official rules",
         )
-    training = dataclasses.replace(
-        presets.official().training,
+    training = presets.official().training.changed(
         beta=tuple(float(value) for value in settings.get("beta", (0.5, 0.5))),
         regularisation=float(settings.get("regularization_penalty", 0.2)),
         kept_negatives=int(settings.get("topk_sampling_k", 100)),
     )
-    _write(out_dir, model, training, vocabulary)
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    description = ModelDescription(
+        preset="official, imported",
+        model=model.config,
+        training=training.flat(),
+        vocabulary_hash=vocabulary.hash,
+        version="",
+    )
+    described = description.to_dict()
+    del described["version"]  # the version is a hash of the other entries and the weights
+    description = dataclasses.replace(description, version=weights_version(json.dumps(described), weights))
+    write_model_folder(out_dir, weights, description, vocabulary)
     return out_dir
 
 
@@ -194,27 +203,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
-def _write(out_dir: Path, model: MultiTRON, training: Any, vocabulary: Vocabulary) -> None:
-    """The model folder, whole or not at all."""
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    described = {
-        "preset": "official, imported",
-        "model": dataclasses.asdict(model.config),
-        "training": dataclasses.asdict(training),
-        "vocabulary_hash": vocabulary.hash,
-    }
-    digest = hashlib.sha256(json.dumps(described).encode())
-    for name in sorted(weights):
-        digest.update(name.encode() + weights[name].numpy().tobytes())
-    writing = out_dir.with_name(f"{out_dir.name}.importing")
-    shutil.rmtree(writing, ignore_errors=True)
-    writing.mkdir(parents=True)
-    save_file(weights, writing / "weights.safetensors")
-    (writing / "config.json").write_text(json.dumps({**described, "version": digest.hexdigest()[:12]}, indent=2))
-    vocabulary.save(writing / "vocabulary.parquet")
-    os.replace(writing, out_dir)
-
-
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Import a checkpoint; 1 when something has to be mended."""
     parser = argparse.ArgumentParser(prog="python -m multitron_core.official", description="Import official weights.")
@@ -222,11 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument("--vocabulary", type=Path, help="vocabulary.parquet of sessions prepared by the official rules")
     given = parser.parse_args(arguments)
-    try:
-        print(import_checkpoint(given.checkpoint, given.out, vocabulary=given.vocabulary))
-    except MultitronError as error:
-        print(error, file=sys.stderr)
-        return 1
+    print(import_checkpoint(given.checkpoint, given.out, vocabulary=given.vocabulary))
     return 0
 
 

@@ -10,13 +10,14 @@ import polars as pl
 
 from multitron_core.baselines.evaluation import evaluate_baselines
 from multitron_core.baselines.single_objective import evaluate_single_objective
-from multitron_core.errors import MultitronError
 from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.utils.command_line import command
 from multitron_core.utils.text_table import as_table
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
-    """Print the baselines' table; 1 when something has to be mended."""
+    """Print the baselines' table."""
     parser = argparse.ArgumentParser(prog="python -m multitron_core.baselines", description="The baselines' metrics.")
     parser.add_argument("--sessions", type=Path, required=True, help="folder of prepared sessions (train/ and test/)")
     parser.add_argument("--k", type=int, default=20, help="length of the lists")
@@ -24,15 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--single-objective", type=Path, metavar="MODEL", help="a model folder, trained with the setting trained_pi"
     )
     given = parser.parse_args(arguments)
-    try:
-        single = given.single_objective and evaluate_single_objective(given.single_objective, given.sessions, k=given.k)
-        train, test = (EncodedSessions.load(given.sessions / split) for split in ("train", "test"))
-        table = evaluate_baselines(train, test, k=given.k)
-        if single is not None:
-            table = pl.concat([table, single.select(table.columns)])
-    except MultitronError as error:
-        print(error, file=sys.stderr)
-        return 1
+    single = given.single_objective and evaluate_single_objective(given.single_objective, given.sessions, k=given.k)
+    train, test = (EncodedSessions.load(given.sessions / split) for split in ("train", "test"))
+    table = evaluate_baselines(train, test, k=given.k)
+    if single is not None:
+        table = pl.concat([table, single.select(table.columns)])
     print(as_table(table))
     return 0
 

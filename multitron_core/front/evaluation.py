@@ -131,7 +131,7 @@ def evaluate_front(
         model, dataset, measuring: see `measure_front`.
     """
     if beta is None:
-        beta = measuring["config"].beta
+        beta = measuring["config"].data.beta
     preferences = front_preferences(model, points, spacing=spacing, beta=beta)
     return evaluate_points(model, dataset, preferences, k=k, **measuring)
 

@@ -132,7 +132,7 @@ def measure_front(
         raise InputError(
             "bad loss settings", found=(click_loss_mode, repeats), hint="'sampled' or 'exact', repeats >= 1"
         )
-    batches = evaluation_batches(sessions, model.config.max_length, batch_sessions=config.batch_sessions)
+    batches = evaluation_batches(sessions, model.config.max_length, batch_sessions=config.data.batch_sessions)
     _check_items(model, batches)
     steps = step_table(batches)
     ranks = np.empty((len(pi), len(steps)), dtype=np.int32)
@@ -161,7 +161,7 @@ def measure_front(
         if progress is not None:
             progress(number + 1, len(batches))
     model.train(training)
-    chance = math.log(model.config.items if click_loss_mode == "exact" else 1 + config.kept_negatives)
+    chance = math.log(model.config.items if click_loss_mode == "exact" else 1 + config.negatives.kept_negatives)
     reference = tuple(OBJECTIVE_LOSSES[objective.loss].uninformed_loss(chance) for objective in objectives)
     return FrontMeasurement(pi, steps, ranks, losses, reference, objectives)
 
@@ -219,16 +219,11 @@ class _Draw(NamedTuple):
 def _draw(model: MultiTRON, batch: Batch, config: TrainingConfig, seed: list[int]) -> _Draw:
     """Negatives by training's rules, a function of batch and seed alone."""
     rng = np.random.default_rng(seed)
-    drawn = draw_negatives(batch, model.config.items, config.uniform_negatives, config.in_batch_negatives, rng)
-    device = model.item_embedding.weight.device
-    copies = torch.from_numpy(drawn.batch_copies).to(device)
-    table = NegativeTable(
-        batch_copies=copies.float(),
-        uniform_copies=torch.from_numpy(drawn.uniform_copies).float().to(device),
-        absent=copies == 0,
-        session_of_step=torch.from_numpy(batch.session_of_step).to(device),
-        targets=torch.from_numpy(drawn.targets).to(device),
+    drawn = draw_negatives(
+        batch, model.config.items, config.negatives.uniform_negatives, config.negatives.in_batch_negatives, rng
     )
+    device = model.item_embedding.weight.device
+    table = NegativeTable.of(drawn, batch.session_of_step).map_tensors(lambda tensor: tensor.to(device))
     columns = np.concatenate([drawn.batch_items, drawn.uniform_items]) - 1
     return _Draw(torch.from_numpy(columns).to(device), table)
 
@@ -305,8 +300,8 @@ def _measure_whole(
         losses = torch.zeros_like(positive[cells])
         for draw in draws:
             logits = scores.index_select(1, draw.columns)
-            mask_not_drawn(logits, draw.table, of_step, config.collisions == "masked")
-            best = top_k(logits, min(config.kept_negatives, logits.shape[1]))
+            mask_not_drawn(logits, draw.table, of_step, config.negatives.collisions == "masked")
+            best = top_k(logits, min(config.negatives.kept_negatives, logits.shape[1]))
             losses += _sampled_click_loss(positive[cells], *best, draw.table, of_step, config)
         click[cells] = losses / len(draws)
 
@@ -331,11 +326,12 @@ def _measure_listed(
         steps = torch.arange(block.start, block.stop)
         for draw in draws:
             logits = scores.flatten(0, 1).index_select(1, draw.columns)
-            mask_not_drawn(logits, draw.table, steps.repeat_interleave(_ANCHORS), config.collisions == "masked")
-            size = min(_LISTED_NEGATIVES * config.kept_negatives, logits.shape[1])
+            of_rows = steps.repeat_interleave(_ANCHORS)
+            mask_not_drawn(logits, draw.table, of_rows, config.negatives.collisions == "masked")
+            size = min(_LISTED_NEGATIVES * config.negatives.kept_negatives, logits.shape[1])
             among = shortlist(of_block, anchors, logits, table[draw.columns], size)
-            sure &= among.proven(config.kept_negatives)
-            values, places = among.scores.topk(min(config.kept_negatives, among.columns.shape[1]), dim=-1)
+            sure &= among.proven(config.negatives.kept_negatives)
+            values, places = among.scores.topk(min(config.negatives.kept_negatives, among.columns.shape[1]), dim=-1)
             columns = among.columns[:, None].expand(-1, points, -1).gather(2, places).clamp(min=0)
             losses += _sampled_click_loss(
                 measured.positive[block].flatten(),
@@ -365,4 +361,4 @@ def _sampled_click_loss(
 ) -> Tensor:
     """Training's click loss, float [n], from the largest logits, their columns, and the steps that they are of."""
     rows = table._replace(session_of_step=table.session_of_step[steps])
-    return click_loss(positive, values + log_copies(columns, rows, config.kept_negatives))
+    return click_loss(positive, values + log_copies(columns, rows, config.negatives.kept_negatives))

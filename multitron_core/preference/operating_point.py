@@ -120,37 +120,42 @@ def _key(weights: list[float]) -> str:
     return f"{weights[1] if weights[1] == 1.0 else min(weights[1], 0.99):.2f}"
 
 
-def record_operating_point(point: OperatingPoint, model_dir: Path | str, *, name: str) -> Path:
-    """Write the choice beside the model it was made for; another choice of the same name is replaced.
+def record_operating_point(point: OperatingPoint, model_dir: Path | str, *, name: str, model_version: str) -> Path:
+    """Write an operating point to its model's folder; one of the same name is replaced.
 
     Args:
-        point: the choice; its `model_version` is taken from the model folder.
+        point: the operating point; it is recorded with `model_version`.
         model_dir: the model folder.
-        name: what the point is for, for example "newsletter".
+        name: what the point is used for, for example "newsletter".
+        model_version: version of the model in the folder.
 
     Returns:
         `operating_points.json` in the model folder: name -> point.
 
     Raises:
-        InputError: the folder is no model folder, or the point was chosen for another version.
+        InputError: no such folder, a damaged file, or a point that was chosen for another version.
     """
     model_dir = Path(model_dir)
     path = model_dir / FILE_NAME
-    try:
-        version = json.loads((model_dir / "config.json").read_text())["version"]
-        points = json.loads(path.read_text()) if path.exists() else {}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            "not a model folder", where=model_dir, found=str(error), hint="name the folder that training wrote"
-        ) from error
-    if point.model_version not in (None, version):
+    if not model_dir.is_dir():
+        raise InputError("not a model folder", where=model_dir, hint="name a folder that training wrote")
+    if point.model_version not in (None, model_version):
         raise InputError(
             "the operating point was chosen for another model",
             where=model_dir,
             found=point.model_version,
-            hint=f"choose it on a front of version {version}",
+            hint=f"choose it on a front of version {model_version}",
         )
-    points[name] = dataclasses.asdict(dataclasses.replace(point, model_version=version))
+    try:
+        points = json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "the recorded operating points cannot be read",
+            where=path,
+            found=str(error),
+            hint="delete the file, then record the points again",
+        ) from error
+    points[name] = dataclasses.asdict(dataclasses.replace(point, model_version=model_version))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(points, indent=2) + "\n")
     os.replace(temporary, path)

@@ -49,7 +49,7 @@ def table_assets() -> list[dg.AssetsDefinition]:
             rows = publish_channels(lake, declared, front=front, grid=here.settings.preferences)
             version, chosen = models.model_version(folder), []
             for name, point in operating_points(declared, front).items():
-                record_operating_point(point, folder, name=name)
+                record_operating_point(point, folder, name=name, model_version=version)
                 chosen.append({"channel": name, **dataclasses.asdict(point), "model_version": version})
         return dg.MaterializeResult(
             metadata={

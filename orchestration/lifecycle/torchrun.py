@@ -5,7 +5,6 @@ The processes die with the one that asked for them; the checkpoint lets the next
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -51,7 +50,7 @@ def train_in_processes(
         "--model",
         json.dumps(dict(config.model)),
         "--training",
-        json.dumps(dataclasses.asdict(config.training)),
+        json.dumps(config.training.flat()),
     ]
     with tempfile.TemporaryFile("w+") as said:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as running:

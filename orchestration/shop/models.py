@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from multitron_core.errors import InputError
+from multitron_core.model.description import ModelDescription
 from orchestration.shop.home import Shop
 
 
@@ -37,8 +38,12 @@ def newest(shop: Shop) -> Path:
 
 
 def model_version(model_dir: Path) -> str:
-    """The version that training gave a model folder."""
-    return str(json.loads((model_dir / "config.json").read_text())["version"])
+    """The version that training gave a model folder.
+
+    Raises:
+        InputError: not a model folder.
+    """
+    return ModelDescription.read(model_dir).version
 
 
 def folder_of(shop: Shop, version: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -116,7 +115,7 @@ class TestLosses:
     @pytest.mark.parametrize("collisions", ["masked", "official"])
     def test_the_sampled_loss_by_the_plain_formula(self, model: MultiTRON, collisions: str) -> None:
         """Every draw written out, copies and all, the hardest kept, in float64."""
-        config = dataclasses.replace(SMALL, batch_sessions=64, collisions=collisions)
+        config = SMALL.changed(batch_sessions=64, collisions=collisions)
         data = random_sessions()
         batch = evaluation_batches(data, 5, batch_sessions=64)[0]
         drawn = draw_negatives(batch, ITEMS, 40, 3, np.random.default_rng([7, 0, 0]))
@@ -149,7 +148,7 @@ class TestLosses:
         )
         monkeypatch.setattr(measurement, "MAX_RANK", 5)
         monkeypatch.setattr(measurement, "MANY_ITEMS", ITEMS)
-        config = dataclasses.replace(SMALL, kept_negatives=2)
+        config = SMALL.changed(kept_negatives=2)
         listed = measure_front(model, random_sessions(40), preferences, config=config, repeats=2)
         proven = torch.cat(chosen).float().mean()
         assert 0.02 < proven < 0.98  # both ways are taken
@@ -299,8 +298,8 @@ class TestCommand:
         (tmp_path / "model").mkdir()
         save_file(model.state_dict(), tmp_path / "model" / "weights.safetensors")
         described = {
-            "model": dataclasses.asdict(model.config),
-            "training": dataclasses.asdict(SMALL),
+            "model": model.config.model_dump(),
+            "training": SMALL.flat(),
             "vocabulary_hash": "hash",
             "version": "v1",
         }
