@@ -15,8 +15,7 @@ from multitron_core.errors import InputError
 from multitron_core.model.folder import load_model
 from multitron_core.official import import_checkpoint, main, model_from_official_state
 from multitron_core.sessions.vocabulary import Vocabulary
-from multitron_core.training.config import TrainingConfig
-from multitron_core.utils.settings import from_dict
+from multitron_core.training.config import training_config
 
 ITEMS, D, LENGTH, LAYERS = 40, 12, 9, 3
 
@@ -104,8 +103,12 @@ def test_a_checkpoint_becomes_a_model_folder(official: LeftPadded, tmp_path: Pat
     assert model.config.dropout == 0.2
     assert described["vocabulary_hash"] == vocabulary.hash == Vocabulary.load(folder / "vocabulary.parquet").hash
     assert len(described["version"]) == 12
-    training = from_dict(TrainingConfig, described["training"])
-    assert (training.beta, training.regularisation, training.collisions) == ((1.2, 1.2), 0.5, "official")
+    training = training_config(folder)
+    assert (training.data.beta, training.losses.regularisation, training.negatives.collisions) == (
+        (1.2, 1.2),
+        0.5,
+        "official",
+    )
     torch.testing.assert_close(model.norm.weight, official.encoder.norm.weight)
 
 
@@ -177,5 +180,5 @@ class TestRefusals:
     def test_the_command(self, official: LeftPadded, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = saved(official, tmp_path / "a.ckpt")
         assert main(["--checkpoint", str(path), "--out", str(tmp_path / "model")]) == 0
-        assert main(["--checkpoint", str(path), "--out", str(tmp_path / "model")]) == 1
-        assert "exists" in capsys.readouterr().err
+        assert main(["--checkpoint", str(path), "--out", str(tmp_path / "model")]) == 2
+        assert "error: the model folder exists" in capsys.readouterr().err

@@ -74,15 +74,15 @@ def test_states_scores_and_losses_are_theirs(official, tmp_path, pi_order, sessi
             "batchwise",
             theirs.final_activation,
             True,
-            recipe.kept_negatives,
+            recipe.negatives.kept_negatives,
         )
         their_penalty = loss_of.approx_epo_loss(found[1], found[3], mask, beta)
         their_total = loss_of.weighted_loss(found[0], found[2], beta) + 0.2 * their_penalty
 
-        work = step_inputs(batch, negatives, beta[0].numpy(), ours.config, overhead=10)
+        inputs = step_inputs(batch, negatives, beta[0].numpy(), ours.config, overhead=10)
         weight = ours.item_embedding.weight
         losses = losses_of(
-            ours, weight[work.batch_items], weight[work.uniform_items], work, recipe, (1.0, 0.3), torch.float32
+            ours, weight[inputs.batch_items], weight[inputs.uniform_items], inputs, recipe, (1.0, 0.3), torch.float32
         )
         penalty = non_uniformity(losses, beta[0], form="released")
         total = (linear(losses, beta[0]) + 0.2 * penalty).mean()

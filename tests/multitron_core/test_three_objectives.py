@@ -115,8 +115,8 @@ def test_a_front_between_clicks_carts_and_orders(tmp_path):
     simulate(tmp_path / "raw", sessions=4_000, items=120, days=4, format="otto", habits=habits)
     data = prepare_sessions(read_events(tmp_path / "raw", "otto"), "otto", objectives=OBJECTIVES)
     recipe = presets.demo().with_objectives(OBJECTIVES)
-    assert recipe.training.beta == (0.5, 0.5, 0.5)
-    assert recipe.training.validation_pi[-1] == "0.34:0.33:0.33"
+    assert recipe.training.data.beta == (0.5, 0.5, 0.5)
+    assert recipe.training.validation.validation_pi[-1] == "0.34:0.33:0.33"
     binary = {"order_loss": "bce", "cart_loss": "bce", "validation_share": 0.02}
     recipe = recipe.changed(
         model={"dimension": 16, "layers": 1},

@@ -48,7 +48,7 @@ def test_the_command_has_it_below_the_tables_of_counts(folder: Path, capsys: pyt
 
 def test_a_model_of_sampled_preferences_is_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--sessions", str(folder / "sessions"), "--single-objective", str(folder / "sampled")]
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "it was trained on sampled preferences" in capsys.readouterr().err
 
 

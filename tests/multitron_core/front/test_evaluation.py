@@ -325,7 +325,7 @@ class TestCommand:
     def test_another_vocabulary_is_refused(self, folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         config = Path(folders[1]) / "config.json"
         config.write_text(config.read_text().replace('"hash"', '"other"'))
-        assert main(folders) == 1
+        assert main(folders) == 2
         assert "another vocabulary" in capsys.readouterr().err
 
 
@@ -346,7 +346,7 @@ class TestRefusals:
     ) -> None:
         with pytest.raises(InputError, match="length of a list"):
             evaluate_points(model, random_sessions(), [0.5], config=SMALL, k=k)
-        assert main(["--model", "none", "--sessions", "none", "--k", str(k)]) == 1
+        assert main(["--model", "none", "--sessions", "none", "--k", str(k)]) == 2
         assert "length of a list" in capsys.readouterr().err
 
     def test_an_unknown_item(self, model: MultiTRON) -> None:

@@ -137,10 +137,11 @@ def test_the_config_names_what_is_computed():
     elementwise, pi = numbers(3, 4, 2).abs(), torch.tensor([0.3, 0.7])
     released = TrainingConfig(regulariser="released", scalarisation="chebyshev")
     torch.testing.assert_close(
-        losses.regulariser(released.regulariser)(elementwise, pi), losses.non_uniformity(elementwise, pi, "released")
+        losses.regulariser(released.losses.regulariser)(elementwise, pi),
+        losses.non_uniformity(elementwise, pi, "released"),
     )
     torch.testing.assert_close(
-        losses.scalarisation(released.scalarisation)(elementwise, pi), losses.chebyshev(elementwise, pi)
+        losses.scalarisation(released.losses.scalarisation)(elementwise, pi), losses.chebyshev(elementwise, pi)
     )
     for g in ("identity", "softmax"):
         paper = losses.regulariser("paper", g)
@@ -148,4 +149,6 @@ def test_the_config_names_what_is_computed():
     cosine = losses.regulariser("cosine")
     torch.testing.assert_close(cosine(elementwise, pi), losses.cosine(elementwise, pi))
     assert losses.regulariser("none")(elementwise, pi).tolist() == [0.0] * 4
-    torch.testing.assert_close(losses.scalarisation(TrainingConfig().scalarisation)(elementwise, pi), elementwise @ pi)
+    torch.testing.assert_close(
+        losses.scalarisation(TrainingConfig().losses.scalarisation)(elementwise, pi), elementwise @ pi
+    )

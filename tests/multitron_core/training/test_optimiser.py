@@ -44,9 +44,9 @@ def test_lazy_adam_moves_only_the_rows_it_is_given():
     assert moved.nonzero().flatten().tolist() == [7, 8]
 
 
-@pytest.mark.parametrize("at_a_time", [512, 3])
-def test_lazy_adam_is_dense_adam_where_every_row_has_a_gradient(monkeypatch, at_a_time):
-    monkeypatch.setattr("multitron_core.training.optimiser._ROWS_AT_A_TIME", at_a_time)
+@pytest.mark.parametrize("block_rows", [512, 3])
+def test_lazy_adam_is_dense_adam_where_every_row_has_a_gradient(monkeypatch, block_rows):
+    monkeypatch.setattr(optimiser, "BLOCK_ROWS", block_rows)
     models = [small(), small()]
     adams = [
         Adam(model, model["embedding"].weight, lazy=lazy) for model, lazy in zip(models, [True, False], strict=True)

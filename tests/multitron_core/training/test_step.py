@@ -52,19 +52,19 @@ def plain_losses(
         )
         targets = torch.from_numpy(batch.targets[steps])
         logits = states @ weight[drawn].T
-        if config.collisions == "masked":
+        if config.negatives.collisions == "masked":
             logits = logits.masked_fill(drawn[None] == targets[:, None], -torch.inf)
-        hardest = logits.topk(min(config.kept_negatives, len(drawn)), dim=1).values
+        hardest = logits.topk(min(config.negatives.kept_negatives, len(drawn)), dim=1).values
         positive = (states * weight[targets]).sum(dim=1)
         ordered = torch.from_numpy(batch.ordered[steps])
         click = click_loss(positive, hardest)
         order = torch.zeros_like(click)
-        if config.order_loss != "ordered_softmax":
+        if config.losses.order_loss != "ordered_softmax":
             parameters = {"item_embedding.weight": weight, **own_clicks}
             unlifted = torch.func.functional_call(model, parameters, arguments)[0, :length]
             order = order + order_loss((unlifted * weight[targets]).sum(dim=1), ordered)
-        if config.order_loss != "bce":
-            order = order + ordered_softmax_loss(click, ordered, order_rate, config.ordered_share)
+        if config.losses.order_loss != "bce":
+            order = order + ordered_softmax_loss(click, ordered, order_rate, config.losses.ordered_share)
         losses.append(torch.stack([click, order], dim=1))
     return torch.cat(losses)
 
@@ -95,7 +95,9 @@ def test_a_step_is_the_plain_formula(overhead, collisions, positions, own_clicks
         uniform_negatives=400, in_batch_negatives=8, kept_negatives=20, collisions=collisions, order_loss=order
     )
     batch, rng = random_batch(1), np.random.default_rng(2)
-    negatives = draw_negatives(batch, ITEMS, config.uniform_negatives, config.in_batch_negatives, rng)
+    negatives = draw_negatives(
+        batch, ITEMS, config.negatives.uniform_negatives, config.negatives.in_batch_negatives, rng
+    )
     pi = rng.dirichlet([0.5, 0.5], size=len(batch.lengths))
     parameters = dict(model.named_parameters())
     weights = torch.rand(len(batch.inputs), 2)  # some scalarisation
@@ -105,13 +107,13 @@ def test_a_step_is_the_plain_formula(overhead, collisions, positions, own_clicks
     plain = {name: parameter.grad.clone() for name, parameter in parameters.items()}
     model.zero_grad()
 
-    work = step_inputs(batch, negatives, pi, model.config, overhead=overhead)
+    inputs = step_inputs(batch, negatives, pi, model.config, overhead=overhead)
     embedding = model.item_embedding.weight
-    rows = [embedding.detach()[index].requires_grad_() for index in (work.batch_items, work.uniform_items)]
-    found = losses_of(model, rows[0], rows[1], work, config, (1.0, 0.3), torch.float32)
+    rows = [embedding.detach()[index].requires_grad_() for index in (inputs.batch_items, inputs.uniform_items)]
+    found = losses_of(model, rows[0], rows[1], inputs, losses_for(config, (1.0, 0.3), torch.float32))
     (found * weights).sum().backward()
     gradient = torch.zeros_like(embedding)
-    gradient[torch.cat([work.batch_items, work.uniform_items])] = torch.cat([rows[0].grad, rows[1].grad])
+    gradient[torch.cat([inputs.batch_items, inputs.uniform_items])] = torch.cat([rows[0].grad, rows[1].grad])
 
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(gradient, plain.pop("item_embedding.weight"), atol=1e-4, rtol=0)
@@ -126,7 +128,9 @@ def test_a_step_with_all_negatives_of_the_paper_is_the_plain_formula(search, dev
     model = MultiTRON(ModelConfig(items=items, dropout=0.0, item_scale=0.01))
     config = TrainingConfig()
     batch, rng = random_batch(1, sessions=12, items=items), np.random.default_rng(2)
-    negatives = draw_negatives(batch, items, config.uniform_negatives, config.in_batch_negatives, rng)
+    negatives = draw_negatives(
+        batch, items, config.negatives.uniform_negatives, config.negatives.in_batch_negatives, rng
+    )
     pi = rng.dirichlet([0.5, 0.5], size=len(batch.lengths))
 
     expected = plain_losses(model, batch, negatives, pi, config, 0.3)
@@ -135,13 +139,13 @@ def test_a_step_with_all_negatives_of_the_paper_is_the_plain_formula(search, dev
     model.zero_grad()
 
     model.to(device)
-    work = to_device(step_inputs(batch, negatives, pi, model.config, overhead=rectangle_overhead(device)), device)
+    inputs = to_device(step_inputs(batch, negatives, pi, model.config, overhead=rectangle_overhead(device)), device)
     embedding = model.item_embedding.weight
-    rows = [embedding.detach()[index].requires_grad_() for index in (work.batch_items, work.uniform_items)]
-    found = losses_of(model, rows[0], rows[1], work, config, (1.0, 0.3), search)
+    rows = [embedding.detach()[index].requires_grad_() for index in (inputs.batch_items, inputs.uniform_items)]
+    found = losses_of(model, rows[0], rows[1], inputs, losses_for(config, (1.0, 0.3), search))
     found.mean().backward()
     gradient = torch.zeros_like(embedding)
-    gradient[torch.cat([work.batch_items, work.uniform_items])] = torch.cat([rows[0].grad, rows[1].grad])
+    gradient[torch.cat([inputs.batch_items, inputs.uniform_items])] = torch.cat([rows[0].grad, rows[1].grad])
 
     torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(gradient.cpu(), plain.pop("item_embedding.weight"), atol=1e-4, rtol=0)
@@ -155,17 +159,23 @@ def test_the_shares_of_several_processes_are_the_whole_step():
     model = MultiTRON(ModelConfig(items=ITEMS, dimension=12, layers=2, dropout=0.0, max_length=16))
     config = TrainingConfig(uniform_negatives=400, in_batch_negatives=8, kept_negatives=20)
     batch, rng = random_batch(1, sessions=5), np.random.default_rng(2)
-    negatives = draw_negatives(batch, ITEMS, config.uniform_negatives, config.in_batch_negatives, rng)
+    negatives = draw_negatives(
+        batch, ITEMS, config.negatives.uniform_negatives, config.negatives.in_batch_negatives, rng
+    )
     pi = rng.dirichlet([0.5, 0.5], size=5)
     correction = rng.standard_normal(ITEMS + 1)
 
     def losses(rank: int, world: int) -> torch.Tensor:
-        work = step_inputs(
+        inputs = step_inputs(
             batch, negatives, pi, model.config, overhead=10, correction=correction, rank=rank, world=world
         )
         weight = model.item_embedding.weight
         return losses_of(
-            model, weight[work.batch_items], weight[work.uniform_items], work, config, (1.0, 0.3), torch.float32
+            model,
+            weight[inputs.batch_items],
+            weight[inputs.uniform_items],
+            inputs,
+            losses_for(config, (1.0, 0.3), torch.float32),
         )
 
     session = np.repeat(np.arange(5), batch.lengths)
@@ -184,12 +194,16 @@ def test_a_batch_of_one_session_of_one_step():
     )
     model = MultiTRON(ModelConfig(items=ITEMS, dimension=12, layers=1))
     config = TrainingConfig(uniform_negatives=16, in_batch_negatives=4)
-    work = step_inputs(
+    inputs = step_inputs(
         batch, draw_negatives(batch, ITEMS, 16, 4, np.random.default_rng(1)), np.ones(2) / 2, model.config, overhead=10
     )
     weight = model.item_embedding.weight
     found = losses_of(
-        model, weight[work.batch_items], weight[work.uniform_items], work, config, (1.0, 1.0), torch.float32
+        model,
+        weight[inputs.batch_items],
+        weight[inputs.uniform_items],
+        inputs,
+        losses_for(config, (1.0, 1.0), torch.float32),
     )
     assert found.shape == (1, 2)
     assert (found > 0).all()
