@@ -217,18 +217,18 @@ def _kernels(one: Callable[[], None]) -> dict[str, float]:
 
 def _products(run: trainer.Trainer, one: Callable[[], None], precision: str) -> list[dict[str, Any]]:
     """GFLOP of a step's products, the search's and the others', and the rate of a large product in their dtype."""
-    every, search, found = FlopCounterMode(display=False), FlopCounterMode(display=False), hard_negatives._search
+    every, search, found = FlopCounterMode(display=False), FlopCounterMode(display=False), hard_negatives.search_columns
 
     def counted(*arguments: Any) -> Any:
         with search:
             return found(*arguments)
 
-    hard_negatives._search = counted
+    hard_negatives.search_columns = counted
     try:
         with every:
             one()
     finally:
-        hard_negatives._search = found
+        hard_negatives.search_columns = found
     of_search, of_all = search.get_total_flops() / 1e9, every.get_total_flops() / 1e9
     kinds = [(str(run.losses.search).removeprefix("torch."), of_search), (precision, of_all - of_search)]
     return [{"dtype": kind, "gigaflop": flop, "rate": _matmul_rate(kind, run.device)} for kind, flop in kinds]
@@ -250,7 +250,7 @@ def _phases(run: trainer.Trainer, batches: Iterator[StepInputs], steps: int) -> 
 
     places: list[tuple[Any, str, str]] = [
         (step, "packed_states", "layers forward"),
-        (hard_negatives, "_search", "search of the negatives"),
+        (hard_negatives, "search_columns", "search of the negatives"),
         (torch.autograd, "grad", "backward"),
         (Adam, "step", "optimiser"),
     ]

@@ -190,10 +190,15 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _preferences_fit_beta(self) -> Self:
-        if self.validation.validation_share > 0.0:
-            preferences(self.validation.validation_pi, len(self.data.beta))
-        if self.data.trained_pi is not None:
-            preference(self.data.trained_pi, len(self.data.beta))
+        objectives, name = len(self.data.beta), "validation.validation_pi"
+        try:
+            if self.validation.validation_share > 0.0:
+                preferences(self.validation.validation_pi, objectives)
+            name = "data.trained_pi"
+            if self.data.trained_pi is not None:
+                preference(self.data.trained_pi, objectives)
+        except InputError as error:
+            raise InputError(error.what, where=name, found=error.found, hint=error.hint) from error
         return self
 
     def changed(self, **settings: Any) -> TrainingConfig:

@@ -23,7 +23,8 @@ Weights = Mapping[str, np.ndarray]
 def labelled_clicks(events: Sequence[tuple[str, int]]) -> tuple[list[int], list[bool]]:
     """Clicks of a session in time order, and whether each is ordered later: a scan from the session's end."""
     ordered: set[int] = set()
-    clicks, labels = [], []
+    clicks: list[int] = []
+    labels: list[bool] = []
     for kind, item in reversed(events):
         if kind == "order":
             ordered.add(item)

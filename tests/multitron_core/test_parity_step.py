@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from multitron_core import losses
 from multitron_core.losses.negatives import draw_negatives
 from multitron_core.model.config import ModelConfig
+from multitron_core.model.description import ModelDescription
 from multitron_core.model.transformer import MultiTRON
 from multitron_core.sessions.batches import Batch, epoch_order, make_batch, random_of
 from multitron_core.sessions.encoded import EncodedSessions
@@ -23,7 +23,7 @@ from multitron_core.training import presets
 from multitron_core.training.config import TrainingConfig
 from multitron_core.training.data import popularity_correction
 from multitron_core.training.presets import Preset
-from multitron_core.training.step import losses_of
+from multitron_core.training.step import StepLosses, losses_of
 from multitron_core.training.step_inputs import StepInputs, step_inputs
 from multitron_core.training.trainer import train
 from tests.multitron_core import plain_formulas as plain
@@ -152,7 +152,7 @@ SHAPES: dict[str, dict[str, object]] = {
 
 
 def recipe(name: str) -> TrainingConfig:
-    return TrainingConfig(kept_negatives=8, **RECIPES[name])  # type: ignore[arg-type]
+    return TrainingConfig(kept_negatives=8, **RECIPES[name])
 
 
 def inputs_of(model: MultiTRON, config: TrainingConfig, problem: plain.Problem) -> StepInputs:
@@ -165,9 +165,13 @@ def rates_of(model: MultiTRON) -> tuple[float, ...]:
     return 1.0, *(RATES[event] for event in model.config.objectives[1:])
 
 
-def rows_of(model: MultiTRON, inputs: object) -> list[torch.Tensor]:
+def losses_for(model: MultiTRON, config: TrainingConfig, search: torch.dtype) -> StepLosses:
+    return StepLosses.of(config, model.config.objectives, rates_of(model), search)
+
+
+def rows_of(model: MultiTRON, inputs: StepInputs) -> tuple[torch.Tensor, torch.Tensor]:
     embedding = model.item_embedding.weight.detach()
-    return [embedding[index].requires_grad_() for index in (inputs.batch_items, inputs.uniform_items)]  # type: ignore[attr-defined]
+    return embedding[inputs.batch_items].requires_grad_(), embedding[inputs.uniform_items].requires_grad_()
 
 
 class TestStep:
@@ -313,9 +317,8 @@ class TestTraining:
         assert recorded[0]["train_loss"] == pytest.approx(total, abs=1e-5)
 
         after = {name: tensor.double().numpy() for name, tensor in load_file(folder / "weights.safetensors").items()}
-        described = json.loads((folder / "config.json").read_text())
         rate = np.mean(problem.batch.ordered)
-        assert described["rates"] == pytest.approx({"click": 1.0, "order": rate})
+        assert ModelDescription.read(folder).extra["rates"] == pytest.approx({"click": 1.0, "order": rate})
         if shape.item_norm == "free":
             self._moved(before, after, shape, config.training, problem)
 

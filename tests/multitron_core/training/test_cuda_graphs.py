@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ CONFIG = TrainingConfig(
 LOSSES = StepLosses.of(CONFIG, ("click", "order"), (1.0, 0.3), torch.float32)
 
 
-def a_model(**settings: object) -> MultiTRON:
+def a_model(**settings: Any) -> MultiTRON:
     torch.manual_seed(1)
     model = MultiTRON(
         ModelConfig(
@@ -44,7 +47,9 @@ def some_inputs(
     model: MultiTRON, seed: int, sessions: int = 9, longest: int = 12, corrected: bool = False
 ) -> StepInputs:
     batch, rng = random_batch(seed, sessions=sessions, longest=longest), np.random.default_rng(seed)
-    negatives = draw_negatives(batch, ITEMS, CONFIG.uniform_negatives, CONFIG.in_batch_negatives, rng)
+    negatives = draw_negatives(
+        batch, ITEMS, CONFIG.negatives.uniform_negatives, CONFIG.negatives.in_batch_negatives, rng
+    )
     pi = rng.dirichlet([0.5, 0.5], size=len(batch.lengths))
     correction = rng.standard_normal(ITEMS + 1) if corrected else None
     overhead = rectangle_overhead(torch.device("cuda"))
@@ -54,7 +59,7 @@ def some_inputs(
 def gradients(model: MultiTRON, inputs: StepInputs) -> Gradients:
     """Means of the losses, and the gradients of a weighted sum of them."""
     embedding = model.item_embedding.weight.detach()
-    rows = [embedding[items].requires_grad_() for items in (inputs.batch_items, inputs.uniform_items)]
+    rows = embedding[inputs.batch_items].requires_grad_(), embedding[inputs.uniform_items].requires_grad_()
     losses = losses_of(model, *rows, inputs, LOSSES)
     means = inputs.weights @ losses
     others = [parameter for name, parameter in model.named_parameters() if name != "item_embedding.weight"]
@@ -65,7 +70,7 @@ def gradients(model: MultiTRON, inputs: StepInputs) -> Gradients:
 @pytest.mark.parametrize("norm", ["unit", "free"])
 @pytest.mark.parametrize("corrected", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_what_fills_a_batch_up_changes_nothing(positions, norm, corrected, seed):
+def test_padded_to_bucket_changes_no_loss_or_gradient(positions: str, norm: str, corrected: bool, seed: int) -> None:
     model = a_model(positions=positions, item_norm=norm)
     inputs = some_inputs(model, seed, corrected=corrected)
     full = padded_to_bucket(inputs, model.config.max_length)
@@ -79,7 +84,7 @@ def test_what_fills_a_batch_up_changes_nothing(positions, norm, corrected, seed)
         assert not one[len(other) :].any()
 
 
-def test_few_sizes_and_no_step_lost():
+def test_padded_to_bucket_gives_few_sizes() -> None:
     model = a_model()
     batches = [some_inputs(model, seed, sessions=40) for seed in range(30)]
     full = [padded_to_bucket(inputs, 16) for inputs in batches]
@@ -91,8 +96,8 @@ def test_few_sizes_and_no_step_lost():
         assert len(inputs.clicks) <= len(more.clicks) <= len(inputs.clicks) * 1.25 + 16
 
 
-def test_works_of_other_rectangles_are_of_another_shape():
-    """A graph holds a rectangle's width as a number: tensors of the same shapes do not tell it."""
+def test_shape_of_tells_rectangles_apart() -> None:
+    """A graph holds the width of a rectangle as a number, which the shapes of tensors do not give."""
     model = a_model()
     batches = [
         padded_to_bucket(some_inputs(model, seed, sessions=5, longest=longest), 16)
@@ -107,7 +112,7 @@ def test_works_of_other_rectangles_are_of_another_shape():
     assert len({shape_of(inputs, tensors_of(inputs)) for inputs in batches}) == sum(map(len, by_tensors.values()))
 
 
-def test_a_share_without_a_session_has_the_columns_of_the_others():
+def test_padded_to_bucket_of_a_share_without_sessions() -> None:
     model = a_model()
     batch, rng = random_batch(1, sessions=1), np.random.default_rng(1)
     negatives = draw_negatives(batch, ITEMS, 130, 8, rng)
@@ -123,7 +128,7 @@ def test_a_share_without_a_session_has_the_columns_of_the_others():
 
 
 @pytest.mark.parametrize("corrected", [False, True])
-def test_a_graph_gives_what_its_kernels_give_one_by_one(cuda, corrected):
+def test_gradient_graphs_match_single_kernels(cuda: torch.device, corrected: bool) -> None:
     model = a_model().to(cuda)
     graphs = GradientGraphs(lambda inputs: gradients(model, inputs))
     batches = [
@@ -140,11 +145,13 @@ def test_a_graph_gives_what_its_kernels_give_one_by_one(cuda, corrected):
             torch.testing.assert_close(gradient, of_kernels, atol=1e-6, rtol=1e-5)
 
 
-def test_a_thread_may_pin_memory_while_a_graph_is_recorded(cuda):
+def test_gradient_graphs_record_while_a_thread_pins_memory(cuda: torch.device) -> None:
     model = a_model().to(cuda)
     graphs = GradientGraphs(lambda inputs: gradients(model, inputs))
     batches = [to_device(padded_to_bucket(some_inputs(model, seed), 16), cuda) for seed in range(6)]
-    stopped, pinned, errors = threading.Event(), [], []
+    stopped = threading.Event()
+    pinned: list[Tensor] = []
+    errors: list[RuntimeError] = []
 
     def pin() -> None:
         try:
@@ -165,7 +172,7 @@ def test_a_thread_may_pin_memory_while_a_graph_is_recorded(cuda):
     assert len(pinned) > 10
 
 
-def test_each_launch_of_a_graph_drops_other_cells(cuda):
+def test_gradient_graphs_draw_dropout_anew(cuda: torch.device) -> None:
     torch.manual_seed(1)
     model = MultiTRON(a_model().config.changed(dropout=0.5)).to(cuda)
     graphs = GradientGraphs(lambda inputs: gradients(model, inputs))
