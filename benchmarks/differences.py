@@ -37,7 +37,7 @@ from multitron_core.events.formats import get_format
 from multitron_core.events.read import read_events
 from multitron_core.front.files import model_and_test
 from multitron_core.front.measurement import FrontMeasurement, measure_front
-from multitron_core.losses.scalarisation import scalarisation
+from multitron_core.model.description import ModelDescription
 from multitron_core.model.transformer import MultiTRON
 from multitron_core.preference.keys import preference
 from multitron_core.sessions.batches import epoch_order, make_batch, rectangles, training_rows
@@ -48,6 +48,7 @@ from multitron_core.training import presets
 from multitron_core.training.config import TrainingConfig
 from multitron_core.training.data import split_rows
 from multitron_core.training.devices import search_dtype
+from multitron_core.training.step import StepLosses, losses_of, table_rows
 from multitron_core.training.step_inputs import rectangle_overhead
 from multitron_core.training.trainer import train
 from multitron_core.training.validation import HeldOut
@@ -112,7 +113,7 @@ def measured(data: Path, model_dir: Path, sessions: Path, draws: int) -> list[Ro
     """All rows. `data` holds the raw files that the sessions were prepared from."""
     model, config, test = model_and_test(model_dir, sessions)
     prepared = PreparedSessions.load(sessions)
-    rates = json.loads((model_dir / "config.json").read_text())["rates"]
+    rates = ModelDescription.read(model_dir).extra["rates"]
     epochs = pl.read_parquet(model_dir / "metrics.parquet")
     trained = Trained(
         model,
@@ -213,10 +214,10 @@ def in_local_time(events: pl.DataFrame, zone: str, midnight: datetime, weeks: in
 def padding(sessions: EncodedSessions, config: TrainingConfig) -> Row:
     """Share of padding in the cells of one epoch's batches."""
     rows = training_rows(sessions)
-    order = epoch_order(rows, config.session_order, config.seed, 0)
+    order = epoch_order(rows, config.data.session_order, config.data.seed, 0)
     real, cells = 0, {"cpu": 0, "cuda": 0}
-    for first in range(0, len(order), config.batch_sessions):
-        batch = make_batch(sessions, order[first : first + config.batch_sessions], PADDED)
+    for first in range(0, len(order), config.data.batch_sessions):
+        batch = make_batch(sessions, order[first : first + config.data.batch_sessions], PADDED)
         real += len(batch.inputs)
         for device in cells:
             parts = rectangles(batch, rectangle_overhead(torch.device(device)))
@@ -247,11 +248,12 @@ def embedding_rows(events: pl.DataFrame, vocabulary: int) -> Row:
 def validation_noise(trained: Trained, prepared: PreparedSessions, draws: int) -> Row:
     """Standard deviation of one model's validation loss over validations, at fixed and at drawn preferences."""
     model, config, rates, losses = trained
-    _, held_out = split_rows(prepared.train, config.validation_share or VALIDATION_SHARE)
-    search = search_dtype(config.negative_search, torch.device("cpu"))
-    ours = HeldOut(prepared.train, held_out, config, rates, search)
+    _, held_out = split_rows(prepared.train, config.validation.validation_share or VALIDATION_SHARE)
+    search = search_dtype(config.negatives.negative_search, torch.device("cpu"))
+    step_losses = StepLosses.of(config, model.config.objectives, rates, search)
+    ours = HeldOut(prepared.train, held_out, config, step_losses)
     rows = training_rows(prepared.test)
-    theirs = HeldOut(prepared.test, rows[: len(rows) - len(rows) % BATCH], config, rates, search)
+    theirs = HeldOut(prepared.test, rows[: len(rows) - len(rows) % BATCH], config, step_losses)
     model.eval()
     fixed = [_fixed_loss(model, ours) for _ in range(2)]
     spreads = []
@@ -321,7 +323,7 @@ def _moved_sessions(one: PreparedSessions, other: PreparedSessions) -> tuple[int
 def _fixed_loss(model: MultiTRON, held_out: HeldOut) -> float:
     """Mean scalarised loss over `validation_pi`, as in `validation.validate`."""
     found = []
-    for key in held_out.config.validation_pi:
+    for key in held_out.config.validation.validation_pi:
         pi = np.asarray(preference(key, len(model.config.objectives)), dtype=np.float32)
         found.append(_mean_loss(model, held_out, [pi]))
     return float(np.mean(found))
@@ -330,19 +332,19 @@ def _fixed_loss(model: MultiTRON, held_out: HeldOut) -> float:
 def _drawn_loss(model: MultiTRON, held_out: HeldOut, seed: int) -> float:
     """Scalarised loss with one random preference per batch, as in training, and negatives of this seed."""
     random = np.random.default_rng(seed)
-    batches = -(-len(held_out.rows) // held_out.config.batch_sessions)
-    pi = random.dirichlet(held_out.config.beta, size=batches).astype(np.float32)
-    return _mean_loss(model, replace(held_out, config=replace(held_out.config, seed=1000 + seed)), list(pi))
+    batches = -(-len(held_out.rows) // held_out.config.data.batch_sessions)
+    pi = random.dirichlet(held_out.config.data.beta, size=batches).astype(np.float32)
+    return _mean_loss(model, replace(held_out, config=held_out.config.changed(seed=1000 + seed)), list(pi))
 
 
 @torch.no_grad()
 def _mean_loss(model: MultiTRON, held_out: HeldOut, preferences: list[np.ndarray]) -> float:
     """Mean scalarised loss over steps; batches cycle through the preferences."""
     total, steps = 0.0, 0
-    for number, work in enumerate(held_out.works(model, preferences[0])):
-        pi = torch.from_numpy(preferences[number % len(preferences)]).expand_as(work.pi)
-        losses = held_out.losses(model, replace(work, pi=pi))
-        total += float(scalarisation(held_out.config.scalarisation)(losses, pi[work.negatives.session_of_step]).sum())
+    for number, inputs in enumerate(held_out.batches(model, preferences[0])):
+        pi = torch.from_numpy(preferences[number % len(preferences)]).expand_as(inputs.pi)
+        losses = losses_of(model, *table_rows(model, inputs), replace(inputs, pi=pi), held_out.losses)
+        total += float(held_out.losses.scalarise(losses, pi[inputs.negatives.session_of_step]).sum())
         steps += len(losses)
     return total / steps
 

@@ -164,7 +164,8 @@ def main() -> int:
         raw = Path(temporary) / "raw"
         simulate(raw, sessions=options.sessions, items=options.items, days=8, seed=options.shop)
         data, truth = prepare_sessions(read_events(raw, "table"), "table"), Truth.load(raw)
-        print(f"train {len(data.train):,} sessions, evaluate {len(data.test):,}; {base.training.epochs} epochs")
+        epochs = base.training.schedule.epochs
+        print(f"train {len(data.train):,} sessions, evaluate {len(data.test):,}; {epochs} epochs")
         judge = Judge(truth, data)
         print(f"the best lists: expected clicks {judge.best_clicks:.4f}, expected orders {judge.best_orders:.4f}")
         others = counts_and_truth(judge)

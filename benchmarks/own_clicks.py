@@ -31,7 +31,8 @@ from multitron_core.simulator.simulation import simulate
 from multitron_core.training import presets
 from multitron_core.training.config import TrainingConfig
 from multitron_core.training.data import split_rows
-from multitron_core.training.own_clicks import TRIED, losses_of_numbers
+from multitron_core.training.own_clicks import CANDIDATES, losses_by_weight
+from multitron_core.training.step import StepLosses
 from multitron_core.training.trainer import train
 from multitron_core.training.validation import HeldOut
 
@@ -58,11 +59,11 @@ def within_one_error(losses: np.ndarray) -> int:
 
 def fitted(rule: Callable[[np.ndarray], int], of_clicks: np.ndarray, of_orders: np.ndarray) -> tuple[float, float]:
     """The factors for clicks and for orders."""
-    return TRIED[rule(of_clicks)], TRIED[rule(of_orders)]
+    return CANDIDATES[rule(of_clicks)], CANDIDATES[rule(of_orders)]
 
 
 RULES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, float]]] = {
-    "one number for both, of the lowest click loss": lambda clicks, orders: (TRIED[lowest(clicks)],) * 2,
+    "one number for both, of the lowest click loss": lambda clicks, orders: (CANDIDATES[lowest(clicks)],) * 2,
     "smallest within one standard error": lambda clicks, orders: fitted(within_one_error, clicks, orders),
     "lowest loss (the preset's)": lambda clicks, orders: fitted(lowest, clicks, orders),
 }
@@ -71,10 +72,11 @@ RULES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, float]]] = {
 def evaluated(model: MultiTRON, config: TrainingConfig, prepared: PreparedSessions) -> dict[str, dict[str, Any]]:
     """Metrics of each rule over both halves, and the factors that it fitted."""
     assert model.own_clicks is not None
-    _, rows = split_rows(prepared.train, config.validation_share)
+    _, rows = split_rows(prepared.train, config.validation.validation_share)
     halves = [rows[0::2], rows[1::2]]
-    held_out = [HeldOut(prepared.train, half, config, [1.0, 1.0], torch.float32) for half in halves]
-    losses = [[losses_of_numbers(model, half, place) for place in range(2)] for half in held_out]
+    step_losses = StepLosses.of(config, model.config.objectives, [1.0, 1.0], torch.float32)
+    held_out = [HeldOut(prepared.train, half, config, step_losses) for half in halves]
+    losses = [[losses_by_weight(model, half, place) for place in range(2)] for half in held_out]
     found: dict[str, dict[str, Any]] = {}
     for name, rule in RULES.items():
         weighed: dict[str, float] = dict.fromkeys([*MEASURED, "loss of ordered steps at pi 1"], 0.0)
@@ -88,7 +90,7 @@ def evaluated(model: MultiTRON, config: TrainingConfig, prepared: PreparedSessio
             for column, (metric, point) in MEASURED.items():
                 of = "ordered_steps" if metric.startswith("order") else "steps"
                 weighed[column] += front[metric][point] * front[of][point] / sum(_steps(losses, of))
-            of_number = losses[evaluated_on][1][TRIED.index(numbers[-1][1])]
+            of_number = losses[evaluated_on][1][CANDIDATES.index(numbers[-1][1])]
             weighed["loss of ordered steps at pi 1"] += of_number.sum() / sum(_steps(losses, "ordered_steps"))
         found[name] = {"numbers (clicks, orders)": numbers, **weighed}
     return found

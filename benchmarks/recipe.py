@@ -150,7 +150,8 @@ def main() -> int:
             simulate(Path(temporary) / "raw", sessions=sessions, items=items, days=8)
             log, format = read_events(Path(temporary) / "raw", "table"), "table"
         data = held_out(prepare_sessions(log, format), options.held_out)
-        print(f"train {len(data.train):,} sessions, evaluate {len(data.test):,}; {base.training.epochs} epochs")
+        epochs = base.training.schedule.epochs
+        print(f"train {len(data.train):,} sessions, evaluate {len(data.test):,}; {epochs} epochs")
         for row in evaluate_baselines(data.train, data.test).iter_rows(named=True):
             print(f"  {row['baseline']:<36} click {row['click_recall_20']:.4f}  order {row['order_recall_20']:.4f}")
         processes = ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn"))

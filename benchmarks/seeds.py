@@ -70,7 +70,7 @@ def main() -> int:
         sums, figures = [], []
         for number, folder in enumerate(options.models, start=1):
             model, config, test = model_and_test(folder, options.sessions)
-            preferences = front_preferences(model, options.points, spacing="beta", beta=config.beta)
+            preferences = front_preferences(model, options.points, spacing="beta", beta=config.data.beta)
             measured = measure_front(model, test, preferences, config=config, whole_sessions=options.whole_sessions)
             front = front_table(measured)
             if options.out:

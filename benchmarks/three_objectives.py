@@ -60,7 +60,7 @@ def main() -> int:
         )
         train(data, recipe, folder)
         model = load_model(folder)
-        points = front_preferences(model, options.points, spacing="beta", beta=recipe.training.beta)
+        points = front_preferences(model, options.points, spacing="beta", beta=recipe.training.data.beta)
         measured = measure_front(model, data, points, config=recipe.training)
         front = front_table(measured)
         volume = front_volume(measured)

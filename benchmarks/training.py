@@ -37,6 +37,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ from multitron_core.events.read import read_events
 from multitron_core.losses import hard_negatives
 from multitron_core.sessions.prepare import PreparedSessions, prepare_sessions
 from multitron_core.training import presets, step, trainer
+from multitron_core.training.devices import uses_bfloat16
 from multitron_core.training.optimiser import Adam
 from multitron_core.training.step_inputs import StepInputs, to_device
 from multitron_core.utils.prefetch import prefetch
@@ -168,17 +170,17 @@ def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str
         options.preset, training={"precision": precision, "cuda_graphs": options.device == "cuda", **same_work}
     )
     run = trainer.Trainer(data, config, "benchmark", folder / "none", torch.device(options.device))
-    works = chain.from_iterable(run._works(epoch, 0) for epoch in count())
+    batches = chain.from_iterable(run.batches(epoch, 0) for epoch in count())
     for layer in run.model.layers if options.compile else ():
         layer.rest = torch.compile(layer.rest, dynamic=True)
 
     made: list[StepInputs] = []
 
     def make() -> None:
-        made[:] = [next(works)]
+        made[:] = [next(batches)]
 
     def take() -> None:
-        run._step(to_device(made[0], run.device))
+        run.step(to_device(made[0], run.device))
 
     def one() -> None:
         make()
@@ -188,22 +190,24 @@ def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str
         one()
     times = [(_timed(make), _timed(take)) for _ in range(options.steps)]
     found: dict[str, Any] = _summary(*map(list, zip(*times, strict=True)))  # before the profile, which uses memory
-    found["seconds_ahead"] = _ahead(run, works, 3 * options.steps)
+    found["seconds_ahead"] = _ahead(run, batches, 3 * options.steps)
     if options.device == "cuda":
-        run.gradients = run._gradients  # without CUDA graphs, also for the phases below
+        autocast = uses_bfloat16(precision, run.device)
+        # Kernel after kernel, without graphs, also for the phases below.
+        run.gradients = partial(step.step_gradients, run.model, losses=run.losses, autocast=autocast)
         one()
         found["seconds_without_graphs"] = statistics.median(_timed(take)[0] for _ in range(options.steps))
         found |= _kernels(take)
-    return found | {"products": _products(run, one, precision), "phases": _phases(run, works, options.steps)}
+    return found | {"products": _products(run, one, precision), "phases": _phases(run, batches, options.steps)}
 
 
-def _ahead(run: trainer.Trainer, works: Iterator[StepInputs], steps: int) -> float:
+def _ahead(run: trainer.Trainer, batches: Iterator[StepInputs], steps: int) -> float:
     """Seconds per step while a thread makes the batches, as in training."""
-    with closing(prefetch(islice(works, steps))) as made:
+    with closing(prefetch(islice(batches, steps))) as made:
 
         def all_steps() -> None:
-            for work in made:
-                run._step(to_device(work, run.device))
+            for inputs in made:
+                run.step(to_device(inputs, run.device))
 
         return _timed(all_steps)[0] / steps
 
@@ -219,24 +223,24 @@ def _kernels(one: Callable[[], None]) -> dict[str, float]:
 
 def _products(run: trainer.Trainer, one: Callable[[], None], precision: str) -> list[dict[str, Any]]:
     """GFLOP of a step's matrix products, in the search and elsewhere, and the rate of large products in their dtype."""
-    every, search, found = FlopCounterMode(display=False), FlopCounterMode(display=False), hard_negatives._search
+    every, search, found = FlopCounterMode(display=False), FlopCounterMode(display=False), hard_negatives.search_columns
 
     def counted(*arguments: Any) -> Any:
         with search:
             return found(*arguments)
 
-    hard_negatives._search = counted
+    hard_negatives.search_columns = counted
     try:
         with every:
             one()
     finally:
-        hard_negatives._search = found
+        hard_negatives.search_columns = found
     of_search, of_all = search.get_total_flops() / 1e9, every.get_total_flops() / 1e9
-    kinds = [(str(run.search).removeprefix("torch."), of_search), (precision, of_all - of_search)]
+    kinds = [(str(run.losses.search).removeprefix("torch."), of_search), (precision, of_all - of_search)]
     return [{"dtype": kind, "gigaflop": flop, "rate": _matmul_rate(kind, run.device)} for kind, flop in kinds]
 
 
-def _phases(run: trainer.Trainer, works: Iterator[StepInputs], steps: int) -> dict[str, float]:
+def _phases(run: trainer.Trainer, batches: Iterator[StepInputs], steps: int) -> dict[str, float]:
     """Seconds per step of each phase: processor seconds on a CPU, wall seconds on a GPU."""
     clock = 1 if run.device.type == "cpu" else 0
     spent: dict[str, float] = {}
@@ -252,7 +256,7 @@ def _phases(run: trainer.Trainer, works: Iterator[StepInputs], steps: int) -> di
 
     places: list[tuple[Any, str, str]] = [
         (step, "packed_states", "layers forward"),
-        (hard_negatives, "_search", "search of the negatives"),
+        (hard_negatives, "search_columns", "search of the negatives"),
         (torch.autograd, "grad", "backward"),
         (Adam, "step", "optimiser"),
     ]
@@ -260,7 +264,7 @@ def _phases(run: trainer.Trainer, works: Iterator[StepInputs], steps: int) -> di
     for owner, attribute, name in places:
         setattr(owner, attribute, watched(name, getattr(owner, attribute)))
     try:
-        make, take = watched("making the batch", lambda: next(works)), watched("step", run._step)
+        make, take = watched("making the batch", lambda: next(batches)), watched("step", run.step)
         for _ in range(steps):
             take(to_device(make(), run.device))
     finally:

@@ -1,16 +1,16 @@
-"""Weights that were trained with the official MultiTRON code (otto-de/MultiTRON), read into our model.
+"""Import of weights that were trained with the official MultiTRON code (otto-de/MultiTRON).
 
     python -m multitron_core.official --checkpoint model.ckpt --out MODEL --vocabulary vocabulary.parquet
 
-The architecture is the same, names and layout of the tensors are not: theirs is torch's `nn.TransformerEncoder` over
-sessions that are padded on the left. Positions count from the session's end, as theirs do.
+The architecture is the same; names and layout of the tensors differ: the official model is torch's
+`nn.TransformerEncoder` over sessions that are padded on the left. Positions of an imported model count from the end of
+the session, as there.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import pickle
 import re
@@ -21,17 +21,18 @@ from typing import Any
 
 import polars as pl
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from multitron_core.errors import InputError, MultitronError
+from multitron_core.errors import InputError
 from multitron_core.model.config import ModelConfig
+from multitron_core.model.description import ModelDescription
+from multitron_core.model.folder import weights_version, write_model_folder
 from multitron_core.model.transformer import MultiTRON
 from multitron_core.sessions.vocabulary import Vocabulary
 from multitron_core.training import presets
-from multitron_core.utils.atomic_folder import atomic_plain_folder
+from multitron_core.utils.command_line import command
 
-_MEND = "import a checkpoint of the released configs: shared embeddings, no output bias, two objectives"
+_HINT = "import a checkpoint of the released configs: shared embeddings, no output bias, two objectives"
 
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+)")
 _LAYER_NAMES = {
@@ -50,12 +51,12 @@ _NAMES = {
     "norm.weight": "norm.weight",
     "norm.bias": "norm.bias",
 }
-_COPIES = {  # the same tensor under a second name
+_COPIES = {  # second names of the same tensor
     "output_embedding.weight": "item_embedding.weight",
     "encoder.norm.weight": "norm.weight",
     "encoder.norm.bias": "norm.bias",
 }
-_BUFFERS = {  # constants that the official code keeps beside the weights
+_BUFFERS = {  # constants that the official code stores with the weights
     "future_mask_const",
     "seq_diag_const",
     "bias_ones",
@@ -68,11 +69,11 @@ def model_from_official_state(state_dict: Mapping[str, Tensor], *, dropout: floa
     """Our model with the official code's weights: the same states and scores for the same clicks and pi.
 
     Args:
-        state_dict: the `state_dict` of an official checkpoint; its sizes give the config.
-        dropout: of the model, for training on; evaluation does not read it.
+        state_dict: `state_dict` of an official checkpoint; its sizes give the config.
+        dropout: dropout of the model, for further training; evaluation does not read it.
 
     Returns:
-        The model in evaluation mode, positions counted from the session's end, one head.
+        The model in evaluation mode, with positions from the end and one head.
 
     Raises:
         InputError: a tensor is missing, unknown or of an unexpected shape, an output layer that is not tied to the
@@ -93,13 +94,13 @@ def model_from_official_state(state_dict: Mapping[str, Tensor], *, dropout: floa
             item_norm="free",
         )
         model = MultiTRON(config)
-        # Theirs has Xavier values in the padding row, which no real step ever reads; ours is zero.
+        # The official padding row has Xavier values, which no real step reads; ours is zero.
         weights["item_embedding.weight"] = weights["item_embedding.weight"].clone()
         weights["item_embedding.weight"][0] = 0.0
         model.load_state_dict(weights)
     except (KeyError, ValueError, RuntimeError) as error:
         raise InputError(
-            "the official weights do not fit together", where="the state_dict", found=str(error), hint=_MEND
+            "the official weights are inconsistent", where="the state_dict", found=str(error), hint=_HINT
         ) from error
     return model.eval()
 
@@ -119,16 +120,16 @@ def _translated(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], in
             (new + found[2][len(old) :] for old, new in _LAYER_NAMES.items() if found[2].startswith(old)), None
         )
         if not found or not ours:
-            raise InputError("an unknown tensor", where="the official state_dict", found=name, hint=_MEND)
+            raise InputError("an unknown tensor", where="the official state_dict", found=name, hint=_HINT)
         layers.add(int(found[1]))
         weights[f"layers.{found[1]}.{ours}"] = tensor.float()
     for copy, original in _COPIES.items():
         if copy in state_dict and not torch.equal(state_dict[copy], state_dict.get(original, torch.empty(0))):
             raise InputError(
-                "a tensor is not the copy that it has to be",
+                "two names of one tensor have different values",
                 where="the official state_dict",
                 found=f"{copy} differs from {original}",
-                hint=_MEND,
+                hint=_HINT,
             )
     return weights, len(layers)
 
@@ -136,19 +137,20 @@ def _translated(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], in
 def import_checkpoint(
     path: Path | str, out_dir: Path | str, *, vocabulary: Vocabulary | Path | str | None = None
 ) -> Path:
-    """Make a model folder of an official checkpoint.
+    """Write a model folder from an official checkpoint.
 
     Args:
-        path: a Lightning checkpoint (`.ckpt`); read with `weights_only=True`, so that nothing in it is executed.
-        out_dir: the model folder to write, like that of `training.train`; must not exist.
-        vocabulary: the items in the order of the official preparation, which `prepare_sessions` gives for the same raw
-            files (or the path of a saved one). Without it the items are the official code's own numbers, 1 and up.
+        path: a Lightning checkpoint (`.ckpt`); it is read with `weights_only=True`, which executes no code in it.
+        out_dir: model folder to write, like that of `training.train`; must not exist.
+        vocabulary: the items in the order of the official preparation, or the path of a saved vocabulary;
+            `prepare_sessions` gives it for the same raw files. Without it, the items are the numbers of the official
+            code, from 1.
 
     Returns:
         `out_dir`.
 
     Raises:
-        InputError: no such file, not a checkpoint, other settings than we can carry over, a vocabulary of another
+        InputError: no such file, not a checkpoint, settings that this model does not have, a vocabulary of another
             length, or a folder that exists.
     """
     path, out_dir = Path(path), Path(out_dir)
@@ -157,7 +159,7 @@ def import_checkpoint(
     state, settings = _read(path)
     model = model_from_official_state(state, dropout=float(settings.get("dropout_rate", 0.05)))
     if settings.get("final_activation"):
-        raise InputError("the model has a final activation, ours has none", where=path, hint=_MEND)
+        raise InputError("models with a final activation are not supported", where=path, hint=_HINT)
     items = model.config.items
     if vocabulary is None:
         vocabulary = Vocabulary(pl.int_range(1, items + 1, dtype=pl.Int64, eager=True))
@@ -165,18 +167,28 @@ def import_checkpoint(
         vocabulary = Vocabulary.load(vocabulary)
     if len(vocabulary) != items:
         raise InputError(
-            "the vocabulary is not of the model's length",
+            "the vocabulary and the model have different lengths",
             where=path,
             found={"model": items, "vocabulary": len(vocabulary)},
-            hint="take the vocabulary of the data that the checkpoint was trained on, prepared by the official rules",
+            hint="use the vocabulary of the data that the checkpoint was trained on, prepared by the official rules",
         )
-    training = dataclasses.replace(
-        presets.official().training,
+    training = presets.official().training.changed(
         beta=tuple(float(value) for value in settings.get("beta", (0.5, 0.5))),
         regularisation=float(settings.get("regularization_penalty", 0.2)),
         kept_negatives=int(settings.get("topk_sampling_k", 100)),
     )
-    _write(out_dir, model, training, vocabulary)
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    description = ModelDescription(
+        preset="official, imported",
+        model=model.config,
+        training=training.flat(),
+        vocabulary_hash=vocabulary.hash,
+        version="",
+    )
+    described = description.to_dict()
+    del described["version"]  # the version is a hash of the other entries and the weights
+    description = dataclasses.replace(description, version=weights_version(json.dumps(described), weights))
+    write_model_folder(out_dir, weights, description, vocabulary)
     return out_dir
 
 
@@ -189,40 +201,19 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "not a checkpoint of the official code",
             where=path,
             found=str(error).strip().split("\n")[0],
-            hint="name a .ckpt file that Lightning wrote; one that holds more than tensors and plain values is refused",
+            hint="name a .ckpt file that Lightning wrote; it may hold only tensors and plain values",
         ) from error
 
 
-def _write(out_dir: Path, model: MultiTRON, training: Any, vocabulary: Vocabulary) -> None:
-    """The model folder, whole or not at all."""
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    described = {
-        "preset": "official, imported",
-        "model": dataclasses.asdict(model.config),
-        "training": dataclasses.asdict(training),
-        "vocabulary_hash": vocabulary.hash,
-    }
-    digest = hashlib.sha256(json.dumps(described).encode())
-    for name in sorted(weights):
-        digest.update(name.encode() + weights[name].numpy().tobytes())
-    with atomic_plain_folder(out_dir) as new:
-        save_file(weights, new / "weights.safetensors")
-        (new / "config.json").write_text(json.dumps({**described, "version": digest.hexdigest()[:12]}, indent=2))
-        vocabulary.save(new / "vocabulary.parquet")
-
-
+@command
 def main(arguments: list[str] | None = None) -> int:
-    """Import a checkpoint; 1 when something has to be mended."""
+    """Import a checkpoint and print the model folder."""
     parser = argparse.ArgumentParser(prog="python -m multitron_core.official", description="Import official weights.")
     parser.add_argument("--checkpoint", type=Path, required=True, help=".ckpt of the official code")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument("--vocabulary", type=Path, help="vocabulary.parquet of sessions prepared by the official rules")
     given = parser.parse_args(arguments)
-    try:
-        print(import_checkpoint(given.checkpoint, given.out, vocabulary=given.vocabulary))
-    except MultitronError as error:
-        print(error, file=sys.stderr)
-        return 1
+    print(import_checkpoint(given.checkpoint, given.out, vocabulary=given.vocabulary))
     return 0
 
 

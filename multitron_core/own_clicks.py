@@ -1,4 +1,4 @@
-"""`python -m multitron_core.own_clicks` runs `multitron_core.training.own_clicks`, where the code is now."""
+"""`python -m multitron_core.own_clicks` runs `multitron_core.training.own_clicks`."""
 
 import sys
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from multitron_core.errors import InputError
+from multitron_core.model.description import ModelDescription
 from multitron_core.model.folder import load_model
 from multitron_core.sessions.vocabulary import Vocabulary
 from multitron_core.utils.atomic_folder import atomic_plain_folder
@@ -206,15 +207,7 @@ def model_identity(model_dir: Path) -> tuple[str, str]:
     """The version of a model folder and the hash of its vocabulary.
 
     Raises:
-        InputError: the folder's `config.json` does not say them.
+        InputError: not a model folder.
     """
-    try:
-        described = json.loads((model_dir / "config.json").read_text())
-        return str(described["version"]), str(described["vocabulary_hash"])
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            "the model folder does not say its version and vocabulary",
-            where=model_dir / "config.json",
-            found=str(error),
-            hint="train the model again",
-        ) from error
+    description = ModelDescription.read(model_dir)
+    return description.version, description.vocabulary_hash

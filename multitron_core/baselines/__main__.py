@@ -13,13 +13,14 @@ import polars as pl
 
 from multitron_core.baselines.evaluation import evaluate_baselines
 from multitron_core.baselines.single_objective import evaluate_single_objective
-from multitron_core.errors import MultitronError
 from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.utils.command_line import command
 from multitron_core.utils.text_table import as_table
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
-    """Print the baselines' table; 1 when something has to be mended."""
+    """Print the table of the baselines."""
     parser = argparse.ArgumentParser(prog="python -m multitron_core.baselines", description="Measure the baselines.")
     parser.add_argument("--sessions", type=Path, required=True, help="folder of prepared sessions (train/ and test/)")
     parser.add_argument("--k", type=int, default=20, help="list length of the metrics")
@@ -30,15 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="folder of a model that was trained with the setting trained_pi",
     )
     given = parser.parse_args(arguments)
-    try:
-        single = given.single_objective and evaluate_single_objective(given.single_objective, given.sessions, k=given.k)
-        train, test = (EncodedSessions.load(given.sessions / split) for split in ("train", "test"))
-        table = evaluate_baselines(train, test, k=given.k)
-        if single is not None:
-            table = pl.concat([table, single.select(table.columns)])
-    except MultitronError as error:
-        print(error, file=sys.stderr)
-        return 1
+    single = given.single_objective and evaluate_single_objective(given.single_objective, given.sessions, k=given.k)
+    train, test = (EncodedSessions.load(given.sessions / split) for split in ("train", "test"))
+    table = evaluate_baselines(train, test, k=given.k)
+    if single is not None:
+        table = pl.concat([table, single.select(table.columns)])
     print(as_table(table))
     return 0
 

@@ -33,7 +33,7 @@ def evaluate_single_objective(model_dir: Path, sessions: Path, *, k: int = 20) -
         InputError: The model was trained on sampled preferences, or the sessions use another vocabulary.
     """
     model, config, test = model_and_test(model_dir, sessions)
-    if config.trained_pi is None:
+    if config.data.trained_pi is None:
         raise InputError(
             "not a single-objective model: it was trained on sampled preferences",
             where=model_dir,
@@ -41,6 +41,6 @@ def evaluate_single_objective(model_dir: Path, sessions: Path, *, k: int = 20) -
             hint='train a model with the setting trained_pi, for example "0.00", or measure this one with '
             "multitron_core.front",
         )
-    pi = preference(config.trained_pi, len(model.config.objectives))
+    pi = preference(config.data.trained_pi, len(model.config.objectives))
     row = evaluate_points(model, test, [pi], k=k, config=config)
-    return row.select(pl.lit(f"single-objective model, pi {config.trained_pi}").alias("baseline"), pl.all())
+    return row.select(pl.lit(f"single-objective model, pi {config.data.trained_pi}").alias("baseline"), pl.all())

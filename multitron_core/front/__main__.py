@@ -13,17 +13,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from multitron_core.errors import MultitronError
 from multitron_core.front.evaluation import front_preferences, front_table, front_volume
 from multitron_core.front.files import model_and_test, save_front
 from multitron_core.front.measurement import check_list_length, measure_front
 from multitron_core.front.summary import front_text
+from multitron_core.model.description import ModelDescription
 from multitron_core.preference.operating_point import choose_operating_point, record_operating_point
 from multitron_core.training.devices import pick_device
+from multitron_core.utils.command_line import command
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
-    """Print a front; 1 when something has to be mended."""
+    """Print a front."""
     parser = argparse.ArgumentParser(
         prog="python -m multitron_core.front", description="Measure the Pareto front of a model."
     )
@@ -60,32 +62,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--record", metavar="NAME", help="record the operating point in the model folder as NAME")
     parser.add_argument("--save", action="store_true", help="save the table and its plots in the model folder")
     given = parser.parse_args(arguments)
-    try:
-        check_list_length(given.k)  # before what takes minutes
-        model, config, test = model_and_test(given.model, given.sessions, pick_device(given.device))
-        measurement = measure_front(
-            model,
-            test,
-            front_preferences(model, given.points, spacing=given.spacing, beta=config.beta),
-            config=config,
-            click_loss_mode=given.click_loss,
-            repeats=given.repeats,
-            seed=given.seed,
-            whole_sessions=given.whole_sessions,
-        )
-        front = front_table(measurement, k=given.k)
-        volume = front_volume(measurement, reference=given.reference, seed=given.seed)
-        point = choose_operating_point(
-            front, given.objective, given.max_click_recall_loss, click_recall=f"click_recall_{given.k}"
-        )
-        text = front_text(measurement, front, volume, point, k=given.k, seed=given.seed)
-        if given.save:
-            save_front(front, volume, given.model)
-        if given.record:
-            record_operating_point(point, given.model, name=given.record)
-    except MultitronError as error:
-        print(error, file=sys.stderr)
-        return 1
+    check_list_length(given.k)  # before what takes minutes
+    model, config, test = model_and_test(given.model, given.sessions, pick_device(given.device))
+    measurement = measure_front(
+        model,
+        test,
+        front_preferences(model, given.points, spacing=given.spacing, beta=config.data.beta),
+        config=config,
+        click_loss_mode=given.click_loss,
+        repeats=given.repeats,
+        seed=given.seed,
+        whole_sessions=given.whole_sessions,
+    )
+    front = front_table(measurement, k=given.k)
+    volume = front_volume(measurement, reference=given.reference, seed=given.seed)
+    point = choose_operating_point(
+        front, given.objective, given.max_click_recall_loss, click_recall=f"click_recall_{given.k}"
+    )
+    text = front_text(measurement, front, volume, point, k=given.k, seed=given.seed)
+    if given.save:
+        save_front(front, volume, given.model)
+    if given.record:
+        version = ModelDescription.read(given.model).version
+        record_operating_point(point, given.model, name=given.record, model_version=version)
     print(text)
     return 0
 

@@ -125,7 +125,7 @@ def evaluate_front(
         k: List length of the ranking metrics.
     """
     if beta is None:
-        beta = options["config"].beta
+        beta = options["config"].data.beta
     preferences = front_preferences(model, points, spacing=spacing, beta=beta)
     return evaluate_points(model, dataset, preferences, k=k, **options)
 

@@ -14,6 +14,7 @@ from multitron_core.front.bootstrap import Interval
 from multitron_core.front.columns import objective_names
 from multitron_core.front.paper_fronts import PAPER_FRONTS, paper_front
 from multitron_core.front.volume import FrontVolume
+from multitron_core.model.description import ModelDescription
 from multitron_core.model.folder import load_model
 from multitron_core.model.transformer import MultiTRON
 from multitron_core.sessions.encoded import EncodedSessions
@@ -93,9 +94,8 @@ def model_and_test(
         InputError: The model folder or the sessions cannot be read, or their vocabularies differ.
     """
     model = load_model(model_dir, device)
-    described = json.loads((model_dir / "config.json").read_text())
     test = EncodedSessions.load(sessions / "test")
-    if test.vocabulary_hash != described.get("vocabulary_hash"):
+    if test.vocabulary_hash != ModelDescription.read(model_dir).vocabulary_hash:
         raise InputError(
             "the sessions were encoded with another vocabulary than the model's",
             where=sessions,

@@ -138,7 +138,7 @@ def measure_front(
             found=(click_loss_mode, repeats),
             hint="use 'sampled' or 'exact', and repeats >= 1",
         )
-    batches = evaluation_batches(sessions, model.config.max_length, batch_sessions=config.batch_sessions)
+    batches = evaluation_batches(sessions, model.config.max_length, batch_sessions=config.data.batch_sessions)
     _check_model_and_items(model, batches)
     steps = step_table(batches)
     ranks = np.empty((len(pi), len(steps)), dtype=np.int32)
@@ -152,7 +152,8 @@ def measure_front(
         batch, negatives = batches[number], None
         if click_loss_mode == "sampled":
             draws = [_draw(model, batch, config, [seed, number, i]) for i in range(repeats)]
-            negatives = SampledNegatives(draws, config.kept_negatives, config.collisions == "masked")
+            settings = config.negatives
+            negatives = SampledNegatives(draws, settings.kept_negatives, settings.collisions == "masked")
         return _measure_batch(model, batch, negatives, pi, shortlists, whole_sessions)
 
     on_cpu = model.item_embedding.weight.device.type == "cpu"
@@ -168,7 +169,7 @@ def measure_front(
         if progress is not None:
             progress(number + 1, len(batches))
     model.train(training)
-    chance = math.log(model.config.items if click_loss_mode == "exact" else 1 + config.kept_negatives)
+    chance = math.log(model.config.items if click_loss_mode == "exact" else 1 + config.negatives.kept_negatives)
     reference = tuple(OBJECTIVE_LOSSES[objective.loss].uninformed_loss(chance) for objective in objectives)
     return FrontMeasurement(pi, steps, ranks, losses, reference, objectives)
 
@@ -229,16 +230,11 @@ class _Draw(NamedTuple):
 def _draw(model: MultiTRON, batch: Batch, config: TrainingConfig, seed: list[int]) -> _Draw:
     """Negatives by training's rules, a function of batch and seed alone."""
     rng = np.random.default_rng(seed)
-    drawn = draw_negatives(batch, model.config.items, config.uniform_negatives, config.in_batch_negatives, rng)
-    device = model.item_embedding.weight.device
-    copies = torch.from_numpy(drawn.batch_copies).to(device)
-    table = NegativeTable(
-        batch_copies=copies.float(),
-        uniform_copies=torch.from_numpy(drawn.uniform_copies).float().to(device),
-        absent=copies == 0,
-        session_of_step=torch.from_numpy(batch.session_of_step).to(device),
-        targets=torch.from_numpy(drawn.targets).to(device),
+    drawn = draw_negatives(
+        batch, model.config.items, config.negatives.uniform_negatives, config.negatives.in_batch_negatives, rng
     )
+    device = model.item_embedding.weight.device
+    table = NegativeTable.of(drawn, batch.session_of_step).map_tensors(lambda tensor: tensor.to(device))
     columns = np.concatenate([drawn.batch_items, drawn.uniform_items]) - 1
     return _Draw(torch.from_numpy(columns).to(device), table)
 

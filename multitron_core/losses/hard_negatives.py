@@ -1,6 +1,6 @@
-"""The hardest negatives of each step: the k highest logits, found without gradient, then given one.
+"""The hardest negatives of each step: the k highest logits, searched without gradient, returned with it.
 
-Only these reach the loss, so only they need a gradient: the backward pass reads k embeddings a step instead of
+Only these reach the loss, so only they need a gradient: the backward pass reads k embeddings per step instead of
 multiplying with the whole table (top-k sampling of TRON, arXiv 2307.14906).
 """
 
@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multitron_core.losses.negative_table import NegativeTable, log_copies, mask_not_drawn
-from multitron_core.utils.topk import _CHUNK, _highest, _passing, top_k
+from multitron_core.utils.topk import CHUNK, passing_columns, top_k, top_k_of_rows
 
-_ALIGNMENT = 32  # rows of logits start at multiples; a float32 product into rows that start anywhere is slower
-_BLOCK_CELLS = {"cpu": 1 << 22, "cuda": 1 << 28}  # logits held at a time; on a CPU 16 MiB, which the cache may hold
+_ALIGNMENT = 32  # rows of logits start at multiples of it; float32 products into unaligned rows are slower
+BLOCK_CELLS = {"cpu": 1 << 22, "cuda": 1 << 28}
+"""Logits computed at a time, by type of device; on a CPU 16 MiB, which may fit into the cache."""
 
 
 def hardest_logits(
@@ -28,28 +29,27 @@ def hardest_logits(
     Args:
         states: float [n, d].
         table: float [b + u, d], embeddings of the columns of `negatives`.
-        negatives: which columns each session drew, and how often.
-        kept: how many negatives reach the loss; an item drawn c times counts c times.
-        mask_targets: leave a step's own target out of its negatives.
-        search: dtype in which the columns are ranked; their logits are those of `states` in any case.
+        negatives: the columns that each session drew, and how often.
+        kept: number of negatives that reach the loss; an item drawn c times counts c times.
+        mask_targets: exclude a step's own target from its negatives.
+        search: dtype in which the columns are ranked; the logits returned have the precision of `states` in any case.
 
     Returns:
-        float32 [n, min(kept, b + u)], falling by item; an item kept c times stands once with log(c) added, and -inf
-        stands where there are no more negatives. The correction is in the ranking as in the logits; targets have none.
+        float32 [n, min(kept, b + u)], in descending order of the items' logits. An item kept c times is one entry with
+        log(c) added; missing negatives are -inf. The correction changes both ranking and logits; targets have none.
     """
     with torch.no_grad():
         searched = _corrected(states.detach(), table.detach(), negatives.correction)
-        values, columns = _search(*searched, negatives, kept, mask_targets, search)
+        values, columns = search_columns(*searched, negatives, kept, mask_targets, search)
         copies = log_copies(columns, negatives, kept)
     logits: Tensor = _Kept.apply(states, table, values, columns)
     return logits + copies
 
 
 def _corrected(states: Tensor, table: Tensor, correction: Tensor | None) -> tuple[Tensor, Tensor]:
-    """States and table whose products are the logits less the correction, as one dimension more.
+    """States and table with one more dimension, whose products are the logits less the correction.
 
-    So every way of the search has it, the margin of a screen too. Seven more, of zeros, keep rows aligned: tensor cores
-    multiply numbers of 16 bits by eights.
+    So all kinds of search include it, and the margin of a screen too. Padded to a multiple of 8 for tensor cores.
     """
     if correction is None:
         return states, table
@@ -58,7 +58,7 @@ def _corrected(states: Tensor, table: Tensor, correction: Tensor | None) -> tupl
 
 
 class _Kept(torch.autograd.Function):
-    """values[i, j] = states[i] . table[columns[i, j]], already computed; the gradients are those of that product."""
+    """values[i, j] = states[i] . table[columns[i, j]], computed before; the gradients are those of the product."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, table: Tensor, values: Tensor, columns: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class _Kept(torch.autograd.Function):
         gradient = gradients[0].to(states.dtype)  # (n, k)
         k = columns.shape[1]
         of_states = F.embedding_bag(columns, table.to(states.dtype), per_sample_weights=gradient, mode="sum")
-        # The other side is the same sum over the transposed list: the steps that kept a column, column after column.
+        # The table's gradient is the same sum over the transposed list: the steps that kept each column.
         column, order = columns.flatten().sort(stable=True)
         of_table = F.embedding_bag(
             order // k,
@@ -83,20 +83,20 @@ class _Kept(torch.autograd.Function):
         return of_states, of_table.to(table.dtype), None, None
 
 
-def _search(
+def search_columns(
     states: Tensor, table: Tensor, negatives: NegativeTable, kept: int, mask_targets: bool, search: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """float32 values and int64 columns [n, k] of the highest logits, falling."""
+    """The highest logits of each step, in descending order: float32 values and int64 columns, [n, k]."""
     n, columns = len(states), len(table)
     k = min(kept, columns)
     on_cpu = states.device.type == "cpu"
-    if on_cpu and columns < 2 * _CHUNK * k:
-        search = states.dtype  # so few are sorted at once
+    if on_cpu and columns < 2 * CHUNK * k:
+        search = states.dtype  # with so few columns, sorting is faster
     screens = search != states.dtype
     ranked = states.to(search), table.to(search)
     margin = screen_margin(states, ranked[0], table, ranked[1]) if screens and on_cpu else None
-    rows = min(n, max(1, _BLOCK_CELLS[states.device.type] // columns))
-    buffers: dict[torch.dtype, Tensor] = {}  # for all blocks: new memory costs as much as half the product
+    rows = min(n, max(1, BLOCK_CELLS[states.device.type] // columns))
+    buffers: dict[torch.dtype, Tensor] = {}  # shared by all blocks: allocation costs half as much as the product
 
     def logits_of(states: Tensor, table: Tensor, block: slice) -> Tensor:
         part = states[block]
@@ -112,13 +112,13 @@ def _search(
         block = slice(first, min(first + rows, n))
         best = None
         if margin is not None:
-            passing = _passing(logits_of(*ranked, block), k, margin[block])
+            passing = passing_columns(logits_of(*ranked, block), k, margin[block])
             if passing is None:
-                margin = None  # too many logits are too close to each other, and in the other blocks they will be
+                margin = None  # too many logits are close to each other; the other blocks will be alike
             else:
-                best = _highest(_products(states[block], table, *passing), *passing, k)
+                best = top_k_of_rows(_products(states[block], table, *passing), *passing, k)
         elif screens and not on_cpu:
-            best = _screened_by_sorting(logits_of(*ranked, block), states[block], table, k)
+            best = screened_by_sorting(logits_of(*ranked, block), states[block], table, k)
         best = best or top_k(logits_of(states, table, block), k)
         values.append(best[0])
         found.append(best[1])
@@ -126,10 +126,10 @@ def _search(
 
 
 def screen_margin(states: Tensor, ranked_states: Tensor, table: Tensor, ranked_table: Tensor) -> Tensor:
-    """How far below the k-th largest logit of a screen the k largest exact ones may be found, float [n].
+    """The largest distance of the k largest exact logits below the k-th largest logit of a screen, float [n].
 
-    Twice what the rounding of the factors can move a product, by the Cauchy-Schwarz inequality from how far each factor
-    was moved, and what float32 loses in the sums. The rounding of the product itself is `_passing`'s.
+    It is twice the change of a product by the rounding of its factors, bounded by the Cauchy-Schwarz inequality, and
+    the loss of float32 in the sums. The rounding of the product itself is that of `passing_columns`.
 
     Args:
         states: float [n, d].
@@ -141,12 +141,12 @@ def screen_margin(states: Tensor, ranked_states: Tensor, table: Tensor, ranked_t
     states_off, lengths = (states - rounded).norm(dim=1), rounded.norm(dim=1)
     table_off, longest = (table - ranked_table).norm(dim=1).max(), table.norm(dim=1).max()
     sums = states.shape[1] * torch.finfo(states.dtype).eps
-    # A hundredth more than twice, for the norms themselves.
+    # 1 % more than twice, for the rounding of the norms.
     return 2.02 * (states_off * longest + lengths * (table_off + sums * longest))
 
 
 def _products(states: Tensor, table: Tensor, counts: Tensor, columns: Tensor) -> Tensor:
-    """states[i] . table[column] for the columns of each state, `counts[i]` of them, one state's after the other's."""
+    """states[i] . table[column] for `counts[i]` columns per state, state after state."""
     starts = F.pad(counts.cumsum(0), (1, 0))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -156,8 +156,18 @@ def _products(states: Tensor, table: Tensor, counts: Tensor, columns: Tensor) ->
     return torch.sparse.sampled_addmm(wanted, states, table.T, beta=0.0).values()
 
 
-def _screened_by_sorting(logits: Tensor, states: Tensor, table: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Exact logits decide among a quarter more than are kept: for a GPU, which sorts whole rows."""
+def screened_by_sorting(logits: Tensor, states: Tensor, table: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest logits of each row, for a GPU: a quarter more are taken by sorting the screen, then ranked exactly.
+
+    Args:
+        logits: [n, columns] in the dtype of the screen; -inf excludes a column.
+        states: float [n, d].
+        table: float [columns, d].
+        k: number of logits to keep.
+
+    Returns:
+        float [n, k] exact values in descending order, and int64 columns.
+    """
     screened, columns = logits.topk(min(k + k // 4, logits.shape[1]), dim=1)
     exact = torch.bmm(table[columns], states[:, :, None]).squeeze(2)  # (n, columns)
     values, order = exact.masked_fill(screened == -torch.inf, -torch.inf).topk(k, dim=1)

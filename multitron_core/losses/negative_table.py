@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from multitron_core.losses.negatives import Negatives
+
 
 class NegativeTable(NamedTuple):
-    """`negatives.Negatives` as tensors on the device of the step; fields as there, `absent` = `batch_copies` == 0.
+    """`negatives.Negatives` as tensors, for the steps of all or some sessions of a batch.
 
-    batch_copies float [sessions, b], uniform_copies float [u], absent bool [sessions, b], session_of_step int64 [n],
-    targets int64 [n]; `filling` bool [u] are columns that nobody drew and that only fill up, None where there are none.
-    `correction` float [b + u] is what the logit of each column is lowered by, finite; None lowers none.
+    b counts items of the batch, u items that were drawn uniformly only, n steps.
+
+    Args:
+        batch_copies: float [sessions, b], how often each session drew each item of the batch.
+        uniform_copies: float [u], how often each item was drawn uniformly, the same for all sessions.
+        absent: bool [sessions, b], `batch_copies` == 0.
+        session_of_step: int64 [n].
+        targets: int64 [n], column of each step's target, in [0, b).
+        padding: bool [u], columns that only pad the table to a common size; None for a table without padding.
+        correction: float [b + u], finite, subtracted from the logit of each column; None subtracts nothing.
     """
 
     batch_copies: Tensor
@@ -21,17 +32,52 @@ class NegativeTable(NamedTuple):
     absent: Tensor
     session_of_step: Tensor
     targets: Tensor
-    filling: Tensor | None = None
+    padding: Tensor | None = None
     correction: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        negatives: Negatives,
+        session_of_step: np.ndarray,
+        *,
+        sessions: slice = slice(None),
+        steps: np.ndarray | slice = slice(None),
+        correction: np.ndarray | None = None,
+    ) -> NegativeTable:
+        """The table of a batch, or of some of its sessions, on the CPU.
+
+        Args:
+            negatives: the negatives of the whole batch.
+            session_of_step: int64 [n], session of each step among the chosen ones.
+            sessions: the chosen sessions.
+            steps: the steps of the chosen sessions: int64 [n], or a slice.
+            correction: float [items + 1], subtracted from the logit of each item where it is a negative.
+        """
+        copies = torch.from_numpy(negatives.batch_copies[sessions])
+        if correction is not None:
+            correction = correction[np.concatenate([negatives.batch_items, negatives.uniform_items])]
+        return cls(
+            batch_copies=copies.float(),
+            uniform_copies=torch.from_numpy(negatives.uniform_copies).float(),
+            absent=copies == 0,
+            session_of_step=torch.from_numpy(session_of_step),
+            targets=torch.from_numpy(negatives.targets[steps]),
+            correction=None if correction is None else torch.from_numpy(correction).float(),
+        )
+
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> NegativeTable:
+        """The same table with `change` of each of its tensors, for example a copy on another device."""
+        return self._replace(**{name: change(each) for name, each in self._asdict().items() if each is not None})
 
 
 def log_copies(columns: Tensor, negatives: NegativeTable, kept: int) -> Tensor:
-    """log of how often each kept column counts, float [n, columns kept]; -inf beyond the first `kept` draws.
+    """Logarithm of how often each kept column counts, float [n, columns kept]; -inf beyond the first `kept` draws.
 
     Args:
         columns: int64 [n, columns kept], the hardest first.
-        negatives: which columns each session drew, and how often.
-        kept: draws that count a step.
+        negatives: the columns that each session drew, and how often.
+        kept: number of draws that count, per step.
     """
     b = negatives.batch_copies.shape[1]
     copies = negatives.batch_copies[negatives.session_of_step[:, None], columns.clamp(max=b - 1)]
@@ -43,17 +89,17 @@ def log_copies(columns: Tensor, negatives: NegativeTable, kept: int) -> Tensor:
 
 
 def mask_not_drawn(logits: Tensor, negatives: NegativeTable, block: slice | Tensor, mask_targets: bool) -> None:
-    """Put -inf, in place, where a session did not draw a column and, if asked, where a step's own target stands.
+    """Write -inf, in place, to the columns that a session did not draw and, on request, to each step's own target.
 
     Args:
         logits: float [steps of the block, b + u].
-        negatives: of the whole batch.
-        block: which steps of the batch the rows are, a slice or int64 [rows].
-        mask_targets: leave a step's own target out of its negatives.
+        negatives: the table of the whole batch.
+        block: steps of the batch that the rows are for, a slice or int64 [rows].
+        mask_targets: exclude a step's own target from its negatives.
     """
     b = negatives.absent.shape[1]
     logits[:, :b].masked_fill_(negatives.absent[negatives.session_of_step[block]], -torch.inf)
-    if negatives.filling is not None:
-        logits[:, b:].masked_fill_(negatives.filling, -torch.inf)
+    if negatives.padding is not None:
+        logits[:, b:].masked_fill_(negatives.padding, -torch.inf)
     if mask_targets:
         logits.scatter_(1, negatives.targets[block, None], -torch.inf)

@@ -1,7 +1,7 @@
-"""The losses of MultiTRON: pure functions of tensors, elementwise before reduction.
+"""Losses of the objectives: pure functions of tensors, elementwise before reduction.
 
-n counts real steps (a step is a click that has a successor), m negatives, k objectives. Equations are those of Wilm,
-Normann, Stepprath (RecSys 2024, arXiv 2407.16828), section 3.
+n counts real steps (a step is a click that has a successor), m negatives, k objectives. Equations: Wilm, Normann,
+Stepprath (RecSys 2024, arXiv 2407.16828), section 3.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def click_loss(positive_logits: Tensor, negative_logits: Tensor) -> Tensor:
     """Cross-entropy of the target among itself and its negatives (sampled softmax).
 
     Args:
-        positive_logits: float [n], the target's logit.
-        negative_logits: float [n, m]; -inf leaves a negative out; a negative that was drawn c times may stand once
+        positive_logits: float [n], logit of the target.
+        negative_logits: float [n, m]; -inf excludes a negative; a negative that was drawn c times may be one entry
             with log(c) added. m may be 0.
 
     Returns:
@@ -34,7 +34,7 @@ def click_loss(positive_logits: Tensor, negative_logits: Tensor) -> Tensor:
 
 
 def order_loss(positive_logits: Tensor, ordered: Tensor) -> Tensor:
-    """Binary cross-entropy between the target's own logit and whether the target is ordered later.
+    """Binary cross-entropy between the target's logit and whether the target is ordered later.
 
     Args:
         positive_logits: float [n], without what own clicks add (`MultiTRON.own_part`).
@@ -53,12 +53,12 @@ def ordered_softmax_loss(
 
     l_o = l_c ((1 - s) + s o / r), o the label, r the order rate, s = `ordered_share`. Its mean over all steps is
     (1 - s) times the mean click loss plus s times the mean click loss of ordered steps, so it has the click loss's
-    scale. The binary loss sees the target's own score alone, so it calibrates and does not rank. At s = 1 the few
-    ordered steps carry weights of 1 / r each, whose noise drowns the rest; the share that all steps keep steadies the
-    gradient and trains the rank of every item at pi_order = 1 too.
+    scale. The binary loss depends on the target's score alone, so it calibrates and does not rank. At s = 1 the few
+    ordered steps have weights of 1 / r each, and their noise dominates the gradient. The share of all steps reduces it
+    and trains the rank of every item at pi_order = 1 too.
 
     Args:
-        click_losses: float [n], what `click_loss` gave.
+        click_losses: float [n], from `click_loss`.
         ordered: bool or float [n].
         order_rate: share of ordered targets in the training data, in [0, 1]; 0 is refused at `ordered_share` = 1.
         ordered_share: s, in (0, 1].
@@ -90,13 +90,14 @@ def ordered_softmax_loss(
 
 @dataclass(frozen=True)
 class ObjectiveLoss:
-    """What an objective minimises.
+    """The loss of an objective.
 
     Args:
-        of_steps: float [n] from the steps' click losses [n], the targets' logits without own clicks [n], whether each
-            has the objective's event, bool [n], the event's rate in the training data, and `Objective.share`.
-        uninformed_loss: its mean, in nats, for a model that guesses, from the click loss of that model.
-        ranks: whether it compares items, so that it trains the scores of items that were not clicked too.
+        of_steps: the loss of each step, float [n], from the click losses, float [n], the targets' logits without own
+            clicks, float [n], whether each step has the objective's event, bool [n], the rate of the event in the
+            training data, and `Objective.share`.
+        uninformed_loss: from the click loss of a model that guesses to the mean of this loss for that model, in nats.
+        ranks: whether it compares items, so that it also trains the scores of items that were not clicked.
     """
 
     of_steps: Callable[[Tensor, Tensor, Tensor, float, float], Tensor]
@@ -123,7 +124,7 @@ EVENT_LOSSES = {
         ranks=True,
     ),
 }
-"""The losses of events that may follow a click, as `TrainingConfig.order_loss` and `cart_loss` name them."""
+"""Losses of events that may follow a click, by the names that the settings `order_loss` and `cart_loss` take."""
 
 OBJECTIVE_LOSSES = {
     "softmax": ObjectiveLoss(
@@ -131,7 +132,7 @@ OBJECTIVE_LOSSES = {
     ),
     **EVENT_LOSSES,
 }
-"""The losses of all objectives, as `Objective.loss` names them: the next click's, and those of events."""
+"""Losses of all objectives, by the names that `Objective.loss` takes: that of the next click, and those of events."""
 
 
 def losses_by_objective(
@@ -140,11 +141,11 @@ def losses_by_objective(
     """The elementwise losses of all objectives.
 
     Args:
-        objectives: k of them.
-        click: float [n], what `click_loss` gave.
+        objectives: k objectives.
+        click: float [n], from `click_loss`.
         event_logits: float [n], the targets' logits without own clicks.
-        labels: bool [n, k], what `objectives.labels_of` gave.
-        rates: share of the training data's targets that have each objective's event, k of them.
+        labels: bool [n, k], from `objectives.labels_of`.
+        rates: k numbers, share of the training data's targets that have each objective's event.
 
     Returns:
         float [n, k].

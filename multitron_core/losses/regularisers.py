@@ -1,8 +1,8 @@
-"""Regularisers, by the name that `TrainingConfig.regulariser` has: a new one is a function and an entry here.
+"""Regularisers, by the names that the setting `regulariser` takes. A new one is a function and an entry here.
 
-Each is a pure function of losses [n, k] and preferences [k] or [n, k], elementwise before reduction. Equations are
-those of Wilm, Normann, Stepprath (RecSys 2024, arXiv 2407.16828), section 3; what is minimised is equation 4, the
-scalarised losses plus lambda times the regulariser.
+Each is a pure function of losses [n, k] and preferences [k] or [n, k], elementwise before reduction. Equations: Wilm,
+Normann, Stepprath (RecSys 2024, arXiv 2407.16828), section 3. Training minimises equation 4, the scalarised losses plus
+lambda times the regulariser.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Elementwise = Callable[[Tensor, Tensor], Tensor]
 
 
 def weighted_shares(losses: Tensor, pi: Tensor) -> Tensor:
-    """pihat of equation 3: pi_k L_k over their sum, which is kept at 1e-6 or more. [n, k] -> [n, k]."""
+    """pihat of equation 3: pi_k L_k over their sum, the sum at least 1e-6. [n, k] -> [n, k]."""
     weighted = losses * pi
     return weighted / weighted.sum(dim=-1, keepdim=True).clamp_min(1e-6)
 
@@ -56,14 +56,16 @@ def non_uniformity(losses: Tensor, pi: Tensor, form: str = "paper", g: str = "id
         share = share.softmax(dim=-1)
     elif g != "identity":
         raise InputError("unknown g", where="regularisers.non_uniformity", found=g, hint="use 'identity' or 'softmax'")
-    # x log x is 0 at 0, but its gradient is not finite there: the logarithm's argument stays above the smallest share
-    # that float32 divides to.
+    # x log x is 0 at 0, but its gradient is not finite there: the argument of the logarithm is clamped below the
+    # smallest share that a float32 division gives.
     return (share * (k * share.clamp_min(1e-30)).log()).sum(dim=-1)
 
 
 def cosine(losses: Tensor, pi: Tensor) -> Tensor:
-    """-cos(pi, losses): pulls the loss vector to the ray of pi. Ruchte, Grabocka, "Scalable Pareto Front Approximation
-    for Deep Multi-Objective Learning" (ICDM 2021, arXiv 2103.13392). [n, k] and [k] or [n, k] -> [n], in [-1, 0].
+    """-cos(pi, losses): pulls the loss vector towards the ray of pi. [n, k] and [k] or [n, k] -> [n], in [-1, 0].
+
+    Ruchte, Grabocka, "Scalable Pareto Front Approximation for Deep Multi-Objective Learning" (ICDM 2021, arXiv
+    2103.13392).
     """
     return -F.cosine_similarity(losses, pi.expand_as(losses), dim=-1, eps=1e-5)
 
@@ -79,9 +81,9 @@ REGULARISERS: dict[str, Callable[[str], Elementwise]] = {
     "cosine": lambda g: cosine,
     "none": lambda g: nothing,
 }
-"""The regulariser of each name, made from g, which only "paper" reads."""
+"""Regularisers by name, made from g, which only "paper" reads."""
 
 
 def regulariser(name: str, g: str = "identity") -> Elementwise:
-    """A regulariser by its name, without its weight lambda; `g` is that of equation 3."""
+    """A regulariser by its name, without its weight lambda; `g` as in equation 3."""
     return REGULARISERS[name](g)

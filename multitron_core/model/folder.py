@@ -1,17 +1,17 @@
-"""The model folder: what training leaves behind, whole or not at all.
+"""The model folder that training leaves behind, complete or absent.
 
-`weights.safetensors`, `config.json` (model, training, the vocabulary's hash, the fingerprint of what was trained on,
-the version), `vocabulary.parquet`, `metrics.parquet` (a row an epoch).
+- `weights.safetensors`
+- `config.json`: see `description.ModelDescription`
+- `vocabulary.parquet`
+- `metrics.parquet`: one row per epoch; not of an imported model
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import torch
@@ -21,85 +21,77 @@ from torch import Tensor
 
 from multitron_core.errors import InputError
 from multitron_core.model.config import ModelConfig
+from multitron_core.model.description import FILE_NAME, ModelDescription
 from multitron_core.model.transformer import MultiTRON
 from multitron_core.sessions.vocabulary import Vocabulary
 from multitron_core.utils.atomic_folder import atomic_plain_folder
-from multitron_core.utils.settings import from_dict
 
 
 def write_model_folder(
     out_dir: Path,
-    weights: dict[str, Tensor],
-    *,
+    weights: Mapping[str, Tensor],
+    description: ModelDescription,
     vocabulary: Vocabulary,
-    preset: str,
-    training: Mapping[str, Any],
-    model: ModelConfig,
-    identity: str,
-    history: list[dict[str, float]],
-    details: dict[str, Any],
+    *,
+    history: Sequence[Mapping[str, float]] | None = None,
 ) -> None:
     """Write a model folder; it replaces an existing one atomically once it is complete.
 
     Args:
         out_dir: the folder.
-        weights: the model's state, on the CPU.
-        vocabulary: of the items.
-        preset: the name of the preset that it was trained with.
-        training: the settings that it was trained with.
-        model: its shape.
-        identity: what `fingerprint` gave.
-        history: a row an epoch.
-        details: more of `config.json`.
+        weights: state of the model, on the CPU.
+        description: contents of `config.json`.
+        vocabulary: the items.
+        history: one row per epoch; None writes no `metrics.parquet`.
+    """
+    with atomic_plain_folder(out_dir) as new:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new / "weights.safetensors")
+        (new / FILE_NAME).write_text(json.dumps(description.to_dict(), indent=2))
+        vocabulary.save(new / "vocabulary.parquet")
+        if history is not None:
+            pl.DataFrame(history).write_parquet(new / "metrics.parquet")
+
+
+def weights_version(identity: str, weights: Mapping[str, Tensor]) -> str:
+    """The version of a model: 12 hexadecimal digits of the SHA-256 of its identity and weights.
+
+    Args:
+        identity: what the weights were made from, for example the fingerprint of a training.
+        weights: state of the model, on the CPU.
     """
     digest = hashlib.sha256(identity.encode())
     for name in sorted(weights):
         digest.update(name.encode() + weights[name].contiguous().numpy().tobytes())
-    described = {
-        "preset": preset,
-        "model": dataclasses.asdict(model),
-        "training": dict(training),
-        "vocabulary_hash": vocabulary.hash,
-        "fingerprint": identity,
-        "version": digest.hexdigest()[:12],
-        **details,
-    }
-    with atomic_plain_folder(out_dir) as new:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, new / "weights.safetensors")
-        (new / "config.json").write_text(json.dumps(described, indent=2))
-        vocabulary.save(new / "vocabulary.parquet")
-        pl.DataFrame(history).write_parquet(new / "metrics.parquet")
+    return digest.hexdigest()[:12]
 
 
 def write_untrained_model(
     out_dir: Path, model: ModelConfig, vocabulary: Vocabulary, *, seed: int = 0, version: str = "untrained"
 ) -> Path:
-    """A model folder of random weights, for whoever asks how fast or whether at all, and not how well.
+    """Write a model folder of random weights, for tests and measurements of speed.
 
     Args:
         out_dir: the folder.
-        model: its shape.
-        vocabulary: of `model.items` items.
-        seed: of the weights.
-        version: the model's; two of one version count as one model.
+        model: shape of the model.
+        vocabulary: `model.items` items.
+        seed: seed of the weights.
+        version: version of the model; two models with the same version count as one.
 
     Returns:
-        The folder.
+        `out_dir`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         weights = MultiTRON(model).state_dict()
-    write_model_folder(
-        out_dir,
-        weights,
-        vocabulary=vocabulary,
+    description = ModelDescription(
         preset="untrained",
-        training={},
         model=model,
-        identity=f"untrained, seed {seed}",
-        history=[],
-        details={"version": version},
+        training={},
+        vocabulary_hash=vocabulary.hash,
+        version=version,
+        fingerprint=f"untrained, seed {seed}",
     )
+    write_model_folder(out_dir, weights, description, vocabulary, history=[])
     return out_dir
 
 
@@ -107,19 +99,21 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> MultiT
     """The trained model of a model folder, in evaluation mode.
 
     Args:
-        folder: what `training.train` wrote (`weights.safetensors`, `config.json`).
+        folder: what `training.train` wrote.
         device: where the weights go.
 
     Raises:
         InputError: a file is missing, damaged, or does not fit the config.
     """
     folder = Path(folder)
+    model = MultiTRON(ModelDescription.read(folder).model)
     try:
-        config = from_dict(ModelConfig, json.loads((folder / "config.json").read_text())["model"])
-        model = MultiTRON(config)
         model.load_state_dict(load_file(folder / "weights.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            "the model cannot be read", where=folder, found=str(error), hint="train it again or name another folder"
+            "the model's weights cannot be read",
+            where=folder,
+            found=str(error),
+            hint="train it again or name another folder",
         ) from error
     return model.to(device).eval()

@@ -1,7 +1,7 @@
-"""The model over flat steps: what `MultiTRON.forward` computes for real steps, without any padding but in attention.
+"""The model over flat steps: what `MultiTRON.forward` computes for real steps, padded in the attention only.
 
-All steps of a batch, of sessions of any length, go through the layers as one matrix; only attention sees rectangles,
-and there a cell costs little. The tests hold it equal to `MultiTRON.forward`.
+All steps of a batch, of sessions of any length, pass the layers as one matrix. Only the attention needs rectangles, and
+its padded cells cost little. A test compares the states with those of `MultiTRON.forward`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from multitron_core.model.transformer import EncoderLayer, MultiTRON
 
 
 class AttentionRows(NamedTuple):
-    """One rectangle of the attention: sessions of similar length, whose steps stand together, padded on the right.
+    """One rectangle of the attention: sessions of similar length with consecutive steps, padded on the right.
 
     Args:
-        first, last: their flat steps, `first` to `last - 1`.
-        cells: int64 [last - first], the cell of each step in the flattened rectangle.
-        sessions, width: the rectangle's shape.
+        first, last: the flat steps of the sessions, `first` to `last - 1`.
+        cells: int64 [last - first], cell of each step in the flattened rectangle.
+        sessions, width: shape of the rectangle.
     """
 
     first: int
@@ -38,11 +38,11 @@ def packed_states(
     """States of flat steps, without what own clicks add (`packed_own_part`).
 
     Args:
-        model: dropout as in its mode; its item embedding is not read.
-        embeddings: float [n, d], the item embedding of each step's click.
-        pi: float [n, objectives], the preference of each step's session.
-        positions: int64 [n], the position index of each step.
-        rows: the rectangles, which cover the steps in order.
+        model: dropout applies in training mode; the item embedding is not read.
+        embeddings: float [n, d], item embedding of each step's click.
+        pi: float [n, objectives], preference of each step's session.
+        positions: int64 [n], position index of each step.
+        rows: rectangles that cover the steps in order.
 
     Returns:
         float [n, d].
@@ -52,7 +52,7 @@ def packed_states(
     x = x * math.sqrt(d / 2) + model.position_embedding(positions)
     x = F.dropout(x, model.config.dropout, model.training)
     for layer in model.layers:
-        assert isinstance(layer, EncoderLayer)  # ModuleList forgets the type
+        assert isinstance(layer, EncoderLayer)  # ModuleList has no element type
         x = layer.rest(x, _attend(layer, x, rows))
     states: Tensor = model.norm(x)
     return states
@@ -64,7 +64,7 @@ def packed_own_part(model: MultiTRON, embeddings: Tensor, pi: Tensor, rows: list
     return model.own_part(torch.cat(so_far), pi)
 
 
-def _padded(x: Tensor, row: AttentionRows) -> Tensor:  # (n, c) -> (sessions, width, c), zeros behind a session's end
+def _padded(x: Tensor, row: AttentionRows) -> Tensor:  # (n, c) -> (sessions, width, c), zeros after its end
     padded = x.new_zeros(row.sessions * row.width, x.shape[1])
     return padded.index_copy(0, row.cells, x[row.first : row.last]).view(row.sessions, row.width, -1)
 
@@ -75,7 +75,7 @@ def _steps(padded: Tensor, cells: Tensor) -> Tensor:  # (sessions * width, c) ->
 
 
 class _Steps(torch.autograd.Function):
-    """padded[cells], no cell twice but where nobody reads: its gradient is copied, where an index's own is sorted."""
+    """padded[cells]. Cells are unique except unread padding, so backward copies instead of accumulating."""
 
     @staticmethod
     def forward(ctx: Any, padded: Tensor, cells: Tensor) -> Tensor:

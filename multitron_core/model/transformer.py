@@ -3,8 +3,8 @@
 Sources: Wilm, Normann, Stepprath, "Pareto Front Approximation for Multi-Objective Session-Based Recommender Systems"
 (RecSys 2024, arXiv 2407.16828), and its predecessor TRON (arXiv 2307.14906).
 
-Sessions are padded on the right. With causal attention no real step looks at padding behind it, so padding changes
-no state; callers group sessions by length to keep it small.
+Sessions are padded on the right. Attention is causal, so no real step attends to the padding after it and padding
+changes no state. Callers group sessions by length to keep the padding small.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from multitron_core.model.config import ModelConfig
 
 
 class EncoderLayer(nn.Module):
-    """A pre-norm transformer encoder layer: attention and a ReLU feed-forward of the model's width."""
+    """A pre-norm transformer encoder layer: attention and a ReLU feed-forward network of the model's width."""
 
     def __init__(self, dimension: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -44,11 +44,11 @@ class EncoderLayer(nn.Module):
         return self.rest(x, attended.transpose(1, 2).flatten(2))
 
     def at(self, x: Tensor, last: Tensor) -> Tensor:
-        """The same layer for one step a session: only that query is computed, over all keys up to it.
+        """The layer for one step per session: only its query is computed, over all keys up to it.
 
         Args:
-            x: float [sessions, steps, d], the layer's input.
-            last: int64 [sessions], the step of each session that is wanted.
+            x: float [sessions, steps, d], input of the layer.
+            last: int64 [sessions], the step of each session.
 
         Returns:
             float [sessions, 1, d].
@@ -70,7 +70,7 @@ class EncoderLayer(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def rest(self, x: Tensor, attended: Tensor) -> Tensor:
-        """What comes behind the attention: its output projection and the feed-forward; all float [..., d]."""
+        """The part after the attention: output projection and feed-forward network; all float [..., d]."""
         x = x + self._drop(self.attention_out(attended))
         hidden = self._drop(F.relu(self.feed_forward_in(self.norm2(x))))
         return x + self._drop(self.feed_forward_out(hidden))
@@ -80,10 +80,10 @@ class EncoderLayer(nn.Module):
 
 
 class MultiTRON(nn.Module):
-    """The model R(clicks, pi): a state a step, and a score for every item from a state.
+    """The model R(clicks, pi): one state per step, and from a state one score per item.
 
     Args:
-        config: the shape; weights are initialised from torch's global random state.
+        config: shape of the model; weights are drawn from torch's global random state.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -109,12 +109,12 @@ class MultiTRON(nn.Module):
         """States after each click.
 
         Args:
-            items: int64 [sessions, steps], 1-based indices, 0 behind a session's end; steps <= max_length.
-            lengths: int64 [sessions], clicks a session, >= 1.
+            items: int64 [sessions, steps], indices from 1, 0 after the end of a session; steps <= max_length.
+            lengths: int64 [sessions], clicks per session, >= 1.
             pi: float [objectives] for all sessions, or [sessions, objectives].
 
         Returns:
-            float [sessions, steps, d]; what stands behind a session's end has no meaning.
+            float [sessions, steps, d]; values after the end of a session have no meaning.
         """
         embedded = self.item_embedding(items)
         x = self._embed(embedded, lengths, pi)
@@ -128,31 +128,30 @@ class MultiTRON(nn.Module):
     def last_states(self, items: Tensor, lengths: Tensor, pi: Tensor) -> Tensor:
         """The state after each session's last click, float [sessions, d]; arguments as in `forward`.
 
-        The last layer computes that one step alone.
+        The last layer computes this step only.
         """
         embedded = self.item_embedding(items)
         x = self._embed(embedded, lengths, pi)
         for layer in self.layers[:-1]:
             x = layer(x)
         last_layer = self.layers[-1]
-        assert isinstance(last_layer, EncoderLayer)  # ModuleList forgets the type
+        assert isinstance(last_layer, EncoderLayer)  # ModuleList has no element type
         states: Tensor = self.norm(last_layer.at(x, lengths - 1)).squeeze(1)
         if self.own_clicks is None:
             return states
         return states + self.own_part(embedded.sum(1), pi)  # the embedding of padding is zero
 
     def own_part(self, clicks: Tensor, pi: Tensor) -> Tensor:
-        """What own clicks add to states, so that items that the session clicked score higher, and those near them: a
-        visitor who comes back.
+        """What own clicks add to states: items that the session clicked, and similar ones, score higher.
 
-        sum over objectives o of pi_o own_clicks_o, times the sum of the embeddings clicked so far. That a model of this
-        kind scores by copying is an old idea (RepeatNet, AAAI 2019); weighed by objective it says how much likelier a
-        seen item is to be ordered than to be clicked again. It ranks the items of one step. It also lifts all of them,
-        the more clicks there were, so it is no part of what says how likely an event is (`losses.order_loss`).
+        The sum over objectives o of pi_o own_clicks_o, times the sum of the embeddings clicked so far. Copying clicked
+        items to the scores follows RepeatNet (Ren et al., AAAI 2019); a weight per objective models how much likelier a
+        clicked item is ordered than clicked again. The term ranks the items of one step. It also raises all of their
+        scores with the number of clicks, so losses of event probabilities exclude it (`losses.order_loss`).
 
         Args:
-            clicks: float [..., d], the sum of the item embeddings of the session's clicks up to each state's.
-            pi: float, [objectives] or [..., objectives].
+            clicks: float [..., d], sum of the item embeddings of the session's clicks up to the state's step.
+            pi: float [objectives] or [..., objectives].
 
         Returns:
             float [..., d].
@@ -162,7 +161,7 @@ class MultiTRON(nn.Module):
         return often * clicks
 
     def scores(self, states: Tensor) -> Tensor:
-        """Scores of every item, float [..., items]; the item of index i stands at i - 1."""
+        """Scores of every item, float [..., items]; item i is at i - 1."""
         return F.linear(states, self.item_embedding.weight[1:])
 
     def _embed(self, embedded: Tensor, lengths: Tensor, pi: Tensor) -> Tensor:
@@ -174,7 +173,7 @@ class MultiTRON(nn.Module):
             preference = preference[:, None, :]
         x = F.linear(embedded, weight[:, :d]) + preference  # (sessions, steps, d)
         steps = torch.arange(embedded.shape[1], device=embedded.device)
-        if self.config.positions == "end":  # the last click has the last position; behind the end anything will do
+        if self.config.positions == "end":  # the last click has the last position; padding may have any
             steps = (self.config.max_length - lengths[:, None] + steps[None, :]).clamp(max=self.config.max_length - 1)
         x = x * math.sqrt(d / 2) + self.position_embedding(steps)
         return F.dropout(x, self.config.dropout, self.training)
@@ -182,10 +181,10 @@ class MultiTRON(nn.Module):
 
 @contextmanager
 def with_normalised_embeddings(model: MultiTRON) -> Iterator[None]:
-    """Item embeddings of the norm that the config asks for, inside the context.
+    """Item embeddings of the norm that the config sets, inside the context; the weights are restored afterwards.
 
-    The step normalises the rows that it reads, so under "unit" the weights behind them may have any length in training:
-    it only sets how far a step turns a row. Whatever else reads the weights wants the rows themselves.
+    A training step normalises the rows that it reads, so under "unit" the stored rows may have any length: it only
+    scales how far a step rotates a row. All other readers of the weights need the normalised rows.
     """
     if model.config.item_norm == "free":
         yield

@@ -121,37 +121,42 @@ def _key(weights: list[float]) -> str:
     return f"{weights[1] if weights[1] == 1.0 else min(weights[1], 0.99):.2f}"
 
 
-def record_operating_point(point: OperatingPoint, model_dir: Path | str, *, name: str) -> Path:
+def record_operating_point(point: OperatingPoint, model_dir: Path | str, *, name: str, model_version: str) -> Path:
     """Record an operating point in the folder of its model; it replaces an earlier one of the same name.
 
     Args:
-        point: The operating point; its `model_version` is set to that of the model folder.
+        point: The operating point; it is recorded with `model_version`.
         model_dir: Model folder.
         name: Purpose of the point, for example "newsletter".
+        model_version: Version of the model in the folder.
 
     Returns:
         Path of `operating_points.json` in the model folder, a map from names to points.
 
     Raises:
-        InputError: `model_dir` is not a model folder, or the point was chosen for another model version.
+        InputError: no such folder, a damaged file, or a point that was chosen for another model version.
     """
     model_dir = Path(model_dir)
     path = model_dir / FILE_NAME
-    try:
-        version = json.loads((model_dir / "config.json").read_text())["version"]
-        points = json.loads(path.read_text()) if path.exists() else {}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            "not a model folder", where=model_dir, found=str(error), hint="use a folder that training wrote"
-        ) from error
-    if point.model_version not in (None, version):
+    if not model_dir.is_dir():
+        raise InputError("not a model folder", where=model_dir, hint="use a folder that training wrote")
+    if point.model_version not in (None, model_version):
         raise InputError(
             "the operating point was chosen for another model",
             where=model_dir,
             found=point.model_version,
-            hint=f"choose it on a front of model version {version}",
+            hint=f"choose it on a front of model version {model_version}",
         )
-    points[name] = dataclasses.asdict(dataclasses.replace(point, model_version=version))
+    try:
+        points = json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "the recorded operating points cannot be read",
+            where=path,
+            found=str(error),
+            hint="delete the file, then record the points again",
+        ) from error
+    points[name] = dataclasses.asdict(dataclasses.replace(point, model_version=model_version))
     with atomic_file(path) as new:
         new.write_text(json.dumps(points, indent=2) + "\n")
     return path

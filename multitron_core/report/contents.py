@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from multitron_core.front.evaluation import front_table, front_volume
 from multitron_core.front.files import VOLUME_FILE, kept_volume, save_front
 from multitron_core.front.measurement import measure_front
 from multitron_core.front.volume import FrontVolume
+from multitron_core.model.description import ModelDescription
 from multitron_core.model.folder import load_model
 from multitron_core.preference.operating_point import OperatingPoint, choose_operating_point
 from multitron_core.preference.spacing import spaced_preferences
@@ -90,8 +90,8 @@ def measure(
     """
     folder = Path(model_dir)
     model = load_model(folder)
-    description = json.loads((folder / "config.json").read_text())
-    if prepared.vocabulary.hash != description.get("vocabulary_hash"):
+    description = ModelDescription.read(folder)
+    if prepared.vocabulary.hash != description.vocabulary_hash:
         raise InputError(
             "the sessions were encoded with another vocabulary than the model",
             where=folder,
@@ -108,7 +108,7 @@ def measure(
     config = training_config(folder)
     if not ((folder / "front.parquet").exists() and (folder / VOLUME_FILE).exists()):
         progress("measuring the front")
-        measured = measure_front(model, prepared, spaced_preferences(POINTS, beta=config.beta), config=config)
+        measured = measure_front(model, prepared, spaced_preferences(POINTS, beta=config.data.beta), config=config)
         save_front(front_table(measured), front_volume(measured), folder)
     front = pl.read_parquet(folder / "front.parquet")
     volume = kept_volume(folder)
@@ -118,12 +118,12 @@ def measure(
         measured_baselines = evaluate_baselines(prepared.train, prepared.test, max_length=model.config.max_length)
         with atomic_file(baselines_file) as new:
             measured_baselines.write_parquet(new)
-    point = choose_operating_point(front, objective, max_click_recall_loss, model_version=description["version"])
+    point = choose_operating_point(front, objective, max_click_recall_loss, model_version=description.version)
     progress("measuring the input ablation")
     measured_ablation = ablation(model, prepared.test, point.pi_key)
     progress("selecting example sessions")
     return Contents(
-        config=description,
+        config=description.to_dict(),
         prepared=prepared,
         front=front,
         volume=volume,

@@ -7,12 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from multitron_core.errors import MultitronError
 from multitron_core.events.formats import FORMATS, ColumnMapping
 from multitron_core.events.read import read_events
 from multitron_core.sessions.prepare import format_statistics, prepare_sessions
+from multitron_core.utils.command_line import command
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run `python -m multitron_core.sessions`.
 
@@ -41,22 +42,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.stats and options.out is None:
         parser.error("nothing to do: give --stats, --out FOLDER, or both")
-    try:
-        prepared = prepare_sessions(
-            read_events(
-                options.data,
-                options.format,
-                columns=None if options.columns is None else ColumnMapping.from_settings(options.columns),
-                orders_required=not options.without_orders,
-            ),
+    prepared = prepare_sessions(
+        read_events(
+            options.data,
             options.format,
-            split_days=options.split_days,
-            objectives=options.objectives,
-            max_reject_share=options.max_reject_share,
-        )
-    except MultitronError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+            columns=None if options.columns is None else ColumnMapping.from_settings(options.columns),
+            orders_required=not options.without_orders,
+        ),
+        options.format,
+        split_days=options.split_days,
+        objectives=options.objectives,
+        max_reject_share=options.max_reject_share,
+    )
     if options.out is not None:
         prepared.save(options.out)
     if options.stats:

@@ -7,11 +7,12 @@ import sys
 from datetime import date
 from pathlib import Path
 
-from multitron_core.errors import InputError
 from multitron_core.simulator.formats import FORMATS
 from multitron_core.simulator.simulation import simulate
+from multitron_core.utils.command_line import command
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run `python -m multitron_core.simulator FOLDER`.
 
@@ -36,11 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--format", choices=sorted(FORMATS), default="table", help="format of the raw files")
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulation")
     parser.add_argument("--replace", action="store_true", help="replace a different simulation in the folder")
-    try:
-        done = simulate(**vars(parser.parse_args(arguments)))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    done = simulate(**vars(parser.parse_args(arguments)))
     print(f"{done.folder}: {len(done.files)} files, " + ", ".join(f"{n:,} {name}" for name, n in done.counts.items()))
     return 0
 

@@ -27,7 +27,6 @@ import numpy as np
 import polars as pl
 
 from multitron_core.errors import InputError
-from multitron_core.utils.settings import from_dict
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,8 @@ class Truth:
         try:
             items = pl.read_parquet(truth / "items.parquet")
             habits = json.loads((truth / "parameters.json").read_text())["habits"]
-            return cls(items, from_dict(Habits, habits))
-        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+            return cls(items, Habits(**habits))
+        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
             raise InputError(
                 "the ground truth of a simulation cannot be read", where=truth, found=str(error), hint="simulate again"
             ) from error

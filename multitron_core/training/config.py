@@ -1,109 +1,220 @@
-"""What a model is and how it is trained, as two frozen dataclasses that travel with the weights as JSON.
+"""How a model is trained: settings in sections, stored with the weights as JSON.
 
-The values that are right for a data set stand in `preset`; the defaults here are ours, the paper's are
-`preset.official()`.
+The values for a data set are in `presets`. The defaults are ours; those of the paper are `presets.official()`, and a
+comment names them where they differ.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
 
 from multitron_core.errors import InputError
 from multitron_core.losses.objective_losses import EVENT_LOSSES
 from multitron_core.losses.regularisers import REGULARISERS
-from multitron_core.losses.scalarisation import SCALARISATIONS
+from multitron_core.model.description import ModelDescription
 from multitron_core.preference.keys import preference, preferences
 from multitron_core.preference.objectives import Objective, objectives_of
-from multitron_core.utils.settings import _at_least, _one_of, _refuse, _within, from_dict
+from multitron_core.utils.settings import Config, Count, Number, Positive, Section
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a model is trained. The defaults are ours; where the paper does otherwise, the comment says so."""
+def _one_of(names: Mapping[str, object]) -> AfterValidator:
+    """A check that a name is a key of `names`."""
 
-    epochs: int = 20
-    batch_sessions: int = 256
-    learning_rate: float = 1e-3  # official 1e-4, which is still at the start after three epochs
-    warmup_steps: int = 0  # steps over which the learning rate rises from 0
-    schedule: Literal["constant", "cosine"] = "constant"  # "cosine" falls to 0 at the last step
-    optimiser: Literal["adam", "lazy_adam"] = "adam"  # lazy: only item embeddings that the batch touched move
-    gradient_clip: float = 0.0  # largest norm of the whole gradient; 0 does not clip
+    def check(name: str) -> str:
+        if name not in names:
+            raise InputError("unknown name", found=name, hint=f"use one of {', '.join(names)}")
+        return name
+
+    return AfterValidator(check)
+
+
+EventLoss = Annotated[str, _one_of(EVENT_LOSSES)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Finite = Annotated[Number, Field(gt=0, lt=math.inf)]
+
+
+class DataSettings(Section):
+    """Sessions per batch, their order, and the preferences that they are trained at."""
+
+    batch_sessions: Positive = 256
     session_order: Literal["shuffled", "chronological"] = "shuffled"  # official chronological
-    seed: int = 1
-
-    beta: tuple[float, ...] = (0.5, 0.5)  # pi ~ Dirichlet(beta), an entry an objective
+    seed: Count = 1
+    # pi ~ Dirichlet(beta), one number per objective
+    beta: Annotated[tuple[Finite, ...], Field(strict=False, min_length=2)] = (0.5, 0.5)
     pi_per: Literal["session", "batch"] = "session"  # official batch
-    # one preference for every session instead of sampled ones: a single-objective model, "0.00" of clicks alone
+    # One preference for all sessions instead of sampled ones: a single-objective model, "0.00" of clicks alone
     trained_pi: str | None = None
-    # a name of `losses.EVENT_LOSSES`: "bce" (the paper's) calibrates what is ordered, "ordered_softmax" ranks it,
-    # "ranked_bce" is the sum of both
-    order_loss: str = "bce"
-    cart_loss: str = "bce"  # the same for carts, where they are an objective
-    # of the losses that rank: what steps with the event get of its weight; the rest is all's
-    ordered_share: float = 0.5
-    scalarisation: Literal["linear", "chebyshev"] = "linear"
-    regulariser: str = "paper"  # a name of `regularisers.REGULARISERS`; official "released", another divergence
-    regularisation: float = 0.2  # lambda of equation 4
-    regulariser_g: Literal["identity", "softmax"] = "identity"  # g of equation 3, of "paper"
 
-    uniform_negatives: int = 16_384  # shared by the batch
-    in_batch_negatives: int = 32  # a session, from the other sessions of the batch
-    kept_negatives: int = 100  # the highest logits among them; only these reach the loss
+
+class NegativeSettings(Section):
+    """Sampled negatives of the click loss."""
+
+    uniform_negatives: Count = 16_384  # per batch, shared by its sessions
+    in_batch_negatives: Count = 32  # per session, from the other sessions of the batch
+    kept_negatives: Positive = 100  # per step, those with the highest logits; only these reach the loss
     # Share of log(how often a negative is drawn, see `negatives.log_draw_rates`) that its logit is lowered by in
     # training; 0 as the paper, which corrects nothing
-    popularity_correction: float = 0.0
+    popularity_correction: Share = 0.0
     collisions: Literal["masked", "official"] = "masked"  # official: the target may be among its own negatives
-
-    validation_share: float = 0.02  # of the training sessions, the most recent ones; 0 trains on all
-    validation_pi: tuple[str, ...] = ("0.00", "0.50", "1.00")
-    keep: Literal["best", "last"] = "best"  # which epoch's weights are written, by the validation loss
-    patience: int = 0  # epochs without a better validation loss before training stops; 0 never stops early
-
-    checkpoint_steps: int = 500
-    loss_limit: float = 1_000.0  # a batch loss above this counts as exploded
-    # CPU threads, 0 for torch's own number. Part of the config, since another number gives other last bits. A small
-    # model is faster with one, and many times so where other processes keep the cores busy.
-    threads: int = 0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on CUDA that has it
-    # On CUDA: the kernels of a step are recorded, once for each size of batch, and from then on launched at once
-    cuda_graphs: bool = True
-    # Of finding the kept negatives, not of their loss. auto: bfloat16 where the device multiplies it faster
+    # Precision of the search for the kept negatives, not of their loss. auto: bfloat16 where the device multiplies it
+    # faster
     negative_search: Literal["auto", "float32", "bfloat16"] = "auto"
 
-    def __post_init__(self) -> None:
-        _at_least(self, 1, "epochs", "batch_sessions", "kept_negatives", "checkpoint_steps")
-        _at_least(self, 0, "warmup_steps", "seed", "uniform_negatives", "in_batch_negatives", "patience", "threads")
-        _at_least(self, 0.0, "gradient_clip", "regularisation", "loss_limit")
-        if not 0.0 < self.learning_rate < float("inf"):
-            _refuse(self, "learning_rate", "use a positive number, for example 1e-3")
-        if not 0.0 <= self.validation_share < 1.0:
-            _refuse(self, "validation_share", "use a share of at least 0 and less than 1")
-        if len(self.beta) < 2 or not all(0.0 < value < float("inf") for value in self.beta):
-            _refuse(self, "beta", "use a positive number for each objective, for example (0.5, 0.5)")
-        if self.validation_share > 0.0:
-            preferences(self.validation_pi, len(self.beta))
-        if self.trained_pi is not None:
-            preference(self.trained_pi, len(self.beta))
-        _within(self, 0.0, 1.0, "popularity_correction")
-        if not 0.0 < self.ordered_share <= 1.0:
-            _refuse(self, "ordered_share", "use a share above 0 and at most 1")
-        _one_of(self, "schedule", ("constant", "cosine"))
-        _one_of(self, "optimiser", ("adam", "lazy_adam"))
-        _one_of(self, "session_order", ("shuffled", "chronological"))
-        _one_of(self, "pi_per", ("session", "batch"))
-        _one_of(self, "order_loss", EVENT_LOSSES)
-        _one_of(self, "cart_loss", EVENT_LOSSES)
-        _one_of(self, "scalarisation", SCALARISATIONS)
-        _one_of(self, "regulariser", REGULARISERS)
-        _one_of(self, "regulariser_g", ("identity", "softmax"))
-        _one_of(self, "collisions", ("masked", "official"))
-        _one_of(self, "keep", ("best", "last"))
-        _one_of(self, "precision", ("auto", "float32", "bfloat16"))
-        _one_of(self, "negative_search", ("auto", "float32", "bfloat16"))
+
+class LossSettings(Section):
+    """Losses of the objectives, their scalarisation and the regulariser."""
+
+    # A name of `losses.EVENT_LOSSES`: "bce" (the paper's) calibrates the probability of an order, "ordered_softmax"
+    # ranks ordered items, "ranked_bce" is the sum of both
+    order_loss: EventLoss = "bce"
+    cart_loss: EventLoss = "bce"  # the same for carts, where they are an objective
+    # Of the losses that rank: share of their weight on the steps with the event; all steps share the rest
+    ordered_share: Annotated[Number, Field(gt=0, le=1)] = 0.5
+    scalarisation: Literal["linear", "chebyshev"] = "linear"
+    # A name of `losses.REGULARISERS`; official "released", another divergence
+    regulariser: Annotated[str, _one_of(REGULARISERS)] = "paper"
+    regularisation: NonNegative = 0.2  # lambda of equation 4
+    regulariser_g: Literal["identity", "softmax"] = "identity"  # g of equation 3, of "paper"
+
+
+class OptimiserSettings(Section):
+    """Adam and its step size."""
+
+    algorithm: Literal["adam", "lazy_adam"] = "adam"  # lazy: a step updates only the item embeddings of its batch
+    learning_rate: Finite = 1e-3  # official 1e-4, with which the losses hardly fall in three epochs
+    gradient_clip: NonNegative = 0.0  # largest norm of the whole gradient; 0 does not clip
+
+
+class ScheduleSettings(Section):
+    """Number of epochs, and the learning rate over them."""
+
+    epochs: Positive = 20
+    warmup_steps: Count = 0  # steps over which the learning rate rises from 0
+    shape: Literal["constant", "cosine"] = "constant"  # "cosine" falls to 0 at the last step
+
+
+class ValidationSettings(Section):
+    """Held-out sessions, and which epoch's weights are kept."""
+
+    validation_share: Annotated[Number, Field(ge=0, lt=1)] = 0.02  # most recent training sessions; 0 trains on all
+    validation_pi: Annotated[tuple[str, ...], Field(strict=False)] = ("0.00", "0.50", "1.00")
+    keep: Literal["best", "last"] = "best"  # epoch whose weights are written, by the validation loss
+    patience: Count = 0  # epochs without a better validation loss before training stops; 0 never stops early
+
+
+class RuntimeSettings(Section):
+    """Checkpoints, checks, threads and precision."""
+
+    checkpoint_steps: Positive = 500
+    loss_limit: NonNegative = 1_000.0  # a batch loss above this counts as exploded
+    # CPU threads, 0 for torch's default. A setting, because another number of threads rounds differently. Small models
+    # train faster with one thread, many times faster where other processes keep the cores busy.
+    threads: Count = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on CUDA devices that have it
+    # On CUDA: record the kernels of a step once per batch size, then launch them together
+    cuda_graphs: bool = True
+
+
+FLAT_NAMES: dict[str, tuple[str, str]] = {
+    "epochs": ("schedule", "epochs"),
+    "batch_sessions": ("data", "batch_sessions"),
+    "learning_rate": ("optimiser", "learning_rate"),
+    "warmup_steps": ("schedule", "warmup_steps"),
+    "schedule": ("schedule", "shape"),
+    "optimiser": ("optimiser", "algorithm"),
+    "gradient_clip": ("optimiser", "gradient_clip"),
+    "session_order": ("data", "session_order"),
+    "seed": ("data", "seed"),
+    "beta": ("data", "beta"),
+    "pi_per": ("data", "pi_per"),
+    "trained_pi": ("data", "trained_pi"),
+    "order_loss": ("losses", "order_loss"),
+    "cart_loss": ("losses", "cart_loss"),
+    "ordered_share": ("losses", "ordered_share"),
+    "scalarisation": ("losses", "scalarisation"),
+    "regulariser": ("losses", "regulariser"),
+    "regularisation": ("losses", "regularisation"),
+    "regulariser_g": ("losses", "regulariser_g"),
+    "uniform_negatives": ("negatives", "uniform_negatives"),
+    "in_batch_negatives": ("negatives", "in_batch_negatives"),
+    "kept_negatives": ("negatives", "kept_negatives"),
+    "popularity_correction": ("negatives", "popularity_correction"),
+    "collisions": ("negatives", "collisions"),
+    "validation_share": ("validation", "validation_share"),
+    "validation_pi": ("validation", "validation_pi"),
+    "keep": ("validation", "keep"),
+    "patience": ("validation", "patience"),
+    "checkpoint_steps": ("runtime", "checkpoint_steps"),
+    "loss_limit": ("runtime", "loss_limit"),
+    "threads": ("runtime", "threads"),
+    "precision": ("runtime", "precision"),
+    "cuda_graphs": ("runtime", "cuda_graphs"),
+    "negative_search": ("negatives", "negative_search"),
+}
+"""Flat name -> section and name. Version 0.1 had these names in this order. Model folders store them, and fingerprints
+and the versions of models hash them, so neither names nor order may change."""
+
+
+class TrainingConfig(Config):
+    """How a model is trained.
+
+    A setting may be given by its section, `optimiser={"learning_rate": 1e-3}`, by its dotted name,
+    `"optimiser.learning_rate"`, or by its flat name, `learning_rate` (`FLAT_NAMES`). Settings that are not given have
+    their defaults.
+
+    Raises:
+        InputError: unknown or wrong settings, or one given twice; the error lists all of them.
+    """
+
+    data: DataSettings = DataSettings()
+    negatives: NegativeSettings = NegativeSettings()
+    losses: LossSettings = LossSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    validation: ValidationSettings = ValidationSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+
+    def __init__(self, /, **settings: Any) -> None:  # for type checkers, which know the sections only
+        super().__init__(**settings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_sections(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return in_sections(settings)
+
+    @model_validator(mode="after")
+    def _preferences_fit_beta(self) -> Self:
+        objectives, name = len(self.data.beta), "validation.validation_pi"
+        try:
+            if self.validation.validation_share > 0.0:
+                preferences(self.validation.validation_pi, objectives)
+            name = "data.trained_pi"
+            if self.data.trained_pi is not None:
+                preference(self.data.trained_pi, objectives)
+        except InputError as error:
+            raise InputError(error.what, where=name, found=error.found, hint=error.hint) from error
+        return self
+
+    def changed(self, **settings: Any) -> TrainingConfig:
+        """A copy with some settings changed, each by any of its names.
+
+        Raises:
+            InputError: unknown or wrong settings, or one given twice.
+        """
+        merged: dict[str, Any] = {name: dict(section) for name, section in self}
+        for name, value in in_sections(settings).items():
+            merged[name] = {**merged[name], **value} if name in merged and isinstance(value, dict) else value
+        return TrainingConfig(**merged)
+
+    def flat(self) -> dict[str, Any]:
+        """The settings by their flat names, in the order of `FLAT_NAMES`."""
+        return {name: getattr(getattr(self, section), field) for name, (section, field) in FLAT_NAMES.items()}
 
     def objectives(self, names: Sequence[str]) -> tuple[Objective, ...]:
         """The objectives of a model by their names, with the losses that these settings give them.
@@ -111,19 +222,43 @@ class TrainingConfig:
         Raises:
             InputError: see `preference.objectives.check_objectives`.
         """
-        return objectives_of(names, {"cart": self.cart_loss, "order": self.order_loss}, self.ordered_share)
+        losses = self.losses
+        return objectives_of(names, {"cart": losses.cart_loss, "order": losses.order_loss}, losses.ordered_share)
+
+
+def in_sections(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by section, from flat names, dotted names and sections; unknown names stay as they are.
+
+    Raises:
+        InputError: a setting that is given twice.
+    """
+    sections = {section for section, _ in FLAT_NAMES.values()}
+    found: dict[str, Any] = {}
+
+    def add(section: str, name: str, value: Any) -> None:
+        values = found.setdefault(section, {})
+        if name in values:
+            raise InputError("a setting is given twice", where=f"{section}.{name}", hint="give it once")
+        values[name] = value
+
+    for name, value in settings.items():
+        section, dot, field = name.partition(".")
+        if name in sections and isinstance(value, Mapping | Section):
+            for inner, each in dict(value).items():
+                add(name, inner, each)
+        elif dot and section in sections:
+            add(section, field, value)
+        elif name in FLAT_NAMES:
+            add(*FLAT_NAMES[name], value)
+        else:
+            found[name] = value
+    return found
 
 
 def training_config(folder: Path | str) -> TrainingConfig:
-    """How the model of a folder was trained, for example what its front is measured with.
+    """The settings that the model of a folder was trained with, for example to measure its front.
 
     Raises:
         InputError: not a model folder.
     """
-    path = Path(folder) / "config.json"
-    try:
-        return from_dict(TrainingConfig, json.loads(path.read_text())["training"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            "not a model folder", where=path, found=str(error), hint="name the folder that training wrote"
-        ) from error
+    return TrainingConfig(**ModelDescription.read(folder).training)

@@ -1,8 +1,7 @@
-"""Where a training runs: the device, its precision, and the processes that share the work."""
+"""The device of a training, its precision, its CPU threads, and the processes that share the work."""
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,34 +14,34 @@ from multitron_core.errors import InputError
 
 
 def pick_device(device: str) -> str:
-    """The device's full name: "auto" takes CUDA where there is one.
+    """The name of the device to use: "auto" selects CUDA if it is available.
 
     Raises:
-        InputError: a name that is unknown or a device that is not there.
+        InputError: an unknown name, or CUDA where it is not available.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("there is no CUDA device", where="device", found=device, hint="use 'cpu' or 'auto'")
+        raise InputError("CUDA is not available", where="device", found=device, hint="use 'cpu' or 'auto'")
     if device != "cpu" and not device.startswith("cuda"):
         raise InputError("unknown device", where="device", found=device, hint="use 'auto', 'cpu', 'cuda' or 'cuda:N'")
     return device
 
 
 def uses_bfloat16(setting: str, device: torch.device) -> bool:
-    """Whether a precision setting ("auto", "float32", "bfloat16") means bfloat16: auto does on CUDA that has it."""
+    """Whether a precision setting ("auto", "float32", "bfloat16") means bfloat16; "auto" does on CUDA with bfloat16."""
     if setting == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return setting == "bfloat16"
 
 
 def search_dtype(setting: str, device: torch.device) -> torch.dtype:
-    """In which dtype the hardest negatives are looked for ("auto", "float32", "bfloat16").
+    """The dtype of the search for the hardest negatives, from its setting ("auto", "float32", "bfloat16").
 
-    auto is bfloat16 where the device multiplies it faster: the logits that are kept are of float32 in any case.
+    "auto" is bfloat16 where the device multiplies it faster. The logits that are kept are float32 in any case.
     """
     if setting == "auto" and device.type == "cpu":
-        able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not tell
+        able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in older torch
         fast = any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
     else:
         fast = uses_bfloat16(setting, device)
@@ -51,7 +50,7 @@ def search_dtype(setting: str, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Compute with `count` CPU threads inside the context; 0 leaves their number as it is."""
+    """Compute with `count` CPU threads inside the context; 0 keeps their number."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -60,19 +59,11 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; what torch raises on a CPU has no type of its own for that."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        return True
-    signs = ("can't allocate memory", "cannot allocate memory", "not enough memory", "can't start new thread")
-    return any(sign in str(error).lower() for sign in signs)
-
-
 @contextmanager
 def process_group(device: str) -> Iterator[str]:
-    """Join the processes that `torchrun` started, if it did; gives the device of this one.
+    """Join the processes that `torchrun` started, if any, and yield the device of this process.
 
-    NCCL joins processes on CUDA, a device each; gloo joins them on a CPU.
+    NCCL joins processes on CUDA, one device each; gloo joins processes on a CPU.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
@@ -89,12 +80,12 @@ def process_group(device: str) -> Iterator[str]:
 
 
 def rank() -> int:
-    """Which of the processes this is, from 0."""
+    """The number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes share the work."""
+    """The number of processes that share the work."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -17,7 +16,7 @@ from multitron_core.training.presets import Preset
 
 
 class TrainingData(Protocol):
-    """What training reads of `sessions.PreparedSessions`."""
+    """The part of `sessions.PreparedSessions` that training reads."""
 
     @property
     def train(self) -> EncodedSessions: ...
@@ -26,25 +25,40 @@ class TrainingData(Protocol):
 
 
 def fingerprint(dataset: TrainingData, config: Preset) -> str:
-    """What a training depends on, as a short hash: config, vocabulary and training sessions (without their ids)."""
+    """A short hash of everything that a training depends on: settings, vocabulary and training sessions without ids.
+
+    The training settings are hashed as JSON of their flat names, so that the fingerprints of version 0.1 stay valid.
+
+    Returns:
+        16 hexadecimal digits.
+    """
     digest = hashlib.sha256(dataset.vocabulary.hash.encode())
-    digest.update(json.dumps([dict(config.model), dataclasses.asdict(config.training)], sort_keys=True).encode())
+    digest.update(json.dumps([dict(config.model), config.training.flat()], sort_keys=True).encode())
     data = dataset.train
     arrays = [(data.offsets, np.int64), (data.items, np.int32), (data.ordered, np.bool_)]
     if data.carted is not None:
         arrays.append((data.carted, np.bool_))
     for array, dtype in arrays:
-        for start in range(0, len(array), 1 << 24):  # memory-mapped arrays are read piece by piece
+        for start in range(0, len(array), 1 << 24):  # memory-mapped arrays are read in pieces
             digest.update(np.ascontiguousarray(array[start : start + (1 << 24)], dtype=dtype).tobytes())
     return digest.hexdigest()[:16]
 
 
-def refuse_another(found: Any, identity: str, where: Path) -> None:
-    """Raise InputError where a folder or checkpoint has another fingerprint than `identity`."""
+def check_fingerprint(found: Any, identity: str, where: Path) -> None:
+    """Refuse a folder or checkpoint of another training.
+
+    Args:
+        found: its fingerprint.
+        identity: the fingerprint of this training.
+        where: the folder or checkpoint.
+
+    Raises:
+        InputError: the two differ.
+    """
     if found != identity:
         raise InputError(
-            "this is a training of another config or other data",
+            "this training has other settings or other data",
             where=where,
-            found={"fingerprint": found, "wanted": identity},
-            hint="name another folder, or train with resume=False, which replaces it",
+            found={"fingerprint": found, "expected": identity},
+            hint="name another folder, or train with resume=False (--anew), which replaces it",
         )

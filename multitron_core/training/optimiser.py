@@ -1,9 +1,9 @@
-"""Adam over all parameters, with a choice for the item embeddings: dense or lazy.
+"""Adam over all parameters, dense or lazy for the item embeddings; the learning rate of a step; gradient clipping.
 
-Kingma, Ba, "Adam" (ICLR 2015, arXiv 1412.6980). Dense Adam moves every item at every step, because the running means
-of untouched items go on: for a large catalogue that is most of the work. Lazy Adam moves, and ages the means of, only
-the items that the batch touched. Both keep two floats beside each weight; dense Adam keeps a gradient as well, so it
-takes four tables where lazy Adam takes three (`benchmarks/training.py --catalogue` measures both).
+Kingma, Ba, "Adam" (ICLR 2015, arXiv 1412.6980). Dense Adam updates every item at every step, because the running means
+of items outside the batch still decay: for a large catalogue that is most of the work. Lazy Adam updates only the items
+of the batch, their weights and their running means. Both store two floats per weight; dense Adam also stores a
+gradient, so it needs four tables where lazy Adam needs three (`benchmarks/training.py --catalogue` measures both).
 """
 
 from __future__ import annotations
@@ -13,18 +13,43 @@ import math
 import torch
 from torch import Tensor, nn
 
+from multitron_core.training.config import OptimiserSettings, ScheduleSettings
+
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
-_ROWS_AT_A_TIME = 512
+BLOCK_ROWS = 512
+"""Rows that lazy Adam updates at a time on a CPU, so that intermediate results stay in the cache."""
+
+
+def learning_rate(step: int, steps: int, optimiser: OptimiserSettings, schedule: ScheduleSettings) -> float:
+    """The learning rate of a step: a linear rise over the warm-up, then constant or a half cosine to 0.
+
+    Args:
+        step: number of steps done, from 0.
+        steps: number of steps of the whole training.
+        optimiser: the highest learning rate.
+        schedule: warm-up and shape.
+    """
+    rate = optimiser.learning_rate * min(1.0, (step + 1) / (schedule.warmup_steps + 1))
+    if schedule.shape == "cosine":
+        rate *= 0.5 * (1.0 + math.cos(math.pi * step / steps))
+    return rate
+
+
+def clip_gradients(gradients: list[Tensor], limit: float) -> None:
+    """Scale gradients, in place, so that their common norm is at most `limit`; 0 does not clip."""
+    if limit:
+        norm = torch.nn.utils.get_total_norm(gradients)
+        torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
 
 
 class Adam:
-    """The optimiser of a model whose item embeddings get their gradient by rows.
+    """The optimiser of a model whose item embedding has its gradient by rows.
 
     Args:
         model: its parameters are updated in place.
-        embedding: the item embedding's weight, one of the parameters.
-        lazy: move only the rows that have a gradient.
+        embedding: weight of the item embedding, one of the parameters.
+        lazy: update only the rows that have a gradient.
     """
 
     def __init__(self, model: nn.Module, embedding: Tensor, *, lazy: bool) -> None:
@@ -42,12 +67,12 @@ class Adam:
 
     @torch.no_grad()
     def step(self, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
-        """One step; gradients of all other parameters stand in their `.grad` and are cleared.
+        """Update the parameters; the other parameters have their gradients in `.grad`, which are cleared.
 
         Args:
             rows: int64 [r], distinct rows of the item embedding.
-            gradient: float [r, d], theirs; all other rows have none.
-            learning_rate: of this step.
+            gradient: float [r, d], gradient of these rows; that of all other rows is 0.
+            learning_rate: learning rate of this step.
         """
         self.steps += 1
         for group in self.dense.param_groups:
@@ -66,12 +91,11 @@ class Adam:
                 parameter.grad = None
 
     def _step_rows(self, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
-        # On a CPU a few rows at a time: what lies between reading and writing them then stays in the cache.
-        size = _ROWS_AT_A_TIME if rows.device.type == "cpu" else max(1, len(rows))
-        for some, theirs in zip(rows.split(size), gradient.split(size), strict=True):
-            self._step_some(some, theirs, learning_rate)
+        size = BLOCK_ROWS if rows.device.type == "cpu" else max(1, len(rows))
+        for block, of_block in zip(rows.split(size), gradient.split(size), strict=True):
+            self._step_block(block, of_block, learning_rate)
 
-    def _step_some(self, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
+    def _step_block(self, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
         mean = self.mean.index_select(0, rows).lerp_(gradient, 1.0 - BETAS[0])
         square = self.square.index_select(0, rows).mul_(BETAS[1]).addcmul_(gradient, gradient, value=1.0 - BETAS[1])
         self.mean.index_copy_(0, rows, mean)
@@ -92,7 +116,7 @@ class Adam:
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take what `state` gave."""
+        """Restore what `state` returned."""
         self.steps = int(tensors["steps"])
         if self.lazy:
             self.mean.copy_(tensors["mean"])

@@ -1,4 +1,4 @@
-"""The inputs of one training step, laid out for the device."""
+"""The inputs of one step: a batch of sessions with its negatives and preferences, laid out for the device."""
 
 from __future__ import annotations
 
@@ -10,34 +10,37 @@ import torch
 from torch import Tensor
 
 from multitron_core.losses.negative_table import NegativeTable
-from multitron_core.losses.negatives import Negatives
+from multitron_core.losses.negatives import Negatives, draw_negatives
 from multitron_core.model.config import ModelConfig
 from multitron_core.model.packed import AttentionRows
 from multitron_core.preference.objectives import labels_of
-from multitron_core.sessions.batches import Batch, part_of, rectangles
+from multitron_core.sessions.batches import Batch, make_batch, part_of, rectangles
+from multitron_core.sessions.encoded import EncodedSessions
+from multitron_core.training.config import TrainingConfig
+from multitron_core.training.data import draw_preferences
 
 
 def rectangle_overhead(device: torch.device) -> int:
-    """What one more rectangle costs, in padded cells: launching its kernels. A GPU takes one rectangle."""
+    """Cost of one more rectangle, in padded cells: the launch of its kernels. A GPU takes one rectangle per batch."""
     return 64 if device.type == "cpu" else 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
 class StepInputs:
-    """A batch ready for the device.
+    """A batch ready for the device; n counts its steps.
 
     Args:
-        batch: the sessions that this process computes, to name them when something goes wrong.
-        whole_steps: real steps of the whole batch, over all processes.
-        weights: float32 [n], the share of each step in the mean over the whole batch: 1 / `whole_steps`, and 0 for a
-            step that only fills up (see `filled`).
-        batch_items: int64 [b], the first rows of the step's table.
-        uniform_items: int64 [u], the others.
-        inputs: int64 [n], the row of each step's click, in [0, b).
-        positions: int64 [n], its position index.
-        rows: the attention's rectangles.
-        negatives: the columns' copies.
-        labels: bool [n, objectives], the steps that have each objective's event; the clicks' column is all true.
+        batch: sessions that this process computes, to name them in errors.
+        whole_steps: number of real steps of the whole batch, over all processes.
+        weights: float32 [n], share of each step in the mean over the whole batch: 1 / `whole_steps`, and 0 for padding
+            (see `cuda_graphs.padded_to_bucket`).
+        batch_items: int64 [b], first rows of the step's embedding table.
+        uniform_items: int64 [u], the other rows.
+        clicks: int64 [n], row of each step's click, in [0, b).
+        positions: int64 [n], position index of each step.
+        rows: rectangles of the attention.
+        negatives: which session drew which rows, and how often.
+        labels: bool [n, objectives], steps that have each objective's event; the column of clicks is all true.
         pi: float32 [sessions, objectives].
     """
 
@@ -46,12 +49,54 @@ class StepInputs:
     weights: Tensor
     batch_items: Tensor
     uniform_items: Tensor
-    inputs: Tensor
+    clicks: Tensor
     positions: Tensor
     rows: list[AttentionRows]
     negatives: NegativeTable
     labels: Tensor
     pi: Tensor
+
+
+def draw_inputs(
+    data: EncodedSessions,
+    rows: np.ndarray,
+    model: ModelConfig,
+    config: TrainingConfig,
+    random: np.random.Generator,
+    *,
+    device: torch.device,
+    pi: np.ndarray | None = None,
+    correction: np.ndarray | None = None,
+    rank: int = 0,
+    world: int = 1,
+) -> StepInputs:
+    """Draw the negatives and preferences of a batch and lay it out, for training and for validation.
+
+    Args:
+        data: the sessions.
+        rows: int64, sessions of the batch.
+        model: number of items, clicks that are read, positions and objectives.
+        config: numbers of negatives, distribution of preferences.
+        random: source of the negatives, then of the preferences.
+        device: where the inputs will be computed; the result is on the CPU.
+        pi: float [objectives], one preference for all sessions; None draws preferences from `config`.
+        correction, rank, world: see `step_inputs`.
+    """
+    batch = make_batch(data, rows, model.max_length)
+    settings = config.negatives
+    negatives = draw_negatives(batch, model.items, settings.uniform_negatives, settings.in_batch_negatives, random)
+    if pi is None:
+        pi = draw_preferences(config.data, random, len(batch.lengths))
+    return step_inputs(
+        batch,
+        negatives,
+        pi,
+        model,
+        overhead=rectangle_overhead(device),
+        correction=correction,
+        rank=rank,
+        world=world,
+    )
 
 
 def step_inputs(
@@ -69,13 +114,13 @@ def step_inputs(
 
     Args:
         batch: the whole batch.
-        negatives: drawn for the whole batch.
-        pi: float [objectives] or [sessions, objectives], preferences of the whole batch's sessions.
+        negatives: the negatives of the whole batch.
+        pi: float [objectives] or [sessions, objectives], preferences of the sessions of the whole batch.
         model: how positions are counted.
         overhead: see `batches.length_groups`.
-        correction: float [items + 1], what the logit of each item is lowered by where it is a negative; None for none.
-        rank, world: which share of the sessions this process computes; the table is the whole batch's in each, so that
-            several processes compute what one would.
+        correction: float [items + 1], subtracted from the logit of each item where it is a negative; None for none.
+        rank, world: which share of the sessions this process computes. Each process has the table of the whole batch,
+            so that several processes compute what one would.
     """
     part, steps = part_of(batch, rank, world)
     positions = np.arange(len(part.inputs)) - np.repeat(part.starts, part.lengths)
@@ -86,25 +131,17 @@ def step_inputs(
         last = first + len(rectangle.cells)
         rows.append(AttentionRows(first, last, torch.from_numpy(rectangle.cells), *rectangle.source.shape))
         first = last
-    copies = torch.from_numpy(negatives.batch_copies[rank::world])
-    if correction is not None:
-        correction = correction[np.concatenate([negatives.batch_items, negatives.uniform_items])]
     return StepInputs(
         batch=part,
         whole_steps=len(batch.inputs),
         weights=torch.full((len(steps),), 1.0 / len(batch.inputs)),
         batch_items=torch.from_numpy(negatives.batch_items),
         uniform_items=torch.from_numpy(negatives.uniform_items),
-        inputs=torch.from_numpy(negatives.inputs[steps]),
+        clicks=torch.from_numpy(negatives.inputs[steps]),
         positions=torch.from_numpy(positions),
         rows=rows,
-        negatives=NegativeTable(
-            batch_copies=copies.float(),
-            uniform_copies=torch.from_numpy(negatives.uniform_copies).float(),
-            absent=copies == 0,
-            session_of_step=torch.from_numpy(part.session_of_step),
-            targets=torch.from_numpy(negatives.targets[steps]),
-            correction=None if correction is None else torch.from_numpy(correction).float(),
+        negatives=NegativeTable.of(
+            negatives, part.session_of_step, sessions=slice(rank, None, world), steps=steps, correction=correction
         ),
         labels=torch.from_numpy(labels_of(model.objectives, part.labels, len(part.inputs))),
         pi=torch.from_numpy(
@@ -113,26 +150,24 @@ def step_inputs(
     )
 
 
-def map_tensors(work: StepInputs, move: Callable[[Tensor], Tensor]) -> StepInputs:
-    """The same work with `move` of each of its tensors."""
+def map_tensors(inputs: StepInputs, change: Callable[[Tensor], Tensor]) -> StepInputs:
+    """The same inputs with `change` of each of their tensors."""
     return replace(
-        work,
-        weights=move(work.weights),
-        batch_items=move(work.batch_items),
-        uniform_items=move(work.uniform_items),
-        inputs=move(work.inputs),
-        positions=move(work.positions),
-        rows=[row._replace(cells=move(row.cells)) for row in work.rows],
-        negatives=work.negatives._replace(
-            **{name: move(tensor) for name, tensor in work.negatives._asdict().items() if tensor is not None}
-        ),
-        labels=move(work.labels),
-        pi=move(work.pi),
+        inputs,
+        weights=change(inputs.weights),
+        batch_items=change(inputs.batch_items),
+        uniform_items=change(inputs.uniform_items),
+        clicks=change(inputs.clicks),
+        positions=change(inputs.positions),
+        rows=[row._replace(cells=change(row.cells)) for row in inputs.rows],
+        negatives=inputs.negatives.map_tensors(change),
+        labels=change(inputs.labels),
+        pi=change(inputs.pi),
     )
 
 
-def to_device(work: StepInputs, device: torch.device) -> StepInputs:
-    """The same work with its tensors on the device; what is pinned is copied while the device works."""
+def to_device(inputs: StepInputs, device: torch.device) -> StepInputs:
+    """The same inputs with their tensors on the device; pinned tensors are copied while the device computes."""
     if device.type == "cpu":
-        return work
-    return map_tensors(work, lambda x: x.to(device, non_blocking=True))
+        return inputs
+    return map_tensors(inputs, lambda tensor: tensor.to(device, non_blocking=True))

@@ -1,4 +1,4 @@
-"""Exact top-k of long rows of scores."""
+"""Exact top-k of long rows of scores, on a CPU several times faster than `torch.topk`."""
 
 from __future__ import annotations
 
@@ -6,46 +6,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_CHUNK = 16  # columns whose maximum stands for them in the search
+CHUNK = 16
+"""Columns that the search first replaces by their maximum."""
 
 
 def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row and their columns, falling: what `torch.topk` gives, up to the order of equal values.
+    """The k largest values of each row and their columns, in descending order, as `torch.topk` gives.
+
+    Equal values may come in another order.
 
     Args:
         logits: float [n, c].
         k: at most c.
 
     Returns:
-        [n, k] values of the logits' dtype and int64 columns.
+        [n, k] values, of the dtype of the logits, and int64 columns.
     """
-    passing = _passing(logits, k, torch.zeros(len(logits)))
+    passing = passing_columns(logits, k, torch.zeros(len(logits)))
     if passing is None:
         values, columns = logits.topk(k, dim=1)
         return values, columns
     counts, columns = passing
     rows = torch.repeat_interleave(counts)
-    return _highest(logits[rows, columns], counts, columns, k)
+    return top_k_of_rows(logits[rows, columns], counts, columns, k)
 
 
-def _passing(logits: Tensor, k: int, margin: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The columns of each row that are not below a bound of its k-th largest less the margin.
+def passing_columns(logits: Tensor, k: int, margin: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The columns of each row whose value is at least a bound of the row's k-th largest value, less a margin.
 
-    The bound is the k-th largest of the maxima of 16 columns each: it is at most the k-th largest value, and few other
-    values reach it. One pass takes the maxima and one compares. bfloat16, which numpy does not know, is compared by its
-    bits: positive ones rank as these do, and where a bound is not above 0, a pass first makes bits that rank as all do.
+    The bound is the k-th largest of the maxima of 16 columns each. It is at most the k-th largest value, and few other
+    values reach it. One pass takes the maxima, one compares. numpy has no bfloat16, so its bits are compared: those of
+    positive numbers rank as the numbers do. Where a bound is not above 0, a pass first makes bits that rank correctly.
 
     Args:
         logits: float [n, c].
         k: at most c.
-        margin: float32 [n]; a rounding of the bound itself is added.
+        margin: float32 [n]; the rounding of the bound itself is added.
 
     Returns:
-        int64 [n], how many columns of each row, at least k; int64, the columns, row after row. None where another way
-        is better: on a GPU, with few columns, and with many equal values.
+        int64 [n], number of columns per row, at least k; int64, the columns, row after row. None where `torch.topk` is
+        better: on a GPU, with few columns, and with many equal values.
     """
     n, c = logits.shape
-    chunks = c // _CHUNK
+    chunks = c // CHUNK
     few = chunks < 2 * k or k == 0 or n == 0
     if few or logits.device.type != "cpu" or logits.dtype not in (torch.float32, torch.bfloat16):
         return None
@@ -60,18 +63,18 @@ def _passing(logits: Tensor, k: int, margin: Tensor) -> tuple[Tensor, Tensor] | 
         passing = bits.numpy() >= _ranking(bound.view(torch.int16)).numpy()[:, None]
     row, column = np.divmod(np.flatnonzero(passing), c)
     counts = np.bincount(row, minlength=n)
-    if counts.min() < k or counts.max() > 8 * k:  # fewer where a logit is not a number
+    if counts.min() < k or counts.max() > 8 * k:  # fewer if a logit is not a number
         return None
     return torch.from_numpy(counts), torch.from_numpy(column)
 
 
 def _bound(logits: Tensor, k: int, margin: Tensor) -> Tensor:
-    """The k-th largest of the maxima of the chunks of each row, less the margin and a rounding: [n].
+    """The k-th largest of the chunk maxima of each row, less the margin and a rounding: [n].
 
-    The logits are float32 and so is the bound, or they are int16, the bits of bfloat16 that rank as it does.
+    The logits are float32, and the bound too; or they are int16, bits of bfloat16 that rank correctly.
     """
-    chunks = logits.shape[1] // _CHUNK
-    maxima = logits[:, : chunks * _CHUNK].view(len(logits), _CHUNK, chunks).amax(dim=1).numpy()
+    chunks = logits.shape[1] // CHUNK
+    maxima = logits[:, : chunks * CHUNK].view(len(logits), CHUNK, chunks).amax(dim=1).numpy()
     bound = torch.from_numpy(np.partition(maxima, chunks - k, axis=1)[:, chunks - k])
     if bound.dtype == torch.int16:
         bound = _ranking(bound).view(torch.bfloat16)
@@ -79,12 +82,22 @@ def _bound(logits: Tensor, k: int, margin: Tensor) -> Tensor:
 
 
 def _ranking(bits: Tensor) -> Tensor:
-    """int16 that rank as the bfloat16 of these bits do; done twice, the bits again."""
+    """int16 that rank as the bfloat16 of these bits; applied twice, the bits again."""
     return (bits >> 15).bitwise_and_(torch.iinfo(torch.int16).max).bitwise_xor_(bits)
 
 
-def _highest(values: Tensor, counts: Tensor, columns: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row, [n, k] values and columns; the rows, of `counts` values, stand one after the other."""
+def top_k_of_rows(values: Tensor, counts: Tensor, columns: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest values of rows of different lengths, and their columns.
+
+    Args:
+        values: float [sum of counts], row after row.
+        counts: int64 [n], number of values per row, at least k.
+        columns: int64 [sum of counts], column of each value.
+        k: number of values to keep.
+
+    Returns:
+        [n, k] values in descending order, and int64 columns.
+    """
     n, width = len(counts), int(counts.max())
     starts = counts.cumsum(0) - counts
     cells = torch.arange(len(values)) + torch.repeat_interleave(torch.arange(n) * width - starts, counts)
@@ -95,7 +108,7 @@ def _highest(values: Tensor, counts: Tensor, columns: Tensor, k: int) -> tuple[T
 
 
 def product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """a b into `out`, by the faster library: on AMD numpy's BLAS takes half of torch's time, elsewhere no more."""
+    """Write the matrix product a b to `out`: on a CPU with numpy, whose BLAS takes half of torch's time on AMD."""
     if a.device.type == "cpu":
         np.matmul(a.numpy(), b.numpy(), out=out.numpy())
     else:

@@ -99,7 +99,9 @@ def front(
         measured.table, objective, max_click_recall_loss, model_version=measured.model_version
     )
     text = front_text(measured.measurement, measured.table, measured.volume, point)
-    recorded = None if record is None else record_operating_point(point, folder, name=record)
+    recorded = None
+    if record is not None:
+        recorded = record_operating_point(point, folder, name=record, model_version=measured.model_version)
     text += f"\nrecorded as {record}: {recorded}" if recorded else ""
     return f"{text}\npicture: {folder / 'front.png'}", {
         "model_version": measured.model_version,

@@ -132,7 +132,7 @@ def measure_model(
     config = training_config(folder)
     points = shop.settings.model.front_points if points is None else points
     measured = measure_front(
-        trained, prepared, spaced_preferences(points, beta=config.beta), config=config, progress=progress
+        trained, prepared, spaced_preferences(points, beta=config.data.beta), config=config, progress=progress
     )
     table = front_table(measured)
     volume = front_volume(measured)

@@ -54,7 +54,7 @@ def update_channels(shop: Shop) -> UpdatedChannels:
     rows = publish_channels(lake, channels, front=front, grid=shop.settings.preferences)
     version, chosen = models.model_version(folder), []
     for name, point in operating_points(channels, front).items():
-        record_operating_point(point, folder, name=name)
+        record_operating_point(point, folder, name=name, model_version=version)
         chosen.append({"channel": name, **dataclasses.asdict(point), "model_version": version})
     return UpdatedChannels(rows, pl.DataFrame(chosen), lake.version("channels"))
 

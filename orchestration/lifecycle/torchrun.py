@@ -5,7 +5,6 @@ The processes end with the process that started them. The next attempt resumes f
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -54,7 +53,7 @@ def train_in_processes(
         "--model",
         json.dumps(dict(config.model)),
         "--training",
-        json.dumps(dataclasses.asdict(config.training)),
+        json.dumps(config.training.flat()),
     ]
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as running:

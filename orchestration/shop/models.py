@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from multitron_core.errors import InputError
+from multitron_core.model.description import ModelDescription
 from multitron_core.utils.atomic_file import atomic_file
 from orchestration.shop.home import Shop
 
@@ -36,8 +37,12 @@ def newest(shop: Shop) -> Path:
 
 
 def model_version(model_dir: Path) -> str:
-    """The version in a model folder's config.json, which training computed."""
-    return str(json.loads((model_dir / "config.json").read_text())["version"])
+    """The version that training gave a model folder.
+
+    Raises:
+        InputError: not a model folder.
+    """
+    return ModelDescription.read(model_dir).version
 
 
 def folder_of(shop: Shop, version: str) -> Path:

@@ -23,7 +23,8 @@ Weights = Mapping[str, np.ndarray]
 def labelled_clicks(events: Sequence[tuple[str, int]]) -> tuple[list[int], list[bool]]:
     """Clicks of a session in time order, and whether each is ordered later: a scan from the session's end."""
     ordered: set[int] = set()
-    clicks, labels = [], []
+    clicks: list[int] = []
+    labels: list[bool] = []
     for kind, item in reversed(events):
         if kind == "order":
             ordered.add(item)
@@ -60,9 +61,9 @@ def drawn_too_often(item: int, inputs: Sequence[int], items: int, config: Traini
     those that each item would have if all draws were uniform. `inputs` are all of the training data, one batch."""
     shares = [sum(one == other for one in inputs) / len(inputs) for other in range(1, items + 1)]
     absent = [math.exp(-len(inputs) * share) for share in shares]  # no input of the batch, as Poisson has it
-    expected = config.uniform_negatives * absent[item - 1] / sum(absent)
-    expected += config.in_batch_negatives * shares[item - 1]
-    return expected / ((config.uniform_negatives + config.in_batch_negatives) / items)
+    expected = config.negatives.uniform_negatives * absent[item - 1] / sum(absent)
+    expected += config.negatives.in_batch_negatives * shares[item - 1]
+    return expected / ((config.negatives.uniform_negatives + config.negatives.in_batch_negatives) / items)
 
 
 def linear(losses: Sequence[float], pi: Sequence[float]) -> float:
@@ -109,13 +110,13 @@ def cosine_regulariser(losses: Sequence[float], pi: Sequence[float]) -> float:
 
 
 def regulariser(losses: Sequence[float], pi: Sequence[float], config: TrainingConfig) -> float:
-    if config.regulariser == "none":
+    if config.losses.regulariser == "none":
         return 0.0
-    if config.regulariser == "cosine":
+    if config.losses.regulariser == "cosine":
         return cosine_regulariser(losses, pi)
-    if config.regulariser == "released":
+    if config.losses.regulariser == "released":
         return released_regulariser(losses, pi)
-    return paper_regulariser(losses, pi, config.regulariser_g)
+    return paper_regulariser(losses, pi, config.losses.regulariser_g)
 
 
 def layer_norm(x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> np.ndarray:  # (d) -> (d)
@@ -214,27 +215,33 @@ def step_losses(weights: Weights, model: ModelConfig, config: TrainingConfig, pr
         found = without + own_clicks(weights, model, clicks, pi)
         for state, unlifted, step in zip(found, without, own_steps, strict=True):
             target = int(batch.targets[step])
-            drawn = [item for item in problem.drawn_by(session) if config.collisions == "official" or item != target]
+            drawn = [
+                item
+                for item in problem.drawn_by(session)
+                if config.negatives.collisions == "official" or item != target
+            ]
             logits = [float(state @ items[item]) for item in drawn]
-            if config.popularity_correction:
+            if config.negatives.popularity_correction:
                 rates = [drawn_too_often(item, list(batch.inputs), model.items, config) for item in drawn]
                 logits = [
-                    logit - config.popularity_correction * math.log(rate)
+                    logit - config.negatives.popularity_correction * math.log(rate)
                     for logit, rate in zip(logits, rates, strict=True)
                 ]
-            hardest = sorted(logits, reverse=True)[: config.kept_negatives]
+            hardest = sorted(logits, reverse=True)[: config.negatives.kept_negatives]
             click = click_loss(float(state @ items[target]), hardest)
             of_step = [click]
             for event in model.objectives[1:]:
                 kind, happened = (
-                    {"order": config.order_loss, "cart": config.cart_loss}[event],
+                    {"order": config.losses.order_loss, "cart": config.losses.cart_loss}[event],
                     batch.labels[event][step],
                 )
                 loss = 0.0
                 if kind != "ordered_softmax":
                     loss += order_loss(float(unlifted @ items[target]), bool(happened))
                 if kind != "bce":
-                    loss += ordered_softmax_loss(click, bool(happened), problem.rates[event], config.ordered_share)
+                    loss += ordered_softmax_loss(
+                        click, bool(happened), problem.rates[event], config.losses.ordered_share
+                    )
                 of_step.append(loss)
             losses.append(of_step)
     return np.array(losses)
@@ -242,9 +249,9 @@ def step_losses(weights: Weights, model: ModelConfig, config: TrainingConfig, pr
 
 def total_loss(weights: Weights, model: ModelConfig, config: TrainingConfig, problem: Problem) -> float:
     """Equation 4 for the drawn preferences: what is minimised."""
-    scalarise = {"linear": linear, "chebyshev": chebyshev}[config.scalarisation]
+    scalarise = {"linear": linear, "chebyshev": chebyshev}[config.losses.scalarisation]
     totals = []
     for step, losses in enumerate(step_losses(weights, model, config, problem)):
         pi = problem.pi[problem.batch.session_of_step[step]]
-        totals.append(scalarise(losses, pi) + config.regularisation * regulariser(losses, pi, config))
+        totals.append(scalarise(losses, pi) + config.losses.regularisation * regulariser(losses, pi, config))
     return float(np.mean(totals))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -12,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from multitron_core.errors import InputError
+from multitron_core.model.description import ModelDescription
 from multitron_core.model.folder import load_model
 from multitron_core.official import import_checkpoint, main, model_from_official_state
 from multitron_core.sessions.vocabulary import Vocabulary
-from multitron_core.training.config import TrainingConfig
-from multitron_core.utils.settings import from_dict
+from multitron_core.training.config import training_config
 
 ITEMS, D, LENGTH, LAYERS = 40, 12, 9, 3
 
@@ -79,7 +78,9 @@ def saved(model: LeftPadded, path: Path, **hyper_parameters: object) -> Path:
 
 @pytest.mark.parametrize("pi_order", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("length", [1, 2, 5, LENGTH])
-def test_states_and_scores_are_the_same(official: LeftPadded, pi_order: float, length: int) -> None:
+def test_model_from_official_state_has_equal_states_and_scores(
+    official: LeftPadded, pi_order: float, length: int
+) -> None:
     clicks = torch.randint(1, ITEMS + 1, (length,)).tolist()
     pi = torch.tensor([1.0 - pi_order, pi_order])
     ours = model_from_official_state(official.official_state())
@@ -93,38 +94,42 @@ def test_states_and_scores_are_the_same(official: LeftPadded, pi_order: float, l
     torch.testing.assert_close(ours.scores(states).detach(), expected_scores, atol=1e-4, rtol=1e-4)
 
 
-def test_a_checkpoint_becomes_a_model_folder(official: LeftPadded, tmp_path: Path) -> None:
+def test_import_checkpoint_writes_a_model_folder(official: LeftPadded, tmp_path: Path) -> None:
     vocabulary = Vocabulary(pl.Series([f"item {i}" for i in range(ITEMS)]))
     vocabulary.save(tmp_path / "vocabulary.parquet")
     path = saved(official, tmp_path / "a.ckpt", dropout_rate=0.2, beta=[1.2, 1.2], regularization_penalty=0.5)
     folder = import_checkpoint(path, tmp_path / "model", vocabulary=tmp_path / "vocabulary.parquet")
     model = load_model(folder)
-    described = json.loads((folder / "config.json").read_text())
+    description = ModelDescription.read(folder)
     assert model.config.positions == "end"
     assert model.config.dropout == 0.2
-    assert described["vocabulary_hash"] == vocabulary.hash == Vocabulary.load(folder / "vocabulary.parquet").hash
-    assert len(described["version"]) == 12
-    training = from_dict(TrainingConfig, described["training"])
-    assert (training.beta, training.regularisation, training.collisions) == ((1.2, 1.2), 0.5, "official")
+    assert description.vocabulary_hash == vocabulary.hash == Vocabulary.load(folder / "vocabulary.parquet").hash
+    assert len(description.version) == 12
+    training = training_config(folder)
+    assert (training.data.beta, training.losses.regularisation, training.negatives.collisions) == (
+        (1.2, 1.2),
+        0.5,
+        "official",
+    )
     torch.testing.assert_close(model.norm.weight, official.encoder.norm.weight)
 
 
-def test_without_a_vocabulary_items_are_numbers(official: LeftPadded, tmp_path: Path) -> None:
+def test_import_checkpoint_without_vocabulary_numbers_items(official: LeftPadded, tmp_path: Path) -> None:
     folder = import_checkpoint(saved(official, tmp_path / "a.ckpt"), tmp_path / "model")
     assert Vocabulary.load(folder / "vocabulary.parquet").item_ids.to_list() == list(range(1, ITEMS + 1))
 
 
-def test_the_version_is_that_of_the_weights(official: LeftPadded, tmp_path: Path) -> None:
+def test_import_checkpoint_version_follows_the_weights(official: LeftPadded, tmp_path: Path) -> None:
     versions = []
     for name in ("a", "b", "c"):
         if name == "c":
-            official.linear.bias.data += 1.0
+            official.linear.bias.data.add_(1.0)
         folder = import_checkpoint(saved(official, tmp_path / f"{name}.ckpt"), tmp_path / name)
-        versions.append(json.loads((folder / "config.json").read_text())["version"])
+        versions.append(ModelDescription.read(folder).version)
     assert versions[0] == versions[1] != versions[2]
 
 
-class TestRefusals:
+class TestImportCheckpointRefuses:
     @pytest.mark.parametrize(
         "change",
         [
@@ -137,7 +142,7 @@ class TestRefusals:
         ],
         ids=["no linear", "no norm", "unknown tensor", "not tied", "output bias", "three objectives"],
     )
-    def test_states_that_are_not_ours_to_read(self, official: LeftPadded, change: object) -> None:
+    def test_states_of_other_models(self, official: LeftPadded, change: object) -> None:
         state = official.official_state()
         change(state)  # type: ignore[operator]
         with pytest.raises(InputError, match="hint: import a checkpoint of the released configs"):
@@ -177,5 +182,5 @@ class TestRefusals:
     def test_the_command(self, official: LeftPadded, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = saved(official, tmp_path / "a.ckpt")
         assert main(["--checkpoint", str(path), "--out", str(tmp_path / "model")]) == 0
-        assert main(["--checkpoint", str(path), "--out", str(tmp_path / "model")]) == 1
-        assert "exists" in capsys.readouterr().err
+        assert main(["--checkpoint", str(path), "--out", str(tmp_path / "model")]) == 2
+        assert "error: the model folder exists" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -19,7 +20,7 @@ from multitron_core.losses.scalarisation import linear
 from multitron_core.model.folder import load_model
 from multitron_core.official import import_checkpoint
 from multitron_core.training import presets
-from multitron_core.training.step import losses_of
+from multitron_core.training.step import StepLosses, losses_of, table_rows
 from multitron_core.training.step_inputs import step_inputs
 from tests.multitron_core.training.test_step import random_batch
 
@@ -38,7 +39,9 @@ def official() -> ModuleType:
 
 @pytest.mark.parametrize("pi_order", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("sessions", [2, 9])
-def test_states_scores_and_losses_are_theirs(official, tmp_path, pi_order, sessions):
+def test_import_checkpoint_gives_their_states_scores_and_losses(
+    official: ModuleType, tmp_path: Path, pi_order: float, sessions: int
+) -> None:
     torch.manual_seed(1)
     theirs = official.MultiTron(D, 0.05, LENGTH, ITEMS, sessions, "batchwise", True, 20, num_layers=3).eval()
     with torch.no_grad():  # Xavier scores are about 0: any error would be too
@@ -74,15 +77,17 @@ def test_states_scores_and_losses_are_theirs(official, tmp_path, pi_order, sessi
             "batchwise",
             theirs.final_activation,
             True,
-            recipe.kept_negatives,
+            recipe.negatives.kept_negatives,
         )
         their_penalty = loss_of.approx_epo_loss(found[1], found[3], mask, beta)
         their_total = loss_of.weighted_loss(found[0], found[2], beta) + 0.2 * their_penalty
 
-        work = step_inputs(batch, negatives, beta[0].numpy(), ours.config, overhead=10)
-        weight = ours.item_embedding.weight
+        inputs = step_inputs(batch, negatives, beta[0].numpy(), ours.config, overhead=10)
         losses = losses_of(
-            ours, weight[work.batch_items], weight[work.uniform_items], work, recipe, (1.0, 0.3), torch.float32
+            ours,
+            *table_rows(ours, inputs),
+            inputs,
+            StepLosses.of(recipe, ours.config.objectives, (1.0, 0.3), torch.float32),
         )
         penalty = non_uniformity(losses, beta[0], form="released")
         total = (linear(losses, beta[0]) + 0.2 * penalty).mean()

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from multitron_core.losses.negatives import draw_negatives
 from multitron_core.sessions.batches import Batch, make_batch, training_rows
 from multitron_core.sessions.prepare import prepare_sessions
-from multitron_core.training import trainer
+from multitron_core.training.trainer import Trainer
 from tests.multitron_core import plain_formulas as plain
 from tests.multitron_core.losses.test_negatives import batch_of
 from tests.multitron_core.sessions.test_prepare import DAY, Event, log_of
-from tests.multitron_core.training.test_trainer import shop, small
+from tests.multitron_core.training.examples import shop, small
 
 
 def batch_of_events(*sessions: list[tuple[str, int]], most: int = 50) -> tuple[Batch, list[int]]:
@@ -167,8 +167,8 @@ class TestPreferences:
     @pytest.mark.parametrize("beta", [(0.5, 0.5), (1.2, 1.2), (2.0, 2.0), (0.5, 1.5)])
     def test_the_moments_of_the_dirichlet_distribution(self, tmp_path: Path, beta: tuple[float, float]) -> None:
         preset = small(beta=beta, batch_sessions=8, uniform_negatives=0, in_batch_negatives=0, validation_share=0.0)
-        run = trainer.Trainer(shop(sessions=1300), preset, "", tmp_path / "none", torch.device("cpu"))
-        pi = np.concatenate([work.pi.numpy() for work in run._works(0, 0)]).astype(np.float64)
+        run = Trainer(shop(sessions=1300), preset, "", tmp_path / "none", torch.device("cpu"))
+        pi = np.concatenate([inputs.pi.numpy() for inputs in run.batches(0, 0)]).astype(np.float64)
         a, b = beta
         mean, variance = a / (a + b), a * b / ((a + b) ** 2 * (a + b + 1))
         assert len(pi) > 1000
@@ -179,14 +179,14 @@ class TestPreferences:
     @pytest.mark.parametrize(("pi_per", "distinct"), [("batch", 1), ("session", 8)])
     def test_one_a_batch_or_one_a_session(self, tmp_path: Path, pi_per: str, distinct: int) -> None:
         preset = small(pi_per=pi_per, batch_sessions=8, uniform_negatives=0, validation_share=0.0)
-        run = trainer.Trainer(shop(), preset, "", tmp_path / "none", torch.device("cpu"))
-        works = run._works(0, 0)
-        first, second = next(works), next(works)
+        run = Trainer(shop(), preset, "", tmp_path / "none", torch.device("cpu"))
+        batches = run.batches(0, 0)
+        first, second = next(batches), next(batches)
         assert len(np.unique(first.pi.numpy(), axis=0)) == distinct
         assert not np.array_equal(first.pi[0], second.pi[0])
 
     def test_a_single_objective_model_has_its_own_everywhere(self, tmp_path: Path) -> None:
         preset = small(trained_pi="0.25", batch_sessions=8, uniform_negatives=0, validation_share=0.0)
-        run = trainer.Trainer(shop(), preset, "", tmp_path / "none", torch.device("cpu"))
-        for work in run._works(0, 0):
-            assert np.unique(work.pi.numpy(), axis=0).tolist() == [[0.75, 0.25]]
+        run = Trainer(shop(), preset, "", tmp_path / "none", torch.device("cpu"))
+        for inputs in run.batches(0, 0):
+            assert np.unique(inputs.pi.numpy(), axis=0).tolist() == [[0.75, 0.25]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from multitron_core import losses
 from multitron_core.losses.negatives import draw_negatives
 from multitron_core.model.config import ModelConfig
+from multitron_core.model.description import ModelDescription
 from multitron_core.model.transformer import MultiTRON
 from multitron_core.sessions.batches import Batch, epoch_order, make_batch, random_of
 from multitron_core.sessions.encoded import EncodedSessions
@@ -23,7 +23,7 @@ from multitron_core.training import presets
 from multitron_core.training.config import TrainingConfig
 from multitron_core.training.data import popularity_correction
 from multitron_core.training.presets import Preset
-from multitron_core.training.step import losses_of
+from multitron_core.training.step import StepLosses, losses_of
 from multitron_core.training.step_inputs import StepInputs, step_inputs
 from multitron_core.training.trainer import train
 from tests.multitron_core import plain_formulas as plain
@@ -152,10 +152,10 @@ SHAPES: dict[str, dict[str, object]] = {
 
 
 def recipe(name: str) -> TrainingConfig:
-    return TrainingConfig(kept_negatives=8, **RECIPES[name])  # type: ignore[arg-type]
+    return TrainingConfig(kept_negatives=8, **RECIPES[name])
 
 
-def work_of(model: MultiTRON, config: TrainingConfig, problem: plain.Problem) -> StepInputs:
+def inputs_of(model: MultiTRON, config: TrainingConfig, problem: plain.Problem) -> StepInputs:
     everything = one_batch([[*clicks, 1] for clicks in np.split(problem.batch.inputs, problem.batch.starts[1:])])
     correction = popularity_correction(everything, np.arange(len(everything)), model.config, config)
     return step_inputs(problem.batch, problem.negatives, problem.pi, model.config, overhead=4, correction=correction)
@@ -165,9 +165,13 @@ def rates_of(model: MultiTRON) -> tuple[float, ...]:
     return 1.0, *(RATES[event] for event in model.config.objectives[1:])
 
 
-def rows_of(model: MultiTRON, work: object) -> list[torch.Tensor]:
+def losses_for(model: MultiTRON, config: TrainingConfig, search: torch.dtype) -> StepLosses:
+    return StepLosses.of(config, model.config.objectives, rates_of(model), search)
+
+
+def rows_of(model: MultiTRON, inputs: StepInputs) -> tuple[torch.Tensor, torch.Tensor]:
     embedding = model.item_embedding.weight.detach()
-    return [embedding[index].requires_grad_() for index in (work.batch_items, work.uniform_items)]  # type: ignore[attr-defined]
+    return embedding[inputs.batch_items].requires_grad_(), embedding[inputs.uniform_items].requires_grad_()
 
 
 class TestStep:
@@ -177,12 +181,14 @@ class TestStep:
     def test_losses(self, case: str, name: str, norm: str) -> None:
         model, config = small_model(item_norm=norm, **SHAPES.get(name, {})), recipe(name)
         problem = CASES[case].problem(len(model.config.objectives))
-        work = work_of(model, config, problem)
+        inputs = inputs_of(model, config, problem)
         with torch.no_grad():
-            found = losses_of(model, *rows_of(model, work), work, config, rates_of(model), torch.float32)
-            pi = work.pi[work.negatives.session_of_step]
-            penalty = losses.regulariser(config.regulariser, config.regulariser_g)(found, pi)
-            total = (losses.scalarisation(config.scalarisation)(found, pi) + config.regularisation * penalty).mean()
+            found = losses_of(model, *rows_of(model, inputs), inputs, losses_for(model, config, torch.float32))
+            pi = inputs.pi[inputs.negatives.session_of_step]
+            penalty = losses.regulariser(config.losses.regulariser, config.losses.regulariser_g)(found, pi)
+            total = (
+                losses.scalarisation(config.losses.scalarisation)(found, pi) + config.losses.regularisation * penalty
+            ).mean()
         weights = weights_of(model)
         np.testing.assert_allclose(found, plain.step_losses(weights, model.config, config, problem), atol=1e-5)
         assert total.item() == pytest.approx(plain.total_loss(weights, model.config, config, problem), abs=1e-5)
@@ -210,17 +216,19 @@ class TestStep:
         """Every coordinate of every weight against a central difference of the plain formula."""
         model = small_model(item_norm=norm, dimension=4, layers=1, max_length=4, **SHAPES.get(name, {}))
         config, problem = recipe(name), CASES[case].problem(len(model.config.objectives))
-        work = work_of(model, config, problem)
-        rows = rows_of(model, work)
-        found = losses_of(model, *rows, work, config, rates_of(model), torch.float32)
-        pi = work.pi[work.negatives.session_of_step]
-        total = losses.scalarisation(config.scalarisation)(found, pi)
+        inputs = inputs_of(model, config, problem)
+        rows = rows_of(model, inputs)
+        found = losses_of(model, *rows, inputs, losses_for(model, config, torch.float32))
+        pi = inputs.pi[inputs.negatives.session_of_step]
+        total = losses.scalarisation(config.losses.scalarisation)(found, pi)
         (
-            total + config.regularisation * losses.regulariser(config.regulariser, config.regulariser_g)(found, pi)
+            total
+            + config.losses.regularisation
+            * losses.regulariser(config.losses.regulariser, config.losses.regulariser_g)(found, pi)
         ).mean().backward()
         gradients = {key: parameter.grad for key, parameter in model.named_parameters() if parameter.grad is not None}
         gradients["item_embedding.weight"] = torch.zeros(ITEMS + 1, 4)
-        gradients["item_embedding.weight"][torch.cat([work.batch_items, work.uniform_items])] = torch.cat(
+        gradients["item_embedding.weight"][torch.cat([inputs.batch_items, inputs.uniform_items])] = torch.cat(
             [row.grad for row in rows if row.grad is not None]
         )
         weights = weights_of(model)
@@ -248,9 +256,9 @@ class TestStep:
             recipe("ordered_softmax"),
             CASES["three sessions"].problem(),
         )
-        work = work_of(model, config, problem)
+        inputs = inputs_of(model, config, problem)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            found = losses_of(model, *rows_of(model, work), work, config, rates_of(model), search)
+            found = losses_of(model, *rows_of(model, inputs), inputs, losses_for(model, config, search))
         expected = plain.step_losses(weights_of(model), model.config, config, problem)
         np.testing.assert_allclose(found, expected, atol=0.05 if autocast else 1e-5)
         assert found.dtype == torch.float32
@@ -298,7 +306,7 @@ class TestTraining:
         recorded: list[dict[str, float]] = []
         folder = train(data, config, tmp_path / "model", on_epoch=recorded.append, progress=False, device="cpu")
 
-        torch.manual_seed(config.training.seed)
+        torch.manual_seed(config.training.data.seed)
         before = weights_of(MultiTRON(shape))
         problem = _first_problem(data.train, config, shape)
         expected = plain.step_losses(before, shape, config.training, problem)
@@ -309,9 +317,8 @@ class TestTraining:
         assert recorded[0]["train_loss"] == pytest.approx(total, abs=1e-5)
 
         after = {name: tensor.double().numpy() for name, tensor in load_file(folder / "weights.safetensors").items()}
-        described = json.loads((folder / "config.json").read_text())
         rate = np.mean(problem.batch.ordered)
-        assert described["rates"] == pytest.approx({"click": 1.0, "order": rate})
+        assert ModelDescription.read(folder).extra["rates"] == pytest.approx({"click": 1.0, "order": rate})
         if shape.item_norm == "free":
             self._moved(before, after, shape, config.training, problem)
 
@@ -335,7 +342,10 @@ class TestTraining:
                 gradient = (ends[0] - ends[1]) / 2e-5
                 if abs(gradient) > 1e-4:
                     moved = after[name][place] - kept
-                    assert moved == pytest.approx(-config.learning_rate * np.sign(gradient), rel=0.01), (name, place)
+                    assert moved == pytest.approx(-config.optimiser.learning_rate * np.sign(gradient), rel=0.01), (
+                        name,
+                        place,
+                    )
 
 
 def _one_step(whose: str) -> Preset:
@@ -364,12 +374,14 @@ def _first_problem(data: EncodedSessions, config: Preset, shape: ModelConfig) ->
     """What training draws for the first batch of the first epoch."""
     settings = config.training
     rows = np.flatnonzero(data.lengths >= 2)
-    random = random_of(settings.seed, 0, 0)
-    batch = make_batch(data, epoch_order(rows, settings.session_order, settings.seed, 0), shape.max_length)
-    negatives = draw_negatives(batch, ITEMS, settings.uniform_negatives, settings.in_batch_negatives, random)
+    random = random_of(settings.data.seed, 0, 0)
+    batch = make_batch(data, epoch_order(rows, settings.data.session_order, settings.data.seed, 0), shape.max_length)
+    negatives = draw_negatives(
+        batch, ITEMS, settings.negatives.uniform_negatives, settings.negatives.in_batch_negatives, random
+    )
     sessions = len(batch.lengths)
     pi = np.broadcast_to(
-        random.dirichlet(settings.beta, sessions if settings.pi_per == "session" else None), (sessions, 2)
+        random.dirichlet(settings.data.beta, sessions if settings.data.pi_per == "session" else None), (sessions, 2)
     )
     rates = {"order": float(np.mean(batch.ordered))}
     return plain.Problem(batch, negatives, pi.astype(np.float32).astype(np.float64), rates)

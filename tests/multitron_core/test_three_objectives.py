@@ -1,9 +1,10 @@
-"""Clicks, carts and orders: from OTTO's raw lines to a front between the three, and to lists."""
+"""Three objectives, clicks, carts and orders: from OTTO's raw lines to a front."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -43,13 +44,13 @@ RAW = """\
 """
 
 
-def prepared_by_hand(tmp_path, objectives=OBJECTIVES) -> PreparedSessions:
+def prepared_by_hand(tmp_path: Path, objectives: tuple[str, ...] = OBJECTIVES) -> PreparedSessions:
     for part in ("train", "test"):
         (tmp_path / f"otto-recsys-{part}.jsonl").write_text(RAW.replace('"session":', f'"session":{len(part)}'))
     return prepare_sessions(read_events(tmp_path, "otto"), "otto", objectives=objectives)
 
 
-def test_labels_of_carts_by_hand(tmp_path):
+def test_prepare_sessions_labels_carts(tmp_path: Path) -> None:
     prepared = prepared_by_hand(tmp_path)
     train = prepared.train
     assert train.items.tolist() == [1, 2, 1, 2, 1]
@@ -68,7 +69,7 @@ def test_labels_of_carts_by_hand(tmp_path):
     assert again.carted.tolist() == [False, False, True, False, False]
 
 
-def test_two_objectives_read_no_carts(tmp_path):
+def test_prepare_sessions_of_two_objectives_reads_no_carts(tmp_path: Path) -> None:
     prepared = prepared_by_hand(tmp_path, objectives=("click", "order"))
     three = prepared_by_hand(tmp_path)
     assert prepared.train.carted is None
@@ -79,12 +80,12 @@ def test_two_objectives_read_no_carts(tmp_path):
 
 
 @pytest.mark.parametrize("names", [(), ("order", "click"), ("click", "wishlist")])
-def test_unknown_objectives(tmp_path, names):
+def test_prepare_sessions_refuses_unknown_objectives(tmp_path: Path, names: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="unknown objectives"):
         prepared_by_hand(tmp_path, objectives=names)
 
 
-def test_keys_of_preferences():
+def test_preference_and_its_key() -> None:
     assert preference("0.20:0.30:0.50", 3) == (0.2, 0.3, 0.5)
     assert preference("0.25") == (0.75, 0.25)
     assert preference_key([1 / 3] * 3) == "0.34:0.33:0.33"
@@ -99,7 +100,7 @@ def test_keys_of_preferences():
 
 
 @pytest.mark.parametrize("k", [3, 4])
-def test_a_lattice_has_all_points_of_the_simplex(k):
+def test_lattice_preferences_are_all_points_of_the_simplex(k: int) -> None:
     lattice = lattice_preferences(26, k)
     h = round(1 / min(weight for weights in lattice for weight in weights if weight))
     assert len(lattice) == math.comb(h + k - 1, k - 1) >= 26 > math.comb(h + k - 2, k - 1)
@@ -110,13 +111,13 @@ def test_a_lattice_has_all_points_of_the_simplex(k):
 
 
 @pytest.mark.slow
-def test_a_front_between_clicks_carts_and_orders(tmp_path):
+def test_front_between_clicks_carts_and_orders(tmp_path: Path) -> None:
     habits = Habits(order_rate=0.15, cart_rate=0.35, category_size=20)
     simulate(tmp_path / "raw", sessions=4_000, items=120, days=4, format="otto", habits=habits)
     data = prepare_sessions(read_events(tmp_path / "raw", "otto"), "otto", objectives=OBJECTIVES)
     recipe = presets.demo().with_objectives(OBJECTIVES)
-    assert recipe.training.beta == (0.5, 0.5, 0.5)
-    assert recipe.training.validation_pi[-1] == "0.34:0.33:0.33"
+    assert recipe.training.data.beta == (0.5, 0.5, 0.5)
+    assert recipe.training.validation.validation_pi[-1] == "0.34:0.33:0.33"
     binary = {"order_loss": "bce", "cart_loss": "bce", "validation_share": 0.02}
     recipe = recipe.changed(
         model={"dimension": 16, "layers": 1},
@@ -152,7 +153,7 @@ def test_a_front_between_clicks_carts_and_orders(tmp_path):
         Lake(tmp_path / "lake").read_recommendations(point.pi_key)
 
 
-def test_a_loss_that_ranks_trains_the_ranks_at_its_end(tmp_path):
+def test_front_ranks_are_trained_by_losses_that_rank(tmp_path: Path) -> None:
     data = prepared_by_hand(tmp_path)
     recipe = presets.demo().with_objectives(OBJECTIVES)
     recipe = recipe.changed(

@@ -48,7 +48,7 @@ def test_main_prints_the_model_below_the_baselines(folder: Path, capsys: pytest.
 
 def test_main_refuses_a_model_of_sampled_preferences(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--sessions", str(folder / "sessions"), "--single-objective", str(folder / "sampled")]
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "it was trained on sampled preferences" in capsys.readouterr().err
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from typing import Any, Literal
 
@@ -70,7 +69,7 @@ def test_measure_front_sampled_matches_the_plain_formula(
     model: MultiTRON, collisions: Literal["masked", "official"]
 ) -> None:
     """Reference in float64: every copy of a negative is written out, and the hardest are kept."""
-    config = dataclasses.replace(SMALL, batch_sessions=64, collisions=collisions)
+    config = SMALL.changed(batch_sessions=64, collisions=collisions)
     data = random_sessions()
     batch = evaluation_batches(data, 5, batch_sessions=64)[0]
     drawn = draw_negatives(batch, ITEMS, 40, 3, np.random.default_rng([7, 0, 0]))
@@ -98,7 +97,7 @@ def test_measure_front_is_the_same_with_shortlists(
         model.linear.weight[:, -2:] *= factor
     monkeypatch.setattr(measurement, "MAX_RANK", 5)  # a catalogue of 30 items has few ranks and columns to leave out
     monkeypatch.setattr(measurement, "MANY_ITEMS", ITEMS)
-    config, preferences = dataclasses.replace(SMALL, kept_negatives=2), spaced_preferences(15)
+    config, preferences = SMALL.changed(kept_negatives=2), spaced_preferences(15)
     listed = measure_front(model, random_sessions(40), preferences, config=config, repeats=2)
     whole = measure_front(model, random_sessions(40), preferences, config=config, repeats=2, shortlists=False)
     np.testing.assert_array_equal(listed.ranks, whole.ranks)
@@ -139,7 +138,7 @@ def test_measure_front_seed_decides_and_repeats_reduce_noise(model: MultiTRON) -
 
 
 def test_measure_front_ordered_softmax_is_click_loss_of_ordered(model: MultiTRON) -> None:
-    config = dataclasses.replace(SMALL, order_loss="ordered_softmax")
+    config = SMALL.changed(order_loss="ordered_softmax")
     measured = measure_front(model, random_sessions(), [0.5], config=config)
     ordered = measured.steps["ordered"].to_numpy()
     assert measured.losses[0, :, 1].mean() == pytest.approx(measured.losses[0, ordered, 0].mean(), rel=1e-5)
@@ -148,7 +147,7 @@ def test_measure_front_ordered_softmax_is_click_loss_of_ordered(model: MultiTRON
 
 def test_measure_front_ranked_bce_is_the_sum_of_both_losses(model: MultiTRON) -> None:
     both, ranked, binary = (
-        measure_front(model, random_sessions(), [0.5], config=dataclasses.replace(SMALL, order_loss=loss))
+        measure_front(model, random_sessions(), [0.5], config=SMALL.changed(order_loss=loss))
         for loss in ("ranked_bce", "ordered_softmax", "bce")
     )
     np.testing.assert_allclose(both.losses[..., 1], ranked.losses[..., 1] + binary.losses[..., 1], rtol=1e-5)
@@ -227,7 +226,7 @@ def test_measure_front_refusals_with_three_objectives() -> None:
 
 def test_ranks_trained_needs_weight_on_a_ranking_loss(model: MultiTRON) -> None:
     for order_loss, expected in (("bce", [True, True, False]), ("ordered_softmax", [True, True, True])):
-        config = dataclasses.replace(SMALL, order_loss=order_loss)
+        config = SMALL.changed(order_loss=order_loss)
         measured = measure_front(model, random_sessions(), [0.0, 0.5, 1.0], config=config)
         assert measured.ranks_trained.tolist() == expected
 

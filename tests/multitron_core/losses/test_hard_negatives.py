@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,35 +9,6 @@ from multitron_core.losses import hard_negatives
 from multitron_core.losses.hard_negatives import hardest_logits
 from multitron_core.losses.negative_table import NegativeTable
 from multitron_core.losses.objective_losses import click_loss
-from multitron_core.utils.topk import top_k
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 9),
-    st.integers(1, 700),
-    st.integers(1, 30),
-    st.sampled_from(["normal", "negative", "around 0", "few values", "many -inf", "all equal"]),
-    st.sampled_from([torch.float32, torch.bfloat16]),
-    st.integers(0, 99),
-)
-def test_largest_is_topk(n, columns, k, kind, dtype, seed):
-    k = min(k, columns)
-    logits = torch.randn(n, columns, generator=torch.Generator().manual_seed(seed)).to(dtype)
-    if kind == "negative":
-        logits -= 9.0
-    elif kind == "around 0":
-        logits -= logits.topk(k, dim=1).values[:, -1:]  # the last of the largest is 0
-    elif kind == "few values":
-        logits = logits.round()
-    elif kind == "many -inf":
-        logits[logits < 1.5] = -torch.inf
-    elif kind == "all equal":
-        logits[:] = 0.25
-    values, found = top_k(logits, k)
-    assert values.tolist() == logits.topk(k, dim=1).values.tolist()
-    assert logits.gather(1, found).tolist() == values.tolist()
-    assert all(len(set(row)) == k for row in found.tolist())
 
 
 def drawn(seed: int, b: int, u: int, n: int, sessions: int) -> NegativeTable:
@@ -53,7 +26,7 @@ def drawn(seed: int, b: int, u: int, n: int, sessions: int) -> NegativeTable:
 def plain_loss(
     states: torch.Tensor, table: torch.Tensor, negatives: NegativeTable, kept: int, mask_targets: bool
 ) -> torch.Tensor:
-    """The formula as it is written: every copy of every negative, a gradient through all of them, then the top k."""
+    """The formula: every copy of every negative, a gradient through all of them, then the top k."""
     losses = []
     for i, state in enumerate(states):
         copies = torch.cat([negatives.batch_copies[negatives.session_of_step[i]], negatives.uniform_copies])
@@ -74,12 +47,15 @@ def plain_loss(
 @pytest.mark.parametrize(
     ("b", "u", "kept"), [(20, 600, 15), (20, 600, 1), (12, 30, 25), (6, 0, 4), (6, 3, 100), (50, 4000, 100)]
 )
-def test_losses_and_gradients_are_those_of_the_plain_formula(b, u, kept, search, corrected, mask_targets):
+def test_hardest_logits_match_the_plain_formula(
+    b: int, u: int, kept: int, search: torch.dtype, corrected: bool, mask_targets: bool
+) -> None:
     torch.manual_seed(3)
     negatives = drawn(5, b, u, n=23, sessions=4)
     if corrected:
         negatives = negatives._replace(correction=torch.randn(b + u))
-    found, expected = [], []
+    found: list[torch.Tensor] = []
+    expected: list[torch.Tensor] = []
     for results, plain in ((found, False), (expected, True)):
         torch.manual_seed(3)
         states, table = torch.randn(23, 8).requires_grad_(), torch.randn(b + u, 8).requires_grad_()
@@ -103,7 +79,9 @@ def test_losses_and_gradients_are_those_of_the_plain_formula(b, u, kept, search,
     st.sampled_from([0.0, 1.0, 30.0]),
     st.integers(0, 99),
 )
-def test_a_search_in_bfloat16_finds_the_negatives_of_one_in_float32(kept, scale, kind, correction, seed):
+def test_hardest_logits_of_a_bfloat16_search_are_exact(
+    kept: int, scale: float, kind: str, correction: float, seed: int
+) -> None:
     negatives = drawn(seed, 50, 4000, n=20, sessions=4)
     # No copies: equal logits of unequal copies would make the order of what is equal matter.
     negatives = negatives._replace(batch_copies=(~negatives.absent).float(), uniform_copies=torch.ones(4000))
@@ -128,7 +106,7 @@ def test_a_search_in_bfloat16_finds_the_negatives_of_one_in_float32(kept, scale,
 
 
 @pytest.mark.parametrize("search", [torch.float32, torch.bfloat16])
-def test_a_correction_by_hand(search):
+def test_hardest_logits_with_a_correction_by_hand(search: torch.dtype) -> None:
     # One session, its target, and four more items with logits 2, 1.75, 1 and -4; the first is drawn four times as often
     # as a uniform sampler draws it and the last two half as often: log 4 = 1.386294 and log 0.5 = -0.693147.
     negatives = NegativeTable(
@@ -156,7 +134,7 @@ def test_a_correction_by_hand(search):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.sampled_from([0.0, 0.5, -3.0]), st.booleans(), st.integers(0, 99))
-def test_one_correction_for_all_columns_keeps_the_same_negatives(kept, shift, mask_targets, seed):
+def test_hardest_logits_ignore_a_constant_correction(kept: int, shift: float, mask_targets: bool, seed: int) -> None:
     negatives = drawn(seed, 20, 600, n=9, sessions=3)
     torch.manual_seed(seed)
     states, table = torch.randn(9, 8), torch.randn(620, 8)
@@ -167,7 +145,7 @@ def test_one_correction_for_all_columns_keeps_the_same_negatives(kept, shift, ma
     torch.testing.assert_close(shifted, plain - shift, atol=1e-5, rtol=0)
 
 
-def test_the_margin_of_the_search_covers_roundings_that_all_go_one_way():
+def test_screen_margin_covers_roundings_in_one_direction() -> None:
     half, d = 2.0**-8, 64  # half of what lies between two numbers of bfloat16 just above 1
     higher, lower = torch.ones(d), torch.ones(d)
     higher[:16], lower[:16] = 1 + 0.98 * half, 1 + 1.02 * half  # one is rounded down, the other up
@@ -183,7 +161,7 @@ def test_the_margin_of_the_search_covers_roundings_that_all_go_one_way():
 
 @settings(max_examples=40, deadline=None)
 @given(st.floats(0.01, 10.0), st.sampled_from(["both", "states", "table", "neither"]), st.integers(0, 99))
-def test_the_margin_of_the_search_is_twice_what_rounding_moves_a_logit_at_most(scale, rounded, seed):
+def test_screen_margin_is_twice_the_largest_rounding(scale: float, rounded: str, seed: int) -> None:
     torch.manual_seed(seed)
     states, table = scale * torch.randn(20, 64), torch.randn(400, 64) * torch.rand(400, 1)
     if rounded in ("states", "neither"):
@@ -199,22 +177,22 @@ def test_the_margin_of_the_search_is_twice_what_rounding_moves_a_logit_at_most(s
     assert (margin <= 2.02 * (share + 1e-5) * norms).all()
 
 
-def test_what_a_gpu_sorts_in_bfloat16_is_ranked_by_exact_logits():
+def test_screened_by_sorting_ranks_by_exact_logits() -> None:
     torch.manual_seed(3)
     states, table = torch.randn(60, 64), torch.randn(4050, 64)
     exact = states @ table.T
-    exact[:, ::3] = -torch.inf  # left out
+    exact[:, ::3] = -torch.inf  # excluded
     screened = (states.bfloat16() @ table.bfloat16().T).masked_fill(exact == -torch.inf, -torch.inf)
-    values, columns = hard_negatives._screened_by_sorting(screened, states, table, k=100)
+    values, columns = hard_negatives.screened_by_sorting(screened, states, table, k=100)
     torch.testing.assert_close(values, exact.topk(100, dim=1).values, atol=1e-5, rtol=0)
     torch.testing.assert_close(values, exact.gather(1, columns), atol=1e-5, rtol=0)
 
 
-def test_blocks_change_nothing(monkeypatch):
+def test_hardest_logits_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     negatives = drawn(5, 20, 600, n=23, sessions=4)
     torch.manual_seed(3)
     states, table = torch.randn(23, 8), torch.randn(620, 8)
     whole = hardest_logits(states, table, negatives, kept=15, mask_targets=True, search=torch.float32)
-    monkeypatch.setitem(hard_negatives._BLOCK_CELLS, "cpu", 620 * 7)
+    monkeypatch.setitem(hard_negatives.BLOCK_CELLS, "cpu", 620 * 7)
     blocks = hardest_logits(states, table, negatives, kept=15, mask_targets=True, search=torch.float32)
     torch.testing.assert_close(blocks, whole, atol=1e-5, rtol=0)

@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +18,9 @@ LENGTHS = np.array([1, 1, 2, 5, 5, 8])
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("positions", ["start", "end"])
 @pytest.mark.parametrize("overhead", [0, 8, 1 << 30])
-def test_packed_states_are_those_of_the_padded_model(own_clicks, heads, positions, overhead):
+def test_packed_states_match_the_padded_model(own_clicks: str, heads: int, positions: str, overhead: int) -> None:
     torch.manual_seed(1)
-    shape = {"heads": heads, "positions": positions, "own_clicks": own_clicks}
+    shape: dict[str, Any] = {"heads": heads, "positions": positions, "own_clicks": own_clicks}
     config = ModelConfig(items=30, dimension=8, layers=3, max_length=8, **shape)
     model = MultiTRON(config).eval()
     if model.own_clicks is not None:

@@ -74,15 +74,18 @@ def test_choose_operating_point_refuses(front: pl.DataFrame, max_click_recall_lo
 
 
 def test_record_operating_point_adds_the_model_version(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"version": "abc"}))
     point = choose_operating_point(FRONT)
-    record_operating_point(point, tmp_path, name="newsletter")
-    path = record_operating_point(point, tmp_path, name="home page")
+    record_operating_point(point, tmp_path, name="newsletter", model_version="abc")
+    path = record_operating_point(point, tmp_path, name="home page", model_version="abc")
     recorded = json.loads(path.read_text())
     assert sorted(recorded) == ["home page", "newsletter"]
     assert recorded["newsletter"]["model_version"] == "abc"
     assert recorded["newsletter"]["pi_key"] == "0.25"
+    old = choose_operating_point(FRONT, model_version="old")
     with pytest.raises(InputError, match="another model"):
-        record_operating_point(choose_operating_point(FRONT, model_version="old"), tmp_path, name="newsletter")
+        record_operating_point(old, tmp_path, name="newsletter", model_version="abc")
     with pytest.raises(InputError, match="not a model folder"):
-        record_operating_point(point, tmp_path / "nowhere", name="newsletter")
+        record_operating_point(point, tmp_path / "nowhere", name="newsletter", model_version="abc")
+    path.write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        record_operating_point(point, tmp_path, name="newsletter", model_version="abc")

@@ -219,5 +219,5 @@ def test_main_writes_a_report_or_prints_an_error(
     assert main([*arguments, "--objective", "click_recall_20"]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     assert "the best click recall@20 among" in out.read_text()
-    assert main([*arguments, "--objective", "nonsense"]) == 1
+    assert main([*arguments, "--objective", "nonsense"]) == 2
     assert "no such column" in capsys.readouterr().err

@@ -1,5 +1,7 @@
-import dataclasses
+from __future__ import annotations
+
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ from multitron_core.losses.negatives import draw_negatives
 from multitron_core.model.config import ModelConfig
 from multitron_core.model.transformer import MultiTRON
 from multitron_core.training.config import TrainingConfig
-from multitron_core.training.cuda_graphs import GradientGraphs, Gradients, padded_to_bucket, shape_of, tensors_of
-from multitron_core.training.step import losses_of
+from multitron_core.training.cuda_graphs import GradientGraphs, padded_to_bucket, shape_of, tensors_of
+from multitron_core.training.step import Gradients, StepLosses, losses_of
 from multitron_core.training.step_inputs import StepInputs, rectangle_overhead, step_inputs, to_device
 from tests.multitron_core.training.test_step import random_batch
 
@@ -19,9 +21,10 @@ ITEMS = 300
 CONFIG = TrainingConfig(
     uniform_negatives=130, in_batch_negatives=8, kept_negatives=100, order_loss="ranked_bce", negative_search="float32"
 )
+LOSSES = StepLosses.of(CONFIG, ("click", "order"), (1.0, 0.3), torch.float32)
 
 
-def a_model(**settings: object) -> MultiTRON:
+def a_model(**settings: Any) -> MultiTRON:
     torch.manual_seed(1)
     model = MultiTRON(
         ModelConfig(
@@ -40,21 +43,25 @@ def a_model(**settings: object) -> MultiTRON:
     return model
 
 
-def a_work(model: MultiTRON, seed: int, sessions: int = 9, longest: int = 12, corrected: bool = False) -> StepInputs:
+def some_inputs(
+    model: MultiTRON, seed: int, sessions: int = 9, longest: int = 12, corrected: bool = False
+) -> StepInputs:
     batch, rng = random_batch(seed, sessions=sessions, longest=longest), np.random.default_rng(seed)
-    negatives = draw_negatives(batch, ITEMS, CONFIG.uniform_negatives, CONFIG.in_batch_negatives, rng)
+    negatives = draw_negatives(
+        batch, ITEMS, CONFIG.negatives.uniform_negatives, CONFIG.negatives.in_batch_negatives, rng
+    )
     pi = rng.dirichlet([0.5, 0.5], size=len(batch.lengths))
     correction = rng.standard_normal(ITEMS + 1) if corrected else None
     overhead = rectangle_overhead(torch.device("cuda"))
     return step_inputs(batch, negatives, pi, model.config, overhead=overhead, correction=correction)
 
 
-def gradients(model: MultiTRON, work: StepInputs) -> Gradients:
+def gradients(model: MultiTRON, inputs: StepInputs) -> Gradients:
     """Means of the losses, and the gradients of a weighted sum of them."""
     embedding = model.item_embedding.weight.detach()
-    rows = [embedding[items].requires_grad_() for items in (work.batch_items, work.uniform_items)]
-    losses = losses_of(model, *rows, work, CONFIG, (1.0, 0.3), torch.float32)
-    means = work.weights @ losses
+    rows = embedding[inputs.batch_items].requires_grad_(), embedding[inputs.uniform_items].requires_grad_()
+    losses = losses_of(model, *rows, inputs, LOSSES)
+    means = inputs.weights @ losses
     others = [parameter for name, parameter in model.named_parameters() if name != "item_embedding.weight"]
     return means.detach(), list(torch.autograd.grad(means[0] + 2.0 * means[1], [*others, *rows]))
 
@@ -63,11 +70,11 @@ def gradients(model: MultiTRON, work: StepInputs) -> Gradients:
 @pytest.mark.parametrize("norm", ["unit", "free"])
 @pytest.mark.parametrize("corrected", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_what_fills_a_batch_up_changes_nothing(positions, norm, corrected, seed):
+def test_padded_to_bucket_changes_no_loss_or_gradient(positions: str, norm: str, corrected: bool, seed: int) -> None:
     model = a_model(positions=positions, item_norm=norm)
-    work = a_work(model, seed, corrected=corrected)
-    full = padded_to_bucket(work, model.config.max_length)
-    expected, expected_gradients = gradients(model, work)
+    inputs = some_inputs(model, seed, corrected=corrected)
+    full = padded_to_bucket(inputs, model.config.max_length)
+    expected, expected_gradients = gradients(model, inputs)
     found, found_gradients = gradients(model, full)
     torch.testing.assert_close(found, expected)
     for one, other in zip(found_gradients[:-2], expected_gradients[:-2], strict=True):
@@ -77,35 +84,35 @@ def test_what_fills_a_batch_up_changes_nothing(positions, norm, corrected, seed)
         assert not one[len(other) :].any()
 
 
-def test_few_sizes_and_no_step_lost():
+def test_padded_to_bucket_gives_few_sizes() -> None:
     model = a_model()
-    works = [a_work(model, seed, sessions=40) for seed in range(30)]
-    full = [padded_to_bucket(work, 16) for work in works]
-    assert len({(len(work.inputs), len(work.batch_items), len(work.uniform_items)) for work in works}) > 20
-    assert len({(len(work.inputs), len(work.batch_items), len(work.uniform_items)) for work in full}) < 10
-    assert {work.rows[0].width for work in full} == {16}
-    for work, more in zip(works, full, strict=True):
+    batches = [some_inputs(model, seed, sessions=40) for seed in range(30)]
+    full = [padded_to_bucket(inputs, 16) for inputs in batches]
+    assert len({(len(inputs.clicks), len(inputs.batch_items), len(inputs.uniform_items)) for inputs in batches}) > 20
+    assert len({(len(inputs.clicks), len(inputs.batch_items), len(inputs.uniform_items)) for inputs in full}) < 10
+    assert {inputs.rows[0].width for inputs in full} == {16}
+    for inputs, more in zip(batches, full, strict=True):
         assert more.weights.sum().item() == pytest.approx(1.0, abs=1e-6)
-        assert len(work.inputs) <= len(more.inputs) <= len(work.inputs) * 1.25 + 16
+        assert len(inputs.clicks) <= len(more.clicks) <= len(inputs.clicks) * 1.25 + 16
 
 
-def test_works_of_other_rectangles_are_of_another_shape():
-    """A graph holds a rectangle's width as a number: tensors of the same shapes do not tell it."""
+def test_shape_of_tells_rectangles_apart() -> None:
+    """A graph holds the width of a rectangle as a number, which the shapes of tensors do not give."""
     model = a_model()
-    works = [
-        padded_to_bucket(a_work(model, seed, sessions=5, longest=longest), 16)
+    batches = [
+        padded_to_bucket(some_inputs(model, seed, sessions=5, longest=longest), 16)
         for seed in range(40)
         for longest in (8, 12)
     ]
     by_tensors: dict[tuple[object, ...], set[int]] = {}
-    for work in works:
-        sizes = (len(work.inputs), len(work.batch_items), len(work.uniform_items))
-        by_tensors.setdefault(sizes, set()).add(work.rows[0].width)
+    for inputs in batches:
+        sizes = (len(inputs.clicks), len(inputs.batch_items), len(inputs.uniform_items))
+        by_tensors.setdefault(sizes, set()).add(inputs.rows[0].width)
     assert {8, 16} in by_tensors.values()
-    assert len({shape_of(work, tensors_of(work)) for work in works}) == sum(map(len, by_tensors.values()))
+    assert len({shape_of(inputs, tensors_of(inputs)) for inputs in batches}) == sum(map(len, by_tensors.values()))
 
 
-def test_a_share_without_a_session_has_the_columns_of_the_others():
+def test_padded_to_bucket_of_a_share_without_sessions() -> None:
     model = a_model()
     batch, rng = random_batch(1, sessions=1), np.random.default_rng(1)
     negatives = draw_negatives(batch, ITEMS, 130, 8, rng)
@@ -121,28 +128,30 @@ def test_a_share_without_a_session_has_the_columns_of_the_others():
 
 
 @pytest.mark.parametrize("corrected", [False, True])
-def test_a_graph_gives_what_its_kernels_give_one_by_one(cuda, corrected):
+def test_gradient_graphs_match_single_kernels(cuda: torch.device, corrected: bool) -> None:
     model = a_model().to(cuda)
-    graphs = GradientGraphs(lambda work: gradients(model, work))
-    works = [
-        a_work(model, seed, sessions=5, longest=longest, corrected=corrected)
+    graphs = GradientGraphs(lambda inputs: gradients(model, inputs))
+    batches = [
+        some_inputs(model, seed, sessions=5, longest=longest, corrected=corrected)
         for seed in range(20)
         for longest in (8, 12)
     ]
-    for one in [*works, *works]:  # the second round finds every graph recorded
-        work = to_device(padded_to_bucket(one, 16), cuda)
-        expected, expected_gradients = gradients(model, work)
-        found, found_gradients = graphs(work)
+    for one in [*batches, *batches]:  # the second round finds every graph recorded
+        inputs = to_device(padded_to_bucket(one, 16), cuda)
+        expected, expected_gradients = gradients(model, inputs)
+        found, found_gradients = graphs(inputs)
         torch.testing.assert_close(found, expected)
         for gradient, of_kernels in zip(found_gradients, expected_gradients, strict=True):
             torch.testing.assert_close(gradient, of_kernels, atol=1e-6, rtol=1e-5)
 
 
-def test_a_thread_may_pin_memory_while_a_graph_is_recorded(cuda):
+def test_gradient_graphs_record_while_a_thread_pins_memory(cuda: torch.device) -> None:
     model = a_model().to(cuda)
-    graphs = GradientGraphs(lambda work: gradients(model, work))
-    works = [to_device(padded_to_bucket(a_work(model, seed), 16), cuda) for seed in range(6)]
-    stopped, pinned, errors = threading.Event(), [], []
+    graphs = GradientGraphs(lambda inputs: gradients(model, inputs))
+    batches = [to_device(padded_to_bucket(some_inputs(model, seed), 16), cuda) for seed in range(6)]
+    stopped = threading.Event()
+    pinned: list[Tensor] = []
+    errors: list[RuntimeError] = []
 
     def pin() -> None:
         try:
@@ -154,8 +163,8 @@ def test_a_thread_may_pin_memory_while_a_graph_is_recorded(cuda):
     thread = threading.Thread(target=pin)
     thread.start()
     try:
-        for work in works:
-            graphs(work)
+        for inputs in batches:
+            graphs(inputs)
     finally:
         stopped.set()
         thread.join()
@@ -163,15 +172,15 @@ def test_a_thread_may_pin_memory_while_a_graph_is_recorded(cuda):
     assert len(pinned) > 10
 
 
-def test_each_launch_of_a_graph_drops_other_cells(cuda):
+def test_gradient_graphs_draw_dropout_anew(cuda: torch.device) -> None:
     torch.manual_seed(1)
-    model = MultiTRON(dataclasses.replace(a_model().config, dropout=0.5)).to(cuda)
-    graphs = GradientGraphs(lambda work: gradients(model, work))
-    work = to_device(padded_to_bucket(a_work(model, 1), 16), cuda)
+    model = MultiTRON(a_model().config.changed(dropout=0.5)).to(cuda)
+    graphs = GradientGraphs(lambda inputs: gradients(model, inputs))
+    inputs = to_device(padded_to_bucket(some_inputs(model, 1), 16), cuda)
 
     def means(seed: int) -> Tensor:
         torch.manual_seed(seed)
-        return graphs(work)[0].clone()
+        return graphs(inputs)[0].clone()
 
     means(0)
     assert torch.equal(means(1), means(1))

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,6 +10,7 @@ from multitron_core.model.transformer import MultiTRON
 from multitron_core.preference.keys import pi_vector
 from multitron_core.sessions.encoded import EncodedSessions
 from multitron_core.training.config import TrainingConfig
+from multitron_core.training.step import StepLosses
 from multitron_core.training.validation import HeldOut, validate
 
 ITEMS = 40
@@ -29,23 +32,24 @@ def model() -> MultiTRON:
 
 
 CONFIG = TrainingConfig(batch_sessions=7, uniform_negatives=20, in_batch_negatives=4, validation_pi=("0.00", "0.75"))
+LOSSES = StepLosses.of(CONFIG, ("click", "order"), (1.0, 0.3), torch.float32)
 
 
-def test_validation_has_no_randomness_of_its_own(data):
+def test_validate_gives_the_same_twice(data: EncodedSessions) -> None:
     rows = np.arange(10, 30)
-    first = validate(model(), HeldOut(data, rows, CONFIG, (1.0, 0.3), torch.float32))
+    first = validate(model(), HeldOut(data, rows, CONFIG, LOSSES))
     torch.manual_seed(99)
-    assert validate(model().train(), HeldOut(data, rows, CONFIG, (1.0, 0.3), torch.float32)) == first
+    assert validate(model().train(), HeldOut(data, rows, CONFIG, LOSSES)) == first
 
 
-def test_the_objective_is_the_mean_of_the_weighted_losses(data):
-    found = validate(model(), HeldOut(data, np.arange(10, 30), CONFIG, (1.0, 0.3), torch.float32))
+def test_validate_averages_the_weighted_losses(data: EncodedSessions) -> None:
+    found = validate(model(), HeldOut(data, np.arange(10, 30), CONFIG, LOSSES))
     at_zero = found["validation_click_loss_0.00"]
     at_three_quarters = 0.25 * found["validation_click_loss_0.75"] + 0.75 * found["validation_order_loss_0.75"]
     assert found["validation_loss"] == pytest.approx((at_zero + at_three_quarters) / 2, rel=1e-5)
 
 
-def test_recall_counts_exact_ranks_over_the_whole_catalogue(data):
+def test_validate_recall_is_exact_over_the_catalogue(data: EncodedSessions) -> None:
     rows, trained = np.arange(10, 30), model().eval()
     hits = steps = 0
     for row in rows:
@@ -55,6 +59,17 @@ def test_recall_counts_exact_ranks_over_the_whole_catalogue(data):
         best = trained.scores(states).topk(20, dim=1).indices + 1
         hits += int((best == clicks[1:, None]).any(dim=1).sum())
         steps += len(clicks) - 1
-    found = validate(trained, HeldOut(data, rows, CONFIG, (1.0, 0.3), torch.float32))
+    found = validate(trained, HeldOut(data, rows, CONFIG, LOSSES))
     assert found["validation_click_recall_20_0.75"] == pytest.approx(hits / steps)
     assert 0 < hits < steps
+
+
+def test_held_out_batches_differ_by_their_preference_alone(data: EncodedSessions) -> None:
+    held_out, trained = HeldOut(data, np.arange(10, 30), CONFIG, LOSSES), model()
+    clicks, orders = (list(held_out.batches(trained, np.array(pi))) for pi in ([1.0, 0.0], [0.0, 1.0]))
+    assert [len(inputs.batch.lengths) for inputs in clicks] == [7, 7, 6]
+    for one, other in zip(clicks, orders, strict=True):
+        assert torch.equal(one.uniform_items, other.uniform_items)
+        assert torch.equal(one.negatives.batch_copies, other.negatives.batch_copies)
+        assert one.pi.tolist() == [[1.0, 0.0]] * len(one.pi)
+        assert other.pi.tolist() == [[0.0, 1.0]] * len(other.pi)

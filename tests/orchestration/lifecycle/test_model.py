@@ -41,7 +41,7 @@ def ingest_sessions(shop: Shop, day: dt.date, sessions: int, clicks: int) -> Non
 def test_preset_of_applies_the_training_settings() -> None:
     model = {"preset": "demo", "training": {"epochs": 3}}
     preset = preset_of(Settings.model_validate({**demo_settings().model_dump(), "model": model}))
-    assert (preset.name, preset.training.epochs) == ("demo", 3)
+    assert (preset.name, preset.training.schedule.epochs) == ("demo", 3)
 
 
 def test_deploy_model_is_none_for_the_live_model(shop: ShopInTest) -> None:

@@ -10,13 +10,15 @@ from orchestration.shop import models
 from orchestration.shop.home import Shop
 from orchestration.shop.settings import demo_settings
 
+ENTRIES = {"model": {"items": 3}, "training": {}, "vocabulary_hash": "hash"}
+
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
     """A shop with two model folders, and next to one of them the folders that a training writes and replaces."""
     for name, version in (("demo-1", "a"), ("demo-2", "b"), ("demo-2.writing", "b"), ("demo-2.replaced", "b")):
         (tmp_path / "models" / name).mkdir(parents=True)
-        (tmp_path / "models" / name / "config.json").write_text(json.dumps({"version": version}))
+        (tmp_path / "models" / name / "config.json").write_text(json.dumps({**ENTRIES, "version": version}))
     return Shop(home=tmp_path, settings=demo_settings())
 
 
