@@ -1,18 +1,18 @@
-"""What this project does otherwise than the official code beside training, each difference measured both ways.
+"""Differences from the official code outside training, each measured with both rules.
 
     python benchmarks/differences.py --data <folder of diginetica files> --model MODEL --sessions <prepared sessions>
     python benchmarks/differences.py --small                         # a simulated shop, trained for one epoch first
 
-Printed is a markdown row a difference: what was measured, the figure here and the figure by the official code's rule,
-on the same files, sessions and ranks. These rules are (otto-de/MultiTRON, `src/`):
+Prints one Markdown row per difference: the measured quantity, its value by this project's rule and by the rule of the
+official code, on the same files, sessions and ranks. The official rules (otto-de/MultiTRON, `src/`):
 
-- a metric is the mean of its batches' ratios; a batch without an ordered target counts as order recall 0. The front of
-  a small data set repeats the test sessions 256 times, so its batches begin everywhere, and none is incomplete;
-- elsewhere the last, incomplete batch of 256 sessions is dropped;
-- times are read as the machine's local ones, and the test days begin a number of seconds before its last midnight;
-- every session is padded to 50 clicks;
-- OTTO's embedding has a row for each clicked item, and is read at the raw id + 1;
-- validation draws a preference for each batch, and negatives, anew each time.
+- A metric is the mean of its batches' ratios; a batch without ordered targets counts as order recall 0. For small data
+  sets the test sessions are repeated 256 times, so that batches start at every session and none is incomplete.
+- Otherwise the last, incomplete batch of 256 sessions is dropped.
+- Times are read as local time of the machine, and the test days start a number of seconds before its last midnight.
+- Every session is padded to 50 clicks.
+- The embedding for OTTO has one row per clicked item and is indexed by raw id + 1.
+- Validation draws a preference per batch, and new negatives each time.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ from multitron_core.training.trainer import train
 from multitron_core.training.validation import HeldOut
 
 FORMAT = "diginetica"
-BATCH = 256  # sessions, of the official code
-PADDED = 50  # clicks a session there
-REPEATS = 256  # of the test sessions in the front of a small data set there
+BATCH = 256  # sessions per batch in the official code
+PADDED = 50  # clicks per session in the official code
+REPEATS = 256  # repetitions of the test sessions for small data sets in the official code
 K = 20
 ZONES = ("Europe/Berlin", "America/Los_Angeles")
-VALIDATION_SHARE = 0.02  # where the model was trained without validation
+VALIDATION_SHARE = 0.02  # for a model that was trained without validation
 
 
 @dataclass(frozen=True)
 class Row:
-    """A difference, measured: the figures here and by the official rule, as text."""
+    """One measured difference; figures as text, by this project's rule (`here`) and by the official one."""
 
     difference: str
     figure: str
@@ -72,34 +72,34 @@ class Row:
 
 
 class Trained(NamedTuple):
-    """A model, its recipe, the share of its training targets with each event, and the losses that validation kept."""
+    """A model, its training config, the share of training targets with each event, and its validation losses."""
 
     model: MultiTRON
     config: TrainingConfig
     rates: list[float]
-    losses: list[float]  # an epoch each; empty where nothing was held out
+    losses: list[float]  # one per epoch; empty without validation
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of Diginetica files")
-    parser.add_argument("--model", type=Path, help="a model folder")
-    parser.add_argument("--sessions", type=Path, help="the folder of prepared sessions that it was trained with")
-    parser.add_argument("--draws", type=int, default=10, help="validations at random preferences")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
+    parser.add_argument("--model", type=Path, help="model folder")
+    parser.add_argument("--sessions", type=Path, help="folder of the prepared sessions that it was trained on")
+    parser.add_argument("--draws", type=int, default=10, help="number of validations at random preferences")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to FILE")
     parser.add_argument(
         "--small", action="store_true", help="a simulated shop of 4,000 sessions, trained for one epoch"
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
     if not options.small and None in (options.data, options.model, options.sessions):
-        parser.error("give --data, --model and --sessions, or --small")
+        parser.error("pass --data, --model and --sessions, or --small")
     with tempfile.TemporaryDirectory() as temporary:
         if options.small:
             options.data, options.model, options.sessions = _simulated(Path(temporary))
         began = time.process_time()
         rows = measured(options.data, options.model, options.sessions, options.draws)
-    print("| difference | figure | here | by the official rule |\n|---|---|---|---|")
+    print("| difference | figure | this project | official rule |\n|---|---|---|---|")
     for row in rows:
         print("| " + " | ".join(dataclasses.astuple(row)) + " |")
     print(f"\n{time.process_time() - began:.0f} processor s")
@@ -109,7 +109,7 @@ def main() -> int:
 
 
 def measured(data: Path, model_dir: Path, sessions: Path, draws: int) -> list[Row]:
-    """All rows; the files in `data` are those that the sessions were prepared from."""
+    """All rows. `data` holds the raw files that the sessions were prepared from."""
     model, config, test = model_and_test(model_dir, sessions)
     prepared = PreparedSessions.load(sessions)
     rates = json.loads((model_dir / "config.json").read_text())["rates"]
@@ -133,13 +133,13 @@ def measured(data: Path, model_dir: Path, sessions: Path, draws: int) -> list[Ro
 
 
 def ratios(front: FrontMeasurement, sessions: int) -> Row:
-    """Corpus ratios against means of per-batch ratios, from the same ranks of the same sessions."""
+    """Corpus ratios against means of per-batch ratios, from the same ranks."""
     ours, theirs, without = [], [], 0.0
     for hits, steps in _by_session(front, sessions):
         batches = [_sums_of_batches(counts) for counts in (hits, steps)]
         ours.append(hits.sum() / steps.sum())
         theirs.append((batches[0] / np.maximum(batches[1], 1)).mean())
-        without = float((batches[1] == 0).mean())  # of the last, the ordered ones
+        without = float((batches[1] == 0).mean())  # of the last iteration, which is about orders
     return Row(
         "metrics are ratios of corpus sums / means of per-batch ratios",
         f"click recall@{K} at pi 0 and 1; order recall@{K} at pi 0 and 1",
@@ -149,7 +149,7 @@ def ratios(front: FrontMeasurement, sessions: int) -> Row:
 
 
 def dropped_batch(front: FrontMeasurement, sessions: int) -> Row:
-    """Every session against whole batches alone, corpus ratios both."""
+    """All sessions against complete batches only; corpus ratios in both cases."""
     kept = sessions - sessions % BATCH
     ours, theirs, totals = [], [], []
     for hits, steps in _by_session(front, sessions):
@@ -166,13 +166,13 @@ def dropped_batch(front: FrontMeasurement, sessions: int) -> Row:
 
 
 def time_zones(events: pl.DataFrame, prepared: PreparedSessions) -> list[Row]:
-    """UTC against local time: as the files are, and moved by whole weeks until clocks go back in the test days."""
+    """UTC against local time, with the original dates and with dates that put the end of DST into the test days."""
     utc = prepare_sessions(events, FORMAT)
     if utc.vocabulary.hash != prepared.vocabulary.hash:
         raise SystemExit("the sessions were not prepared from these files")
     midnight = datetime.fromisoformat(utc.statistics["split"]) + timedelta(days=get_format(FORMAT).rules.split.days)
     rows = []
-    for title, moved in (("as they are", False), ("moved to where clocks go back in the test days", True)):
+    for title, moved in (("as they are", False), ("moved so that DST ends in the test days", True)):
         cells = []
         for zone in ZONES:
             weeks = _weeks_to_change(midnight, zone) if moved else 0
@@ -182,7 +182,7 @@ def time_zones(events: pl.DataFrame, prepared: PreparedSessions) -> list[Row]:
         rows.append(
             Row(
                 "times are UTC / local",
-                f"sessions that change between train and test, and that change their place within; dates {title}",
+                f"sessions that change their split, and sessions that change their place within it; dates {title}",
                 "0, 0",
                 "; ".join(cells),
             )
@@ -191,17 +191,17 @@ def time_zones(events: pl.DataFrame, prepared: PreparedSessions) -> list[Row]:
 
 
 def in_local_time(events: pl.DataFrame, zone: str, midnight: datetime, weeks: int) -> pl.DataFrame:
-    """The events as a machine in `zone` reads them, on an axis where its last midnight is that of UTC.
+    """The events as a machine in `zone` reads them, shifted so that its last midnight is that of UTC.
 
-    The files name no zone. Such a machine takes their times for its own; a time that its clocks leave out counts on
-    from the hour before. `prepare_sessions` then splits whole days of 86,400 s before the local midnight, as it does
-    there.
+    The files have no time zone, so the machine reads their times as local. A time in the gap at the start of DST
+    continues from the hour before. `prepare_sessions` then splits at whole days of 86,400 s before local midnight, as
+    the official code does.
 
     Args:
-        events: the log, in UTC.
-        zone: of the machine.
-        midnight: before the last session's start, in UTC.
-        weeks: that all dates are moved on by.
+        events: Event log in UTC.
+        zone: Time zone of the machine.
+        midnight: Midnight before the start of the last session, in UTC.
+        weeks: Number of weeks by which all dates are moved on.
     """
     local_midnight = (midnight + timedelta(weeks=weeks)).replace(tzinfo=ZoneInfo(zone))
     named = pl.col("ts").dt.replace_time_zone(None) + pl.duration(weeks=weeks)
@@ -211,7 +211,7 @@ def in_local_time(events: pl.DataFrame, zone: str, midnight: datetime, weeks: in
 
 
 def padding(sessions: EncodedSessions, config: TrainingConfig) -> Row:
-    """Cells of one epoch's batches that hold no click."""
+    """Share of padding in the cells of one epoch's batches."""
     rows = training_rows(sessions)
     order = epoch_order(rows, config.session_order, config.seed, 0)
     real, cells = 0, {"cpu": 0, "cuda": 0}
@@ -224,28 +224,28 @@ def padding(sessions: EncodedSessions, config: TrainingConfig) -> Row:
     whole = PADDED * len(rows)
     return Row(
         "sessions grouped by length / padded to 50",
-        "share of an epoch's cells that are padding; cells for one click that is read",
-        f"{1 - real / cells['cpu']:.1%}, {cells['cpu'] / real:.2f} (one rectangle a batch, as on a GPU: "
+        "share of padding in the cells of an epoch; cells per click that is read",
+        f"{1 - real / cells['cpu']:.1%}, {cells['cpu'] / real:.2f} (one rectangle per batch, as on a GPU: "
         f"{1 - real / cells['cuda']:.1%}, {cells['cuda'] / real:.2f})",
         f"{1 - real / whole:.1%}, {whole / real:.2f}",
     )
 
 
 def embedding_rows(events: pl.DataFrame, vocabulary: int) -> Row:
-    """Rows of the embedding, and clicks of items that have none, by the vocabulary and by OTTO's rule."""
+    """Rows of the embedding, and clicks on items without a row, by vocabulary index and by the rule for OTTO."""
     clicked = events.filter(pl.col("event_type") == "click")["item_id"]
     items, largest = clicked.n_unique(), int(clicked.to_numpy().max())
     beyond = int((clicked + 1 > items).sum())
     return Row(
-        "items counted from the vocabulary / raw ids (there for OTTO alone)",
-        "rows of the embedding, padding's included; clicks of items that have none",
+        "items indexed by the vocabulary / by raw id (official code: only for OTTO)",
+        "rows of the embedding including padding; clicks on items without a row",
         f"{vocabulary + 1:,}; 0",
-        f"{items + 1:,} for {items:,} clicked items, where the largest raw id needs {largest + 2:,}; {beyond:,}",
+        f"{items + 1:,} for {items:,} clicked items; the largest raw id needs {largest + 2:,}; {beyond:,}",
     )
 
 
 def validation_noise(trained: Trained, prepared: PreparedSessions, draws: int) -> Row:
-    """The spread of one model's validation loss over validations, at fixed and at drawn preferences."""
+    """Standard deviation of one model's validation loss over validations, at fixed and at drawn preferences."""
     model, config, rates, losses = trained
     _, held_out = split_rows(prepared.train, config.validation_share or VALIDATION_SHARE)
     search = search_dtype(config.negative_search, torch.device("cpu"))
@@ -255,12 +255,12 @@ def validation_noise(trained: Trained, prepared: PreparedSessions, draws: int) -
     model.eval()
     fixed = [_fixed_loss(model, ours) for _ in range(2)]
     spreads = []
-    for sessions, what in ((ours, "the same sessions"), (theirs, "the test sessions, as there")):
+    for sessions, what in ((ours, "the same sessions"), (theirs, "the test sessions, as in the official code")):
         found = [_drawn_loss(model, sessions, seed) for seed in range(draws)]
         spreads.append(f"{np.std(found, ddof=1):.4f}, {np.ptp(found):.4f} ({what}: {len(sessions.rows):,})")
     last = f"; the last two epochs differ by {abs(losses[-1] - losses[-2]):.4f}" if len(losses) > 1 else ""
     return Row(
-        "validation at fixed pi with a fixed seed / pi and negatives drawn anew",
+        "validation at fixed pi with a fixed seed / new pi and negatives for each validation",
         f"standard deviation and range of one model's validation loss over {draws} validations{last}",
         f"{np.std(fixed):.4f}, {np.ptp(fixed):.4f}",
         "; ".join(spreads),
@@ -268,7 +268,7 @@ def validation_noise(trained: Trained, prepared: PreparedSessions, draws: int) -
 
 
 def _by_session(front: FrontMeasurement, sessions: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Hits and steps of each session, int64 [sessions]: of clicks at both preferences, then of orders at both."""
+    """Hits and steps per session, int64 [sessions]: for clicks at both preferences, then for orders at both."""
     session = front.steps["session"].to_numpy()
     found = []
     for counts in (np.ones(len(session), dtype=bool), front.steps["ordered"].to_numpy()):
@@ -279,7 +279,7 @@ def _by_session(front: FrontMeasurement, sessions: int) -> list[tuple[np.ndarray
 
 
 def _sums_of_batches(counts: np.ndarray) -> np.ndarray:
-    """Sums of consecutive sessions, the sessions repeated as the official front repeats them."""
+    """Sums per batch of consecutive sessions, with the repetitions of the official code."""
     return np.tile(counts, REPEATS).reshape(-1, BATCH).sum(axis=1)
 
 
@@ -289,13 +289,13 @@ def _recalls(values: list[float]) -> str:
 
 
 def _instant(named: pl.Expr, zone: str) -> pl.Expr:
-    """Local times as instants; null for one that the zone's clocks leave out, the earlier for one they show twice."""
+    """Local times in UTC; null in the gap at the start of DST, the earlier instant for ambiguous times."""
     local = named.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
     return local.dt.convert_time_zone("UTC")
 
 
 def _weeks_to_change(midnight: datetime, zone: str) -> int:
-    """The least number of weeks to move a log on by for its zone's clocks to go back within its last week."""
+    """Smallest number of weeks to move a log on so that DST of the zone ends within its last week."""
 
     def offset(day: datetime) -> timedelta:
         return day.replace(tzinfo=ZoneInfo(zone)).utcoffset() or timedelta()
@@ -307,7 +307,7 @@ def _weeks_to_change(midnight: datetime, zone: str) -> int:
 
 
 def _moved_sessions(one: PreparedSessions, other: PreparedSessions) -> tuple[int, int]:
-    """Sessions that are of train in one and of test in the other, and sessions whose order on a side differs."""
+    """Number of sessions that are in train in one and in test in the other, and whose place within a split differs."""
     train = [part.train.session_ids for part in (one, other)]
     test = [part.test.session_ids for part in (one, other)]
     sides = sum(int(a.is_in(b.implode()).sum()) for a, b in ((train[0], test[1]), (test[0], train[1])))
@@ -319,7 +319,7 @@ def _moved_sessions(one: PreparedSessions, other: PreparedSessions) -> tuple[int
 
 
 def _fixed_loss(model: MultiTRON, held_out: HeldOut) -> float:
-    """The mean over `validation_pi` of the scalarised loss, as `validation.validate` has it."""
+    """Mean scalarised loss over `validation_pi`, as in `validation.validate`."""
     found = []
     for key in held_out.config.validation_pi:
         pi = np.asarray(preference(key, len(model.config.objectives)), dtype=np.float32)
@@ -328,7 +328,7 @@ def _fixed_loss(model: MultiTRON, held_out: HeldOut) -> float:
 
 
 def _drawn_loss(model: MultiTRON, held_out: HeldOut, seed: int) -> float:
-    """The scalarised loss at a preference a batch, drawn as in training, with negatives of this seed."""
+    """Scalarised loss with one random preference per batch, as in training, and negatives of this seed."""
     random = np.random.default_rng(seed)
     batches = -(-len(held_out.rows) // held_out.config.batch_sessions)
     pi = random.dirichlet(held_out.config.beta, size=batches).astype(np.float32)
@@ -337,7 +337,7 @@ def _drawn_loss(model: MultiTRON, held_out: HeldOut, seed: int) -> float:
 
 @torch.no_grad()
 def _mean_loss(model: MultiTRON, held_out: HeldOut, preferences: list[np.ndarray]) -> float:
-    """The mean over steps of the scalarised loss; a preference for each batch in turn."""
+    """Mean scalarised loss over steps; batches cycle through the preferences."""
     total, steps = 0.0, 0
     for number, work in enumerate(held_out.works(model, preferences[0])):
         pi = torch.from_numpy(preferences[number % len(preferences)]).expand_as(work.pi)
@@ -348,7 +348,7 @@ def _mean_loss(model: MultiTRON, held_out: HeldOut, preferences: list[np.ndarray
 
 
 def _simulated(folder: Path) -> tuple[Path, Path, Path]:
-    """Files, model folder and prepared sessions of a small shop."""
+    """Raw files, model folder and prepared sessions of a small simulated shop."""
     simulate(folder / "raw", sessions=4_000, items=500, days=28, format=FORMAT)
     data = prepare_sessions(read_events(folder / "raw", FORMAT), FORMAT)
     data.save(folder / "sessions")

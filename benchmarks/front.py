@@ -1,11 +1,11 @@
-"""A front by shortlists against the whole catalogue scored at each preference: the time of both, and the same figures.
+"""Compare measuring a front with shortlists and by scoring the whole catalogue: time and results.
 
     python benchmarks/front.py --model MODEL --sessions PREPARED     # a trained model, its prepared sessions
-    python benchmarks/front.py                                       # a small simulated shop's model, trained first
+    python benchmarks/front.py                                       # trains a model on a small simulated shop
 
-Both measure the same sessions at 26 preferences, in turn, `--rounds` times; printed are the medians of wall and
-processor seconds, the ratios of the rounds, and how the figures differ. Exit status 1 where a rank differs without a
-tie, that is where a loss or more than one rank in ten thousand does.
+Both methods measure the same sessions at 26 preferences, alternating, `--rounds` times. Prints medians of wall and
+processor seconds, the ratio per round, and the differences of ranks and losses. Exit status 1 if results differ by more
+than ties: a loss by more than 1e-3, or more than one rank in ten thousand.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from multitron_core.training.trainer import train
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="a model folder; default: a simulated shop's, trained first")
-    parser.add_argument("--sessions", type=Path, help="the folder of prepared sessions that it was trained with")
-    parser.add_argument("--share", type=float, default=1.0, help="of the test sessions, evenly picked")
+    parser.add_argument("--model", type=Path, help="model folder; by default a model of a simulated shop is trained")
+    parser.add_argument("--sessions", type=Path, help="folder of the prepared sessions that it was trained on")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the test sessions, evenly spaced")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 for its own number")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0 for its default")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--small", action="store_true", help="one round, one thread, a smaller shop")
     options = parser.parse_args()
     if (options.model is None) != (options.sessions is None):
-        parser.error("give --model and --sessions together")
+        parser.error("pass --model and --sessions together")
     if options.small:
         options.rounds = options.threads = 1
         options.share = min(options.share, 0.25)
@@ -60,7 +60,7 @@ def main() -> int:
             model, config, test = model_and_test(options.model, options.sessions)
     test = test.select(np.arange(0, len(test), max(1, round(1 / options.share))))
     if model.config.items < MANY_ITEMS:
-        parser.error(f"{model.config.items} items: shortlists begin at {MANY_ITEMS}, there is nothing to compare")
+        parser.error(f"{model.config.items} items: shortlists are used from {MANY_ITEMS} items, nothing to compare")
     print(f"{len(test)} sessions, {model.config.items} items, 26 preferences, {torch.get_num_threads()} threads")
     seconds: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     measured: dict[bool, FrontMeasurement] = {}
@@ -72,10 +72,10 @@ def main() -> int:
         wall, processor = (statistics.median(column) for column in zip(*seconds[shortlists], strict=True))
         print(f"{name:16} {wall:7.1f} s, {processor:7.1f} processor s (medians of {rounds})")
     ratios = [whole[0] / listed[0] for whole, listed in zip(seconds[False], seconds[True], strict=True)]
-    print(f"shortlists are faster by {statistics.median(ratios):.2f} ({', '.join(f'{r:.2f}' for r in ratios)})")
+    print(f"shortlists are {statistics.median(ratios):.2f} times faster ({', '.join(f'{r:.2f}' for r in ratios)})")
     ranks = float((measured[True].ranks != measured[False].ranks).mean())
     losses = float(np.abs(measured[True].losses - measured[False].losses).max())
-    print(f"ranks that differ: {ranks:.1e} of all; largest difference of a loss: {losses:.1e}")
+    print(f"share of ranks that differ: {ranks:.1e}; largest difference of a loss: {losses:.1e}")
     if options.json:
         figures = {"seconds": {"whole": seconds[False], "shortlists": seconds[True]}, "ranks": ranks, "losses": losses}
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
@@ -85,14 +85,14 @@ def main() -> int:
 def _timed(
     model: MultiTRON, test: EncodedSessions, config: TrainingConfig, shortlists: bool
 ) -> tuple[FrontMeasurement, tuple[float, float]]:
-    """The front, and its wall and processor seconds."""
+    """The measured front, with its wall and processor seconds."""
     wall, processor = time.perf_counter(), time.process_time()
     measured = measure_front(model, test, spaced_preferences(26), config=config, shortlists=shortlists)
     return measured, (time.perf_counter() - wall, time.process_time() - processor)
 
 
 def _simulated(folder: Path, *, sessions: int) -> tuple[MultiTRON, TrainingConfig, EncodedSessions]:
-    """A model of the demo's preset, its recipe and its test sessions."""
+    """A model of the preset "demo" with its training config, and its test sessions."""
     simulate(folder / "raw", sessions=sessions, items=40_000)
     data = prepare_sessions(read_events(folder / "raw", "table"), min_item_clicks=1)
     recipe = presets.demo().changed(training={"epochs": 2})

@@ -1,16 +1,16 @@
-"""Ingestion, measured: raw files to encoded sessions on disk; beside it, if asked, the official preparation.
+"""Time ingestion, from raw files to encoded sessions on disk, optionally against the official preparation.
 
     python benchmarks/ingestion.py --official <checkout of otto-de/MultiTRON> --sizes 1 2 4 --json ingestion.json
 
-The raw files are simulated: Yoochoose's format with 4 million clicks, OTTO's with as many gigabytes as `--sizes` says
-(whole ones: what is beyond the first repeats it with other session numbers).
-Each preparation is a process of its own that is timed from start to end, imports and the writing of its result
-included; its peak memory is what the operating system reports for it. The official code runs on the same files in the
-same run, in turn with ours as often as `--rounds` says, in UTC; ratios are taken within each pair of runs. What the two
-made is then compared session by session: the same sessions in the same order, the same items in the same index order,
-the same labels, the same counts. Processor seconds are of all cores: the official code uses one, ours two.
+The raw files are simulated: Yoochoose's format with 4 million clicks, and OTTO's format with the sizes in `--sizes`, in
+gigabytes (whole numbers; gigabytes after the first repeat it with other session numbers). Each preparation runs in its
+own process, timed from start to end with imports and the writing of its result. Its peak memory is reported by the
+operating system. The official code runs on the same files with TZ=UTC, alternating with this project's for `--rounds`
+rounds; ratios are taken within each pair of runs. The results are then compared session by session: sessions and their
+order, items and their index order, labels, and counts. Processor seconds are summed over all cores: the official code
+uses one, this project two.
 
-The two do not do the same work. The official filter for OTTO only drops the carts and rewrites the text; ours also
+The two do different work. The official filter for OTTO only drops the carts and rewrites the text. This project also
 checks every line, labels the clicks and encodes the sessions.
 """
 
@@ -32,7 +32,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Nothing heavy is imported up here: a child process starts as a copy of this one, and its peak memory would count it.
+# No heavy imports at the top: a child process starts as a copy of this one, so its peak memory would include them.
 
 ROOT = Path(__file__).resolve().parents[1]
 UTC = {"TZ": "UTC"}  # the official split depends on the time zone
@@ -40,16 +40,14 @@ OFFICIAL_NAMES = {
     "yoochoose": ("yoochoose-clicks.dat", "yoochoose-buys.dat"),
     "otto": ("otto-recsys-train.jsonl", "otto-recsys-test.jsonl"),
 }
-
-
 TIMES = ("seconds", "cpu_seconds")
 
 
 class Measured(NamedTuple):
-    """One preparation of one data set."""
+    """Time and memory of one preparation."""
 
     seconds: float
-    cpu_seconds: float  # of all cores; steadier than `seconds` where other programs run
+    cpu_seconds: float  # over all cores; less affected by other programs than `seconds`
     peak_mb: float
 
 
@@ -58,23 +56,23 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", choices=sorted(OFFICIAL_NAMES), default=["yoochoose", "otto"])
     parser.add_argument("--clicks", type=float, default=4e6, help="clicks of the Yoochoose files")
     parser.add_argument("--sizes", nargs="+", type=float, default=[1.0], metavar="GB", help="sizes of the OTTO files")
-    parser.add_argument("--official", type=Path, metavar="CHECKOUT", help="a checkout of otto-de/MultiTRON to compare")
     parser.add_argument(
-        "--data", type=Path, help="where the raw files are made once and kept (default: a temporary folder)"
+        "--official", type=Path, metavar="CHECKOUT", help="checkout of otto-de/MultiTRON to compare with"
     )
     parser.add_argument(
-        "--rounds", type=int, default=1, help="pairs of runs, ours and official in turn; medians are told"
+        "--data", type=Path, help="folder that keeps the raw files for later runs (default: a temporary folder)"
     )
+    parser.add_argument("--rounds", type=int, default=1, help="pairs of runs, alternating; medians are printed")
     parser.add_argument(
-        "--prefix", default="", help="before each measured command, such as 'chrt -f 5' on a busy machine"
+        "--prefix", default="", help="prefix of each measured command, for example 'chrt -f 5' on a busy machine"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--small", action="store_true", help="a tenth of a minute: 0.2 million clicks, 0.05 GB")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--small", action="store_true", help="six seconds: 0.2 million clicks, 0.05 GB")
     options = parser.parse_args()
     if options.small:
         options.clicks, options.sizes = 2e5, [0.05]
     if options.official and not (options.official / "src" / "preprocessing.py").is_file():
-        parser.error(f"--official {options.official}: no src/preprocessing.py there; check out otto-de/MultiTRON")
+        parser.error(f"--official {options.official}: has no src/preprocessing.py; check out otto-de/MultiTRON")
 
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="ingestion-") as temporary:
@@ -88,22 +86,23 @@ def main() -> None:
     for name, line in lines.items():
         if line:
             print(
-                f"\nOTTO, {name} against size: {line['seconds_per_gb']:.2f} a GB, {line['seconds_at_zero']:.2f} at 0, "
+                f"\nOTTO, {name} against size: {line['seconds_per_gb']:.2f} per GB, "
+                f"{line['seconds_at_zero']:.2f} at 0, "
                 f"largest distance from the line {line['largest_residual_share']:.1%}"
             )
     if options.json:
         options.json.write_text(json.dumps({"rows": rows, "otto_lines": lines}, indent=2) + "\n")
     if any(row.get("different") for row in rows):
-        sys.exit("ours and the official preparation differ, see above")
+        sys.exit("the two preparations differ, see above")
 
 
 def measure(format: str, size: float, data: Path, temporary: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Simulate one data set, prepare it, and compare with the official preparation if there is one."""
+    """Simulate one data set, prepare it, and compare with the official preparation if given."""
     raw = data / f"{format}-{size:g}"
     progress(f"{format} {size:g}: raw files in {raw}")
     counts = raw_files(format, size, raw)
     files = [raw / name for name in OFFICIAL_NAMES[format]]
-    for file in files:  # both preparations find the files in the page cache, as far as they fit
+    for file in files:  # so that both preparations read from the page cache, as far as the files fit
         warm(file)
     gigabytes = sum(file.stat().st_size for file in files) / 1e9
     events = counts["clicks"] + counts["carts"] + counts["orders"]
@@ -112,7 +111,7 @@ def measure(format: str, size: float, data: Path, temporary: Path, options: argp
     if options.official:
         commands["official"] = official_preparation(format, files, temporary / "official", options.official)
     row |= {f"{who}_rounds": [] for who in commands}
-    for number in range(options.rounds):  # in turn, so that what else the machine does meets both
+    for number in range(options.rounds):  # alternating, so that other load affects both
         for who, command in commands.items():
             progress(f"{format} {size:g}: {who}, {gigabytes:.2f} GB, {events:,} events, round {number + 1}")
             row[f"{who}_rounds"].append(timed(options.prefix.split() + command[0], *command[1:])._asdict())
@@ -122,7 +121,7 @@ def measure(format: str, size: float, data: Path, temporary: Path, options: argp
         pairs = list(zip(row["official_rounds"], row["ours_rounds"], strict=True))
         for name in TIMES:
             row[f"times_faster_{name}"] = statistics.median(theirs[name] / ours[name] for theirs, ours in pairs)
-        progress(f"{format} {size:g}: comparing what the two made")
+        progress(f"{format} {size:g}: comparing the results")
         row["different"] = in_a_process(differences, format, raw, temporary / "ours", temporary / "official" / format)
         for difference in row["different"]:
             print(f"DIFFERENT {format} {size:g}: {difference}")
@@ -137,13 +136,13 @@ Command = tuple[list[str], Path, dict[str, str]]
 
 
 def preparation(format: str, raw: Path, out: Path) -> Command:
-    """Our preparation of raw files."""
+    """Command of this project's preparation."""
     arguments = ["-m", "multitron_core.sessions", "--format", format, "--data", str(raw), "--out", str(out)]
     return [sys.executable, *arguments], ROOT, {}
 
 
 def official_preparation(format: str, files: list[Path], out: Path, checkout: Path) -> Command:
-    """The official preparation; it writes beside the files that it reads."""
+    """Command of the official preparation, which writes to the folder that it reads."""
     (out / format).mkdir(parents=True)
     for file in files:
         (out / format / file.name).symlink_to(file.resolve())
@@ -151,13 +150,13 @@ def official_preparation(format: str, files: list[Path], out: Path, checkout: Pa
 
 
 def raw_files(format: str, size: float, folder: Path) -> dict[str, int]:
-    """Raw files of the wanted size and what is in them; files that were made before are taken as they are.
+    """Write raw files and return their counts; existing files are used as they are.
 
-    More than one gigabyte is one gigabyte several times, each time with other session numbers.
+    Files of several gigabytes repeat one gigabyte with other session numbers.
     """
-    told = folder.parent / f"{folder.name}.json"
-    if told.exists():
-        return json.loads(told.read_text())
+    counts_file = folder.parent / f"{folder.name}.json"
+    if counts_file.exists():
+        return json.loads(counts_file.read_text())
     copies = round(size) if format == "otto" and size > 1 else 1
     if copies == 1:
         counts = in_a_process(simulate_raw, format, size, folder)
@@ -167,12 +166,12 @@ def raw_files(format: str, size: float, folder: Path) -> dict[str, int]:
         for name in OFFICIAL_NAMES[format]:
             repeat_sessions(once / name, folder / name, copies, counts["sessions"])
         counts = {what: count * copies for what, count in counts.items()}
-    told.write_text(json.dumps(counts))
+    counts_file.write_text(json.dumps(counts))
     return counts
 
 
 def repeat_sessions(source: Path, target: Path, copies: int, sessions: int) -> None:
-    """The lines of an OTTO file several times; the sessions of the n-th copy are numbered n * `sessions` higher."""
+    """Repeat the lines of an OTTO file; session numbers of the n-th copy are n * `sessions` higher."""
     target.parent.mkdir(exist_ok=True)
     begin = b'{"session":'
     with target.open("wb") as written:
@@ -184,11 +183,11 @@ def repeat_sessions(source: Path, target: Path, copies: int, sessions: int) -> N
 
 
 def simulate_raw(format: str, size: float, folder: Path) -> dict[str, int]:
-    """Raw files of the wanted size: million clicks for Yoochoose, gigabytes for OTTO."""
+    """Simulate raw files; `size` is in million clicks for Yoochoose, in gigabytes for OTTO."""
     from multitron_core.simulator.ground_truth import Habits
     from multitron_core.simulator.simulation import simulate
 
-    if format == "yoochoose":  # sessions of 5 clicks, less what the cut at 40 takes
+    if format == "yoochoose":  # sessions of 5 clicks, less the clicks after the 40th
         done = simulate(folder, format=format, sessions=round(size * 200_800), items=40_000, days=30)
     else:  # OTTO's sessions are longer: about 17 events each
         habits = Habits(mean_clicks=15.0, max_clicks=200)
@@ -197,7 +196,7 @@ def simulate_raw(format: str, size: float, folder: Path) -> dict[str, int]:
 
 
 def timed(command: list[str], cwd: Path, environment: dict[str, str]) -> Measured:
-    """Run a command; its wall time and the peak of its resident memory."""
+    """Run a command and return its wall time, processor time and peak resident memory."""
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
         process = subprocess.Popen(
@@ -209,24 +208,25 @@ def timed(command: list[str], cwd: Path, environment: dict[str, str]) -> Measure
         if process.returncode:
             output.seek(0)
             sys.exit(f"{' '.join(command)} failed:\n{output.read().decode(errors='replace')[-4000:]}")
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kibibytes elsewhere
     return Measured(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e6)
 
 
 def in_a_process(function: Any, *arguments: Any) -> Any:
-    """Call in a fresh interpreter, so that this process stays small (see the note on imports above)."""
+    """Call a function in a new interpreter, so that this process stays small (see the comment on imports)."""
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def warm(file: Path) -> None:
+    """Read a file once, so that it is in the page cache."""
     with file.open("rb") as handle:
         while handle.read(1 << 24):
             pass
 
 
 def differences(format: str, raw: Path, ours: Path, theirs: Path) -> list[str]:
-    """What the two preparations disagree about; an empty list when nothing."""
+    """Differences between the two preparations; empty if they agree."""
     import numpy as np
 
     from multitron_core.sessions.prepare import PreparedSessions
@@ -236,7 +236,7 @@ def differences(format: str, raw: Path, ours: Path, theirs: Path) -> list[str]:
     found: list[str] = []
     known: Any = np.zeros(0, dtype=np.int64)  # items of the official train sessions
     for part, sessions in (("train", prepared.train), ("test", prepared.test)):
-        if format == "otto":  # the official filter leaves sessions as the file has them, here by number; ours by time
+        if format == "otto":  # the official filter keeps the order of the file, by number; ours is by time
             sessions = sessions.select(np.argsort(sessions.session_ids.to_numpy().astype(np.int64)))
         start, orders = 0, 0
         # The official OTTO filter keeps every session, and test items that train does not have.
@@ -253,7 +253,7 @@ def differences(format: str, raw: Path, ours: Path, theirs: Path) -> list[str]:
                 items = prepared.vocabulary.decode(items).to_numpy() + 1  # the official filter adds 1 to raw ids
             where = f"{part}, sessions {start:,} to {end:,}"
             found += same(f"{where}: ids", sessions.session_ids[start:end].to_numpy(), chunk.session_ids)
-            found += same(f"{where}: clicks a session", np.diff(offsets), chunk.lengths)
+            found += same(f"{where}: clicks per session", np.diff(offsets), chunk.lengths)
             found += same(f"{where}: items", items, chunk.items)
             found += same(f"{where}: labels", sessions.ordered[offsets[0] : offsets[-1]], chunk.ordered)
             start, orders = end, orders + int(chunk.orders.sum())
@@ -262,7 +262,7 @@ def differences(format: str, raw: Path, ours: Path, theirs: Path) -> list[str]:
         figures = {"sessions": len(sessions), "clicks": len(sessions.items), "orders": orders}
         found += same(f"{part} sessions", len(sessions), start)
         found += same(f"{part} statistics", prepared.statistics[part], figures)
-        if format != "otto":  # there the official figures count sessions of one click too
+        if format != "otto":  # the official counts for OTTO include sessions of one click
             names = {"sessions": "sessions", "clicks": "click_events", "orders": "order_events"}
             found += same(f"{part} figures", figures, {name: stats[part][f"num_{of}"] for name, of in names.items()})
     found += same("items", len(prepared.vocabulary), len(known) if format == "otto" else stats["num_items"])
@@ -272,7 +272,7 @@ def differences(format: str, raw: Path, ours: Path, theirs: Path) -> list[str]:
 
 
 def same(what: str, ours: Any, official: Any) -> list[str]:
-    """A line that names the first difference, or nothing."""
+    """Describe the first difference in one line; empty if there is none."""
     import numpy as np
 
     if isinstance(official, np.ndarray):
@@ -286,7 +286,7 @@ def same(what: str, ours: Any, official: Any) -> list[str]:
 
 
 class Chunk(NamedTuple):
-    """Some sessions of the official result, as flat arrays; `ordered` is its rule for labels, read from its events."""
+    """Some sessions of the official result as flat arrays; `ordered` applies the official label rule to its events."""
 
     session_ids: Any  # str [sessions]
     lengths: Any  # int64 [sessions], clicks
@@ -295,7 +295,7 @@ class Chunk(NamedTuple):
     ordered: Any  # bool [clicks]
 
     def usable(self) -> Chunk:
-        """The sessions of two clicks or more, which alone can train or test anything."""
+        """The sessions of two clicks or more; shorter ones have no step."""
         import numpy as np
 
         long = self.lengths >= 2
@@ -306,7 +306,7 @@ class Chunk(NamedTuple):
 
 
 def official_chunks(path: Path, only: Any = None, lines: int = 200_000) -> Iterator[Chunk]:
-    """The official result, read some sessions at a time; of its events only those on the items `only`, if given."""
+    """Read the official result in chunks of `lines` sessions; with `only`, keep events on these items only."""
     import numpy as np
     import polars as pl
 
@@ -333,9 +333,9 @@ def official_chunks(path: Path, only: Any = None, lines: int = 200_000) -> Itera
 
 
 def items_come_from_the_raw_file(clicks: Path, prepared: Any) -> list[str]:
-    """Whether the vocabulary turns the indices of a session into items that this session clicked in the raw file.
+    """Check that the vocabulary decodes each session to items that it clicked in the raw file.
 
-    The official result has no item ids, so indices alone cannot show that the vocabulary is in the right order.
+    The official result has no item ids, so the comparison of indices does not check the order of the vocabulary.
     """
     import polars as pl
 
@@ -343,16 +343,16 @@ def items_come_from_the_raw_file(clicks: Path, prepared: Any) -> list[str]:
     raw = raw.select(pl.col("session_id").cast(pl.String), pl.col("item_id").cast(prepared.vocabulary.item_ids.dtype))
     used = prepared.train.to_frame().select("session_id", "items").explode("items")
     used = used.with_columns(prepared.vocabulary.decode(used["items"])).unique(["session_id", "item_id"])
-    strange = used.join(raw, on=["session_id", "item_id"], how="anti")
+    not_clicked = used.join(raw, on=["session_id", "item_id"], how="anti")
     return (
-        [f"{len(strange):,} items were not clicked in their session: {strange.head(1).to_dicts()}"]
-        if len(strange)
+        [f"{len(not_clicked):,} items were not clicked in their session: {not_clicked.head(1).to_dicts()}"]
+        if len(not_clicked)
         else []
     )
 
 
 def straight_line(rows: list[dict[str, Any]], name: str) -> dict[str, float] | None:
-    """Least squares of our seconds (or processor seconds) over gigabytes; None for fewer than three sizes."""
+    """Least-squares line of this project's seconds (or processor seconds) over gigabytes; None below three sizes."""
     if len(rows) < 3:
         return None
     x, y = [row["gb"] for row in rows], [row["ours"][name] for row in rows]
@@ -362,7 +362,7 @@ def straight_line(rows: list[dict[str, Any]], name: str) -> dict[str, float] | N
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """The measurements as a Markdown table; medians over the rounds, and of the ratios of each pair of runs."""
+    """Print the medians over the rounds, and the median ratios within pairs of runs, as a Markdown table."""
     print(
         "\n| format | GB | events | preparation | s | CPU s | events/s | peak MB | faster | in CPU s | memory | same |"
     )

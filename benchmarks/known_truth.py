@@ -1,13 +1,15 @@
-"""Lists against the truth: what each order loss's lists are worth in a simulated shop whose shoppers are known.
+"""Compare recommendation lists with the ground truth of a simulated shop, for each order loss.
 
     python benchmarks/known_truth.py [--losses bce ordered_softmax ranked_bce] [--seeds 3] [--shop 1]
 
-Simulates the shop of `make demo`, trains its preset with each order loss and seed and measures five preferences: recall
-of the steps of the test sessions, and what the list behind each whole test session is worth to somebody who knows the
-shop: the probability that the next click is on it (expected clicks), and that its item is ordered as well (expected
-orders), as shares of what the best lists of all reach. Printed: a table, means over seeds with the spread (largest
-minus smallest) behind them, beside the baselines of counts and the truth's own lists; and for each loss whether order
-recall, recall x density and expected orders rise from the first to the last of the points that no other dominates.
+Simulates the shop of `make demo`, trains its preset with each order loss and seed, and measures five preferences: the
+recalls of the test steps, and for the list after each whole test session its expected clicks (the probability that the
+list contains the next click) and expected orders (the probability that it contains the next click and its item is
+ordered) under the simulator's probabilities. Both are shares of the largest possible value.
+
+Prints a table of means over seeds with their range (largest minus smallest), with the baselines and the best possible
+lists for comparison, and per loss whether order recall, recall x density and expected orders rise from the first to the
+last non-dominated point with trained ranks.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ RISING = {
 
 
 class Judge:
-    """What lists behind the whole test sessions are worth in the shop, as shares of what the best lists reach."""
+    """Expected clicks and orders of the lists after whole test sessions, as shares of the best possible lists."""
 
     def __init__(self, truth: Truth, data: PreparedSessions) -> None:
         self.truth, self.data = truth, data
@@ -76,7 +78,7 @@ class Judge:
         return self.data.vocabulary.decode(indices).to_numpy().reshape(indices.shape)
 
     def worth(self, lists: np.ndarray) -> dict[str, float]:
-        """Of item ids, int64 [sessions, K]."""
+        """Expected clicks and orders of lists of item ids, int64 [sessions, K]."""
         clicks = self.truth.expected_clicks(self.sessions, lists.tolist()).mean() / self.best_clicks
         orders = self.truth.expected_orders(self.sessions, lists.tolist()).mean() / self.best_orders
         return {"expected_clicks": float(clicks), "expected_orders": float(orders)}
@@ -84,7 +86,7 @@ class Judge:
 
 @torch.inference_mode()
 def model_lists(model: MultiTRON, prefixes: Sequence[np.ndarray], pi: float) -> np.ndarray:
-    """Indices of the items of highest score of the whole catalogue behind each prefix, int64 [prefixes, K]."""
+    """Indices of the K items with the highest scores after each prefix, int64 [prefixes, K]."""
     lists = np.empty((len(prefixes), K), np.int64)
     for place, scores in score_blocks(states_of(model, prefixes, pi_key(pi)), model.item_embedding.weight[1:]):
         lists[place] = 1 + scores.topk(K, dim=1).indices.numpy()
@@ -92,7 +94,7 @@ def model_lists(model: MultiTRON, prefixes: Sequence[np.ndarray], pi: float) -> 
 
 
 def counted_lists(scorer: BaselineScorer, prefixes: Sequence[np.ndarray], popular: np.ndarray) -> np.ndarray:
-    """The same of a baseline; where it lists fewer than K items the most popular ones follow."""
+    """Lists of a baseline after each prefix, int64 [prefixes, K]; short lists end with the most popular items."""
     lengths = np.array([len(prefix) for prefix in prefixes])
     back = np.concatenate([np.arange(length)[::-1] for length in lengths]).astype(np.int32)
     steps = {"step": np.repeat(np.arange(len(prefixes)), lengths), "item": np.concatenate(prefixes), "back": back}
@@ -102,7 +104,7 @@ def counted_lists(scorer: BaselineScorer, prefixes: Sequence[np.ndarray], popula
 
 
 def figures(data: PreparedSessions, truth: Truth, recipe: presets.Preset, folder: Path) -> dict[str, Any]:
-    """Train one loss with one seed: a row a preference, and processor seconds of the training."""
+    """Train one loss with one seed: one row per preference, and the processor seconds of the training."""
     torch.set_num_threads(1)
     began = time.process_time()
     train(data, recipe, folder, device="cpu", progress=False)
@@ -115,7 +117,7 @@ def figures(data: PreparedSessions, truth: Truth, recipe: presets.Preset, folder
 
 
 def counts_and_truth(judge: Judge) -> dict[str, list[dict[str, Any]]]:
-    """Rows of the baselines, one each, and of the truth's own lists at the shown preferences."""
+    """One row per baseline, and rows of the best possible lists at the shown preferences."""
     data, truth = judge.data, judge.truth
     popular = 1 + np.argsort(-np.bincount(data.train.items, minlength=len(data.vocabulary) + 1)[1:], kind="stable")
     baselines = default_baselines(data.train)
@@ -131,15 +133,14 @@ def counts_and_truth(judge: Judge) -> dict[str, list[dict[str, Any]]]:
         ranks = np.where(hits.any(axis=1), 1 + hits.argmax(axis=1), K + 1)
         measured = ranking_metrics(pl.DataFrame({"rank": ranks, "ordered": steps.ordered, "last": steps.last}), k=K)
         best.append({**measured, **judge.worth(truth.best_lists(judge.sessions, K, pi_order=pi))})
-    return found | {"the truth's own lists": best}
+    return found | {"best possible lists": best}
 
 
 def rise(runs: list[dict[str, Any]], column: str) -> dict[str, Any]:
-    """From the first to the last of each seed's points that no other dominates and whose ranks were trained: means, and
-    the change of each seed."""
-    kept = [[row[column] for row in run["points"] if row["ranks_trained"] and not row["dominated"]] for run in runs]
-    changes = [values[-1] - values[0] for values in kept]
-    first, last = (float(np.mean([values[end] for values in kept])) for end in (0, -1))
+    """A column at the first and the last non-dominated point with trained ranks: means over seeds, change per seed."""
+    eligible = [[row[column] for row in run["points"] if row["ranks_trained"] and not row["dominated"]] for run in runs]
+    changes = [values[-1] - values[0] for values in eligible]
+    first, last = (float(np.mean([values[end] for values in eligible])) for end in (0, -1))
     return {"first": first, "last": last, "changes": changes}
 
 
@@ -148,10 +149,10 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=20_000)
     parser.add_argument("--items", type=int, default=2_000)
     parser.add_argument("--shop", type=int, default=1, help="seed of the simulation")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each loss, all on the same shop")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings per loss, all on the same shop")
     parser.add_argument("--losses", nargs="+", choices=tuple(EVENT_LOSSES), default=list(EVENT_LOSSES), metavar="LOSS")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, a process each")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel trainings, one process each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--small", action="store_true", help="half a minute: 4,000 sessions, one epoch, one seed")
     options = parser.parse_args()
     changes: dict[str, Any] = {"threads": 1}
@@ -163,7 +164,7 @@ def main() -> int:
         raw = Path(temporary) / "raw"
         simulate(raw, sessions=options.sessions, items=options.items, days=8, seed=options.shop)
         data, truth = prepare_sessions(read_events(raw, "table"), "table"), Truth.load(raw)
-        print(f"train {len(data.train):,} sessions, judged on {len(data.test):,}; {base.training.epochs} epochs")
+        print(f"train {len(data.train):,} sessions, evaluate {len(data.test):,}; {base.training.epochs} epochs")
         judge = Judge(truth, data)
         print(f"the best lists: expected clicks {judge.best_clicks:.4f}, expected orders {judge.best_orders:.4f}")
         others = counts_and_truth(judge)
@@ -185,18 +186,18 @@ def main() -> int:
             for loss in options.losses:
                 runs[loss] = [job.result() for job in jobs[loss]]
                 seconds = np.mean([run["processor s"] for run in runs[loss]])
-                print(f"  {loss}: {seconds:.0f} processor s a training", flush=True)
+                print(f"  {loss}: {seconds:.0f} processor s per training", flush=True)
                 if options.json:
                     options.json.write_text(json.dumps({"runs": runs, "others": others}, indent=2) + "\n")
     print(_markdown(runs, others) + "\n")
     for loss, of_seeds in runs.items():
-        said = [_said(name, rise(of_seeds, column)) for name, column in RISING.items()]
-        print(f"{loss}, points not dominated, first to last: " + "; ".join(said))
+        described = [_describe_rise(name, rise(of_seeds, column)) for name, column in RISING.items()]
+        print(f"{loss}, first to last non-dominated point: " + "; ".join(described))
     return 0
 
 
 def _markdown(runs: dict[str, list[dict[str, Any]]], others: dict[str, list[dict[str, Any]]]) -> str:
-    """The means as a table, and behind each group of columns the largest spread over seeds within it."""
+    """Markdown table of the means; after each group of columns, the largest range over seeds within it."""
     lines = ["| pi " + " / ".join(f"{pi:.2f}" for pi in SHOWN_PI) + " | " + " | ".join(COLUMNS) + " |"]
     lines.append("|---" * (len(COLUMNS) + 1) + "|")
     for loss, of_seeds in runs.items():
@@ -212,8 +213,8 @@ def _markdown(runs: dict[str, list[dict[str, Any]]], others: dict[str, list[dict
     return "\n".join(lines)
 
 
-def _said(name: str, found: dict[str, Any]) -> str:
-    """One column's rise in words, with the change of each seed."""
+def _describe_rise(name: str, found: dict[str, Any]) -> str:
+    """Describe the change of one column, with the change per seed."""
     changes = found["changes"]
     everywhere = all(change > 0 for change in changes)
     verdict = "rises with every seed" if everywhere else "no rise" if np.mean(changes) <= 0 else "not with every seed"

@@ -1,11 +1,11 @@
-"""How the numbers of own clicks are best fitted: rules side by side, on held-out sessions that they were not fitted on.
+"""Compare rules for fitting the factors of own clicks, on held-out sessions that were not used for the fit.
 
-    python benchmarks/own_clicks.py --models MODEL ... --sessions PREPARED    # of one preset, a seed each
-    python benchmarks/own_clicks.py --small                                   # a small simulated shop's, trained first
+    python benchmarks/own_clicks.py --models MODEL ... --sessions PREPARED    # one preset, one seed per model
+    python benchmarks/own_clicks.py --small                                   # trains a model on a small simulated shop
 
-The sessions that a training held out are cut into two halves (every second session). Each rule fits on the one half and
-is judged on the other, both ways round: click recall@20 and order recall@20 at pi 0 and 1, and the loss of ordered
-steps at pi 1. Test sessions are not looked at.
+The sessions that were held out from training are split into two halves (every second session). Each rule is fitted on
+one half and evaluated on the other, in both directions: click recall@20 and order recall@20 at pi 0 and 1, and the loss
+of ordered steps at pi 1. Test sessions are not used.
 """
 
 from __future__ import annotations
@@ -43,19 +43,21 @@ MEASURED = {
 
 
 def lowest(losses: np.ndarray) -> int:
-    """The number of the lowest mean loss, [numbers, steps] -> its place."""
+    """Index of the factor with the lowest mean loss; `losses` is float [factors, steps]."""
     return int(losses.mean(axis=1).argmin())
 
 
 def within_one_error(losses: np.ndarray) -> int:
-    """The smallest number that is not worse than the best by more than one standard error of the difference (the rule
-    of Breiman et al., "Classification and Regression Trees", 1984)."""
+    """Index of the smallest factor within one standard error of the difference from the best.
+
+    The one-standard-error rule of Breiman et al., "Classification and Regression Trees", 1984.
+    """
     worse = losses - losses[lowest(losses)]
     return int(np.argmax(worse.mean(axis=1) <= worse.std(axis=1) / np.sqrt(losses.shape[1])))
 
 
 def fitted(rule: Callable[[np.ndarray], int], of_clicks: np.ndarray, of_orders: np.ndarray) -> tuple[float, float]:
-    """The numbers of clicks and of orders."""
+    """The factors for clicks and for orders."""
     return TRIED[rule(of_clicks)], TRIED[rule(of_orders)]
 
 
@@ -66,8 +68,8 @@ RULES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, float]]] = {
 }
 
 
-def judged(model: MultiTRON, config: TrainingConfig, prepared: PreparedSessions) -> dict[str, dict[str, Any]]:
-    """Each rule's figures over both halves, and the numbers that it fitted."""
+def evaluated(model: MultiTRON, config: TrainingConfig, prepared: PreparedSessions) -> dict[str, dict[str, Any]]:
+    """Metrics of each rule over both halves, and the factors that it fitted."""
     assert model.own_clicks is not None
     _, rows = split_rows(prepared.train, config.validation_share)
     halves = [rows[0::2], rows[1::2]]
@@ -77,35 +79,35 @@ def judged(model: MultiTRON, config: TrainingConfig, prepared: PreparedSessions)
     for name, rule in RULES.items():
         weighed: dict[str, float] = dict.fromkeys([*MEASURED, "loss of ordered steps at pi 1"], 0.0)
         numbers = []
-        for fitted_on, judged_on in ((0, 1), (1, 0)):
+        for fitted_on, evaluated_on in ((0, 1), (1, 0)):
             numbers.append(rule(*losses[fitted_on]))
             model.own_clicks.data.copy_(torch.tensor(numbers[-1]))
             front = front_table(
-                measure_front(model, prepared.train.select(halves[judged_on]), [0.0, 1.0], config=config)
+                measure_front(model, prepared.train.select(halves[evaluated_on]), [0.0, 1.0], config=config)
             )
             for column, (metric, point) in MEASURED.items():
                 of = "ordered_steps" if metric.startswith("order") else "steps"
                 weighed[column] += front[metric][point] * front[of][point] / sum(_steps(losses, of))
-            of_number = losses[judged_on][1][TRIED.index(numbers[-1][1])]
+            of_number = losses[evaluated_on][1][TRIED.index(numbers[-1][1])]
             weighed["loss of ordered steps at pi 1"] += of_number.sum() / sum(_steps(losses, "ordered_steps"))
         found[name] = {"numbers (clicks, orders)": numbers, **weighed}
     return found
 
 
 def _steps(losses: list[list[np.ndarray]], of: str) -> list[int]:
-    """The steps of both halves, of all clicks or of those ordered."""
+    """Number of steps in each half: all steps, or only ordered ones."""
     return [half[of == "ordered_steps"].shape[1] for half in losses]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, nargs="+", help="model folders, of own_clicks = 'added'")
-    parser.add_argument("--sessions", type=Path, help="the folder of prepared sessions that they were trained with")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--small", action="store_true", help="half a minute: a simulated shop's model")
+    parser.add_argument("--models", type=Path, nargs="+", help="model folders, trained with own_clicks = 'added'")
+    parser.add_argument("--sessions", type=Path, help="folder of the prepared sessions that they were trained on")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--small", action="store_true", help="half a minute: a model of a simulated shop")
     options = parser.parse_args()
     if bool(options.models) != bool(options.sessions) or not (options.models or options.small):
-        parser.error("give --models and --sessions together, or --small")
+        parser.error("pass --models and --sessions together, or --small")
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -116,13 +118,13 @@ def main() -> int:
         for folder in options.models:
             model, config, _ = model_and_test(folder, options.sessions)
             if model.own_clicks is None or len(model.config.objectives) != 2:
-                parser.error(f"{folder} has no own clicks, or other objectives than clicks and orders")
-            for name, figures in judged(model, config, prepared).items():
+                parser.error(f"{folder} has no own clicks, or its objectives are not clicks and orders")
+            for name, figures in evaluated(model, config, prepared).items():
                 rows.append({"model": str(folder), "rule": name, **figures})
                 shown = ", ".join(f"{key} {value:.4f}" for key, value in figures.items() if isinstance(value, float))
                 print(f"{folder}, {name}: {figures['numbers (clicks, orders)']}; {shown}", flush=True)
     columns = [*MEASURED, "loss of ordered steps at pi 1"]
-    print(f"\n| means of {len(options.models)} | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
+    print(f"\n| mean of {len(options.models)} models | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     for name in RULES:
         of_rule = [row for row in rows if row["rule"] == name]
         means = (float(np.mean([row[column] for row in of_rule])) for column in columns)

@@ -1,12 +1,12 @@
-"""What each choice of the recipe does: one change at a time, equal epochs, several seeds, in one table.
+"""Ablation of the training recipe: one change at a time, equal epochs, several seeds, in one table.
 
     python benchmarks/recipe.py [--seeds 3] [--only NAME ...]
     python benchmarks/recipe.py --data <folder of diginetica files> --epochs 3
     python benchmarks/recipe.py --data <folder of diginetica files> --device cuda --jobs 12
 
-Without --data the shop of `make demo` is simulated. With it the files are Diginetica's. Variants are judged on sessions
-that a choice may look at: the last part of TRAIN, never the test days. Figures are means over seeds, with the spread
-(largest minus smallest) behind them: a difference smaller than that decides nothing.
+Without --data the shop of `make demo` is simulated; with it, the files are Diginetica's. Variants are evaluated on the
+last part of the training sessions, so that choices do not use the test days. Figures are means over seeds with their
+range (largest minus smallest). A difference smaller than the range is within seed variance.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "released regulariser": {"training": {"regulariser": "released"}},
     "softmax in the regulariser": {"training": {"regulariser_g": "softmax"}},
     "cosine regulariser": {"training": {"regulariser": "cosine"}},
-    "lambda 0.02": {"training": {"regularisation": 0.02}},  # the grid of the paper: these, and 0.2
+    "lambda 0.02": {"training": {"regularisation": 0.02}},  # the paper's grid: these and 0.2
     "lambda 0.5": {"training": {"regularisation": 0.5}},
     "lambda 1": {"training": {"regularisation": 1.0}},
     "smooth Chebyshev": {"training": {"scalarisation": "chebyshev"}},
@@ -87,7 +87,7 @@ METRICS = ("click_recall_20", "order_recall_20", "order_density")
 
 @dataclass(frozen=True)
 class Held:
-    """Training sessions without their last part, and that part as a test set; what `train` and `measure_front` take."""
+    """Training sessions split into a first part for training and a last part for evaluation."""
 
     train: EncodedSessions
     test: EncodedSessions
@@ -95,14 +95,14 @@ class Held:
 
 
 def held_out(data: PreparedSessions, share: float) -> Held:
-    """The last share of the training sessions as a test set; items that only it has cannot be hit and stay."""
+    """Use the last share of the training sessions as test set. Items without training clicks always miss."""
     cut = int(len(data.train) * (1.0 - share))
     rows = np.arange(len(data.train))
     return Held(data.train.select(rows[:cut]), data.train.select(rows[cut:]), data.vocabulary)
 
 
 def figures(data: Held, recipe: presets.Preset, folder: Path, device: str, whole_sessions: bool) -> dict[str, float]:
-    """Train one variant with one seed: its metrics at the shown preferences, hypervolume, processor seconds."""
+    """Train one variant with one seed: metrics at the measured preferences, hypervolume, processor seconds."""
     torch.set_num_threads(1)
     began = time.process_time()
     train(data, recipe, folder, device=device, progress=False)
@@ -118,20 +118,20 @@ def figures(data: Held, recipe: presets.Preset, folder: Path, device: str, whole
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of Diginetica files; without it a shop is simulated")
-    parser.add_argument("--preset", help="by default diginetica with --data and demo without")
-    parser.add_argument("--epochs", type=int, help="instead of the preset's")
+    parser.add_argument("--data", type=Path, help="folder of Diginetica files; by default a shop is simulated")
+    parser.add_argument("--preset", help="preset; by default diginetica with --data and demo without")
+    parser.add_argument("--epochs", type=int, help="number of epochs instead of the preset's")
     parser.add_argument(
-        "--training", type=json.loads, default={}, metavar="JSON", help="settings that all variants start from"
+        "--training", type=json.loads, default={}, metavar="JSON", help="training settings of all variants"
     )
-    parser.add_argument("--model", type=json.loads, default={}, metavar="JSON", help="the same of the model's shape")
+    parser.add_argument("--model", type=json.loads, default={}, metavar="JSON", help="model settings of all variants")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--held-out", type=float, default=0.1, help="share of the training sessions to judge on")
-    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), metavar="NAME", help="these variants alone")
-    parser.add_argument("--whole-sessions", action="store_true", help="as `python -m multitron_core.front` has it")
+    parser.add_argument("--held-out", type=float, default=0.1, help="share of the training sessions for evaluation")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), metavar="NAME", help="only these variants")
+    parser.add_argument("--whole-sessions", action="store_true", help="see `python -m multitron_core.front --help`")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, a process each")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel trainings, one process each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--small", action="store_true", help="a minute: 4,000 sessions, one epoch, two variants")
     options = parser.parse_args()
     sessions, items, names = 20_000, 2_000, options.only or list(VARIANTS)
@@ -150,7 +150,7 @@ def main() -> int:
             simulate(Path(temporary) / "raw", sessions=sessions, items=items, days=8)
             log, format = read_events(Path(temporary) / "raw", "table"), "table"
         data = held_out(prepare_sessions(log, format), options.held_out)
-        print(f"train {len(data.train):,} sessions, judged on {len(data.test):,}; {base.training.epochs} epochs")
+        print(f"train {len(data.train):,} sessions, evaluate {len(data.test):,}; {base.training.epochs} epochs")
         for row in evaluate_baselines(data.train, data.test).iter_rows(named=True):
             print(f"  {row['baseline']:<36} click {row['click_recall_20']:.4f}  order {row['order_recall_20']:.4f}")
         processes = ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn"))
@@ -173,7 +173,7 @@ def main() -> int:
             means = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
             spreads = {f"{key}, spread": float(np.ptp([one[key] for one in found])) for key in found[0]}
             rows.append({"variant": name, **means, **spreads})
-            print(f"  {name}: {means['processor s']:.0f} processor s a seed", flush=True)
+            print(f"  {name}: {means['processor s']:.0f} processor s per seed", flush=True)
             if options.json:
                 options.json.write_text(json.dumps(rows, indent=2))
     print(_markdown(rows))
@@ -181,7 +181,7 @@ def main() -> int:
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:
-    """The means as a table, and behind each group of columns the largest spread over seeds within it."""
+    """Markdown table of the means; after each group of columns, the largest range over seeds within it."""
     groups = {"click recall@20": "click_recall_20", "order recall@20": "order_recall_20", "density": "order_density"}
     pis = " / ".join(f"{pi:.2f}" for pi in SHOWN_PI)
     lines = [f"| pi {pis} | " + " | ".join(groups) + " | hypervolume |", "|---" * (len(groups) + 2) + "|"]

@@ -1,20 +1,20 @@
-"""Batch scoring, measured side by side on the same model and the same sessions.
+"""Compare batch scoring with a simple loop, on the same model and the same sessions.
 
     python benchmarks/scoring.py                       # 43 thousand items
     python benchmarks/scoring.py --items 1800000 --sessions 2000 --json scoring.json
 
-(a) the obvious loop: sessions padded to 50, states of all steps in fp32, `torch.topk` over the whole catalogue;
-(b) our scoring program in this process; (c) the same through a Triton server of our own; (d) through Triton and into a
-Delta table. (b) to (d) are `score_sessions`: they decode item ids and make the rows of the table, (a) does not.
-With `--device cuda` (a), (b), (e) and (f) run on a GPU, in one process, with the program that is exported for GPUs.
-(e) and (f) are (b) with an assortment of half the catalogue, and with the clicked items excluded.
+(a) a simple loop: sessions padded to 50, states of all steps in fp32, `torch.topk` over the whole catalogue;
+(b) the scoring program in this process; (c) the same through a separate Triton server; (d) through Triton and into a
+Delta table; (e) as (b) with an assortment of half the catalogue; (f) as (b) with the clicked items excluded. (b) to (f)
+call `score_sessions`, which decodes item ids and makes the rows of the table; (a) does not. With `--device cuda` (a),
+(b), (e) and (f) run on a GPU, in one process, with the program that is exported for GPUs.
 
-The weights are random, the sessions as long as Diginetica's (geometric, mean 4.8 clicks) and every one different, so
-that scoring equal sequences once helps nobody. The first of our ways deploys the model, the others find it deployed.
-Each measurement is a process of its own and reports the seconds of one pass after a short first one, the processor
-seconds of all processes it waited for, and its peak memory (for c and d with the server's). The matrix-multiply rate
-that this machine reaches is measured in fp32, bfloat16 and int8 beside them: the last column is the share of the fp32
-rate that the multiplications of (a) or (b), counted without padding, come to.
+The weights are random. Session lengths follow Diginetica's (geometric, mean 4.8 clicks), and all sessions differ, so
+scoring equal sequences only once saves nothing. The first run of `score_sessions` deploys the model, later ones use the
+deployed model. Each measurement runs in its own process. It reports the seconds of one pass after a short warm-up, the
+processor seconds of all its processes, and the peak memory (for c and d with the server's). The rates of matrix
+multiplication on this machine are measured in fp32, bfloat16 and int8. The last column is the share of the fp32 rate
+that the multiplications of (a) or (b), counted without padding, reach.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=43_000)
     parser.add_argument("--sessions", type=int, default=20_000)
-    parser.add_argument("--loop-sessions", type=int, help="sessions of (a), default a tenth: it is slow")
+    parser.add_argument("--loop-sessions", type=int, help="sessions of (a); by default a tenth, because it is slow")
     parser.add_argument(
-        "--repeats", type=int, default=1, help="rounds over all ways; medians are printed, and the peak"
+        "--repeats", type=int, default=1, help="rounds over all ways; prints medians, and the largest peak memory"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--ways", default="abcdef")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--ways", default="abcdef", help="letters of the ways to measure")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--child", nargs=2, metavar=("WAY", "FOLDER"), help=argparse.SUPPRESS)
     parser.add_argument("--small", action="store_true", help="half a minute: 2,000 items, 1,000 sessions")
-    parser.add_argument("--profile", action="store_true", help="the parts of a request instead: where the time goes")
+    parser.add_argument("--profile", action="store_true", help="profile the parts of a request instead")
     options = parser.parse_args()
     if options.small:
         options.items, options.sessions, options.loop_sessions = 2_000, 1_000, 300
@@ -84,7 +84,7 @@ def main() -> None:
     rates = _matrix_rates(options.threads, options.device)
     reached = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
     where = f"{options.threads} threads" if options.device == "cpu" else options.device
-    print(f"{options.items} items, {where}; products, 10^9 operations a second: {reached}")
+    print(f"{options.items} items, {where}; matrix products, 10^9 operations per second: {reached}")
     print(f"{'':34}{'sessions/s':>12}{'of (a)':>8}{'per CPU s':>12}{'of (a)':>8}{'peak MB':>10}{'of fp32 rate':>14}")
     for way, found in medians.items():
         wall, cpu = found["sessions_per_second"], found["sessions_per_cpu_second"]
@@ -108,7 +108,7 @@ def _child(way: str, folder: str) -> dict[str, Any]:
 
 
 def write_random_shop(folder: Path, *, items: int, sessions: int) -> None:
-    """A model folder `model` with random weights, and `sessions` as long as Diginetica's."""
+    """Write a model folder `model` with random weights, and `sessions` with lengths as in Diginetica."""
     import polars as pl
 
     from multitron_core.model.config import ModelConfig
@@ -127,7 +127,7 @@ def write_random_shop(folder: Path, *, items: int, sessions: int) -> None:
 
 
 def _measure(way: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """One way, in this process."""
+    """Measure one way in this process."""
     import torch
 
     from multitron_core.sessions.encoded import EncodedSessions
@@ -154,6 +154,7 @@ def _measure(way: str, folder: Path, options: argparse.Namespace) -> dict[str, A
 
 
 def _loop(folder: Path, first: Any, chosen: Any, device: str) -> tuple[float, float, float]:
+    """Seconds, processor seconds and peak memory (bytes) of the simple loop over `chosen`, after one over `first`."""
     import torch
 
     from multitron_core.model.folder import load_model
@@ -220,7 +221,7 @@ def _ours(
 
         score(first)
         if through_triton:
-            while len(_descendants(server.process_id)) > 2:  # the instance that the promotion replaced is ending
+            while len(_descendants(server.process_id)) > 2:  # until the instance that the promotion replaced has ended
                 time.sleep(0.2)
         pids = [os.getpid(), *_descendants(server.process_id)] if through_triton else [os.getpid()]
         wall, cpu = time.perf_counter(), sum(map(_cpu, pids))
@@ -230,7 +231,7 @@ def _ours(
 
 
 def _profile(options: argparse.Namespace) -> None:
-    """Processor microseconds a session of the parts of a request of 256 sessions of five clicks, and of the loop's."""
+    """Print processor microseconds per session of each part of a request, and of the loop: 256 sessions of 5 clicks."""
     import torch
     import torch.nn.functional as F
 
@@ -248,12 +249,12 @@ def _profile(options: argparse.Namespace) -> None:
         states = model.last_states(items, lengths, pi)
         scores, rounded = model.scores(states), states.to(torch.int8)
         parts = {
-            "the loop: states of 50 steps": lambda: model(padded, lengths, pi),
-            "the loop: product in fp32": lambda: model.scores(states),
-            "the loop: topk": lambda: scores.topk(K),
-            "ours: states": lambda: model.last_states(items, lengths, pi),
-            "ours: product in int8": lambda: torch._int_mm(rounded, program.screen_table.T),
-            "ours: all of a request": lambda: program(items, lengths, pi, K, none, every),
+            "loop: states of 50 steps": lambda: model(padded, lengths, pi),
+            "loop: product in fp32": lambda: model.scores(states),
+            "loop: topk": lambda: scores.topk(K),
+            "program: states": lambda: model.last_states(items, lengths, pi),
+            "program: product in int8": lambda: torch._int_mm(rounded, program.screen_table.T),
+            "program: whole request": lambda: program(items, lengths, pi, K, none, every),
         }
         for name, part in parts.items():
             seconds = []
@@ -277,23 +278,25 @@ def _write(frames: Any, folder: Path, part: Any, vocabulary: Any) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    """A process and those that it started, by /proc."""
+    """Process ids of a process and its descendants, from /proc."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(found for child in children for found in _descendants(int(child)))]
 
 
 def _cpu(pid: int) -> float:
+    """Processor seconds of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _peak(pid: int) -> float:
+    """Peak resident memory of a process, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return float(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def _matrix_rates(threads: int, device: str) -> dict[str, float]:
-    """10^9 operations a second of products of square matrices, 1024 wide on a CPU and 8192 on a GPU."""
+    """10^9 operations per second of square matrix products, with 1024 rows on a CPU and 8192 on a GPU."""
     import torch
 
     torch.set_num_threads(threads)

@@ -1,13 +1,13 @@
-"""One preset's models beside each other, a seed each: their fronts, and what pi changes in the mean of all.
+"""Fronts of one preset with several seeds, and the mean change along them.
 
     python benchmarks/seeds.py --models MODEL ... --sessions PREPARED [--points 26] [--out FOLDER]
     python benchmarks/seeds.py --small                                       # two seeds of a small simulated shop
 
-Printed for each model: the range of losses and recalls from pi 0 to 1, the two hypervolumes with intervals, the
-normalised one of the points that are not dominated alone, the hypervolume in the paper's own two losses (the binary
-loss of orders alone, where the objective is that and a ranking one), and what changes from the first to the last point
-that no other dominates, with its interval; then the same change in the mean of the models, whose interval draws the
-sessions once for all. --out keeps every front as a CSV file.
+Prints per model: losses and recalls at pi 0 and 1; normalised and raw hypervolume with bootstrap confidence intervals;
+the normalised hypervolume of the non-dominated points only; the hypervolumes in the paper's losses, where orders have
+the binary loss only, even if the model has a ranking loss too; and the change from the first to the last non-dominated
+point with its interval. Then prints the change of the mean of all models, with an interval from the same resamples of
+sessions for all models. --out saves every front as a CSV file.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from multitron_core.utils.text_table import as_table
 
 
 def in_paper_losses(measurement: FrontMeasurement) -> np.ndarray | None:
-    """Mean losses [points, 2] with the paper's loss of orders; None where it was no part of what was measured.
+    """Mean losses, float [points, 2], with the paper's order loss; None if the model's order loss does not contain it.
 
-    "ranked_bce" is the sum of the click loss of ordered steps, over their share, and the binary loss.
+    "ranked_bce" is the sum of the click loss of ordered steps, divided by their share, and the binary loss.
     """
     name = measurement.objectives[1].loss
     if name not in ("bce", "ranked_bce"):
@@ -54,15 +54,15 @@ def in_paper_losses(measurement: FrontMeasurement) -> np.ndarray | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, nargs="+", help="model folders of one preset")
-    parser.add_argument("--sessions", type=Path, help="the folder of prepared sessions that they were trained with")
+    parser.add_argument("--sessions", type=Path, help="folder of the prepared sessions that they were trained on")
     parser.add_argument("--points", type=int, default=26)
-    parser.add_argument("--whole-sessions", action="store_true", help="as `python -m multitron_core.front` has it")
-    parser.add_argument("--out", type=Path, help="keep the fronts there, front-1.csv and so on")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--whole-sessions", action="store_true", help="see `python -m multitron_core.front --help`")
+    parser.add_argument("--out", type=Path, help="folder for the fronts: front-1.csv, front-2.csv, ...")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--small", action="store_true", help="half a minute: two seeds of a simulated shop, 6 points")
     options = parser.parse_args()
     if bool(options.models) != bool(options.sessions) or not (options.models or options.small):
-        parser.error("give --models and --sessions together, or --small")
+        parser.error("pass --models and --sessions together, or --small")
     with tempfile.TemporaryDirectory() as temporary:
         if not options.models:
             options.points, options.sessions = 6, Path(temporary) / "sessions"
@@ -83,31 +83,31 @@ def main() -> int:
             figures.append(
                 {"hypervolume": dataclasses.asdict(volume), "change": change.to_dicts(), "front": front.to_dicts()}
             )
-    in_the_mean = changes(sums)
-    print(f"in the mean of {len(sums)} models, with a bootstrap interval by session (95 %):")
-    print(as_table(in_the_mean))
+    mean_change = changes(sums)
+    print(f"mean change of {len(sums)} models, with its 95 % bootstrap confidence interval over sessions:")
+    print(as_table(mean_change))
     if options.json:
-        options.json.write_text(json.dumps({"models": figures, "change": in_the_mean.to_dicts()}, indent=2))
+        options.json.write_text(json.dumps({"models": figures, "change": mean_change.to_dicts()}, indent=2))
     return 0
 
 
 def _print_front(folder: Path, front: pl.DataFrame, measured: FrontMeasurement, volume: FrontVolume) -> None:
     ends = non_dominated_ends(measured)
     print(f"\n{folder}: {front['steps'][0]} steps, {front['ordered_steps'][0]} ordered; {front.height} points")
-    print(f"  normalised hypervolume {volume.normalised}; raw {volume.raw} with the reference {volume.reference}")
-    worthwhile = front.filter(~pl.col("dominated")).select("click_loss", "order_loss").to_numpy()
-    print(f"  normalised by the points that are not dominated alone {normalised_hypervolume(worthwhile):.4f}")
+    print(f"  normalised hypervolume {volume.normalised}; raw {volume.raw}, reference point {volume.reference}")
+    non_dominated = front.filter(~pl.col("dominated")).select("click_loss", "order_loss").to_numpy()
+    print(f"  normalised hypervolume of the non-dominated points only {normalised_hypervolume(non_dominated):.4f}")
     paper = in_paper_losses(measured)
     if paper is not None:
         reference = PAPER_REFERENCES["diginetica"]
         print(
             f"  in the paper's losses: normalised {normalised_hypervolume(paper):.4f}, raw "
-            f"{hypervolume(paper, reference):.4f} with the reference {reference}, "
-            f"{(~dominated(paper)).sum()} points not dominated"
+            f"{hypervolume(paper, reference):.4f} reference point {reference}, "
+            f"{(~dominated(paper)).sum()} non-dominated points"
         )
     first, last = (measured.pi[point, 1] for point in ends)
     print(
-        f"  not dominated: {(~front['dominated']).sum()} points; what changes below, from pi {first:.2f} to {last:.2f}"
+        f"  {(~front['dominated']).sum()} non-dominated points; the change below is from pi {first:.2f} to {last:.2f}"
     )
     for name in (*COLUMNS, "click_mrr_20", "last_click_recall_20", "order_density"):
         values = front[name.format(k=20)]

@@ -1,10 +1,10 @@
-"""Whether system shared memory pays for scoring: the same requests with answers over gRPC, and through shared memory.
+"""Compare scoring answers over gRPC with answers through system shared memory, for the same requests.
 
     python benchmarks/shared_memory.py
 
-A model of one layer and 256 items, so that nearly all of the time is transport, asked for the largest answers that
-scoring knows (lists of 200) and for the usual ones (20). What a request may save is printed in microseconds a session;
-set it against the time that a session takes (`benchmarks/scoring.py`).
+The model has one layer and 256 items, so nearly all of the time is transport. Lists have 200 items, the largest length
+that scoring supports, and 20, the usual one. Prints the saved time in microseconds per session; compare it with the
+time per session of `benchmarks/scoring.py`.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ REGION = "multitron_benchmark"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--small", action="store_true", help="20 repeats")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, TritonServer(Path(folder) / "repository") as server:
         deploy(_model(Path(folder) / "model"), server, golden_pi=["0.50"])
         found = {k: _compare(server, k, 20 if options.small else options.repeats) for k in (20, 200)}
-    print(f"{'k':>4}{'gRPC, us a session':>22}{'shared memory':>16}{'saved':>8}")
+    print(f"{'k':>4}{'gRPC, us/session':>22}{'shared memory':>16}{'saved':>8}")
     for k, (over_grpc, shared) in found.items():
         print(f"{k:4}{over_grpc:22.2f}{shared:16.2f}{over_grpc - shared:8.2f}")
     if options.json:
@@ -57,7 +57,7 @@ def _model(folder: Path) -> Path:
 
 
 def _compare(server: TritonServer, k: int, repeats: int) -> tuple[float, float]:
-    """Median microseconds a session, over gRPC and with the answer in shared memory; the ways take turns."""
+    """Median microseconds per session, over gRPC and with the answer in shared memory; requests alternate."""
     generator = np.random.default_rng(0)
     items = generator.integers(1, ITEMS + 1, (SESSIONS, STEPS))
     pi = np.full((SESSIONS, 2), 0.5, np.float32)

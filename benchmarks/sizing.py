@@ -1,7 +1,7 @@
-"""What a shop needs, worked out from measured rates: the table of docs/sizing.md.
+"""Compute the resources of a shop from measured rates: the table of docs/sizing.md.
 
-Reads a file of rates, each with the command that printed it (benchmarks/rates.json), and prints for each shop the
-processor hours, the machines that keep a night within its window, memory and storage. `--json` prints the figures.
+Reads a file of rates, each with the command that printed it (benchmarks/rates.json). Prints per shop the processor
+hours, the machines that score a night within its window, memory and storage. `--json` prints the figures.
 """
 
 from __future__ import annotations
@@ -9,24 +9,27 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 RATES = Path(__file__).with_name("rates.json")
 
 
 @dataclass(frozen=True)
 class Demand:
-    """A shop's night.
+    """Size of a shop and of its nights.
 
     Args:
-        sessions: that a night scores.
-        items: of the catalogue.
-        events: of a day.
-        preferences: pi a night.
-        k: items a list.
-        window_hours: within which a night must be scored.
-        nights: kept in the tables.
+        name: Name of the shop in the table.
+        sessions: Sessions scored per night.
+        items: Items of the catalogue.
+        events: Events per day.
+        preferences: Preferences scored per night.
+        k: Items per list.
+        window_hours: Hours within which a night must be scored.
+        nights: Nights that the tables keep.
     """
 
     name: str
@@ -43,15 +46,18 @@ OTTO = Demand("OTTO's size", sessions=12.9e6, items=1.8e6, events=220e6 / 28)
 SHOPS = (OTTO, Demand("a hundred times OTTO's sessions", sessions=1.29e9, items=1.8e6, events=100 * 220e6 / 28))
 
 
-def sized(demand: Demand, rates: dict[str, dict]) -> dict[str, float | str]:
-    """What a demand needs.
+def sized(demand: Demand, rates: Mapping[str, Mapping[str, Any]]) -> dict[str, float | str]:
+    """Compute the resources for a demand.
 
-    The screen over the catalogue is one matrix product a session, so its processor time grows with the items; what
-    does not depend on the catalogue (reading, encoding, writing) is counted as if it did, on the safe side.
+    Scoring needs one matrix product with the catalogue per session, so its processor time grows with the number of
+    items. Reading, encoding and writing do not, but are scaled alike; the result is an upper bound.
 
     Args:
-        demand: the shop's.
-        rates: by name, `value` each, as in rates.json.
+        demand: Size of the shop.
+        rates: Rates by name, each with its `value`, as in rates.json.
+
+    Returns:
+        Figures by name, in the order of the table.
     """
     rate = {name: float(each["value"]) for name, each in rates.items()}
     scored = demand.sessions * demand.preferences
@@ -76,7 +82,7 @@ def sized(demand: Demand, rates: dict[str, dict]) -> dict[str, float | str]:
 
 
 def as_markdown(found: list[dict[str, float | str]]) -> str:
-    """The table of the page: a row a figure, a column a shop."""
+    """The table of docs/sizing.md: one row per figure, one column per shop."""
     names = [name for name in found[0] if name != "shop"]
     lines = ["| | " + " | ".join(str(each["shop"]) for each in found) + " |", "|---|" + "---|" * len(found)]
     return "\n".join(
@@ -94,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rates", type=Path, default=RATES, help="file of rates")
     parser.add_argument("--json", action="store_true", help="print the figures instead of the table")
-    parser.add_argument("--small", action="store_true", help="as every benchmark; there is nothing to make smaller")
+    parser.add_argument("--small", action="store_true", help="accepted as in every benchmark; has no effect")
     arguments = parser.parse_args()
     rates = json.loads(arguments.rates.read_text())
     found = [sized(shop, rates) for shop in SHOPS]

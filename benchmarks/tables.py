@@ -1,10 +1,11 @@
-"""The tables, measured: nights of recommendations written in a process each, then read the way that readers read.
+"""Time writing and reading the recommendation tables.
 
     python benchmarks/tables.py --sessions 1000000 --k 20 --pi 0.00 0.25 0.50 0.75 1.00 --json tables.json
 
-The rows are made up (random items, falling scores), in batches of 4,096 lists as the scorer gives them. Making them is
-timed by itself, and is part of the writing time, as scoring would be. Peak memory is the writing process's own, as the
-operating system reports it. Reads are repeated; the median is told, after one read that warms the file cache.
+One process per preference writes a partition. The rows are synthetic (random items, descending scores), in batches of
+4,096 lists like those of the scorer. The time to generate them is also measured separately; like scoring in production,
+it is part of the writing time. Peak memory is that of the writing process, as the operating system reports it. Reads
+are repeated after one read that warms the file cache; the median is printed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-# Nothing heavy is imported up here: each writer is a fresh process, and its peak memory would count it.
+# No heavy imports at the top: each writer is a new process, so its peak memory would include them.
 
 NIGHT = date(2026, 1, 31)
 BATCH = 4096
@@ -30,12 +31,12 @@ BATCH = 4096
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=1_000_000)
-    parser.add_argument("--k", type=int, default=20, help="items a list")
+    parser.add_argument("--k", type=int, default=20, help="items per list")
     parser.add_argument("--items", type=int, default=43_000, help="items of the catalogue")
     parser.add_argument("--pi", nargs="+", default=["0.00", "0.25", "0.50", "0.75", "1.00"])
     parser.add_argument("--reads", type=int, default=20, help="repetitions of each read")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--small", action="store_true", help="some seconds: 20,000 sessions, two preferences")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--small", action="store_true", help="a few seconds: 20,000 sessions, two preferences")
     options = parser.parse_args()
     if options.small:
         options.sessions, options.pi, options.reads = 20_000, options.pi[:2], 5
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Every figure, as plain data."""
+    """All figures as JSON-compatible data."""
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         pool.apply(create, (root,))
         writes = [pool.apply(write, (root, pi, options.sessions, options.k, options.items)) for pi in options.pi]
@@ -60,7 +61,7 @@ def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def create(root: Path) -> None:
-    """The empty tables."""
+    """Create the empty tables."""
     import polars as pl
 
     from multitron_core.lake.lake import Lake
@@ -69,7 +70,7 @@ def create(root: Path) -> None:
 
 
 def write(root: Path, pi: str, sessions: int, k: int, items: int) -> dict[str, Any]:
-    """Write one partition and tell how it went; the process ends afterwards."""
+    """Write one partition and return its figures."""
     import resource
 
     import numpy as np
@@ -85,7 +86,7 @@ def write(root: Path, pi: str, sessions: int, k: int, items: int) -> dict[str, A
         for first in range(0, sessions, BATCH):
             start = time.perf_counter()
             lists = min(BATCH, sessions - first)
-            # An arithmetic walk through the catalogue: no item twice in a list, and no sorting to make it so.
+            # Items in arithmetic progression are distinct within a list without any sorting.
             begin, step = random.integers(0, items, (lists, 1)), random.integers(1, items // k, (lists, 1))
             scores = np.sort(random.standard_normal((lists, k), dtype=np.float32), axis=1)[:, ::-1]
             frame = pl.DataFrame(
@@ -115,14 +116,14 @@ def write(root: Path, pi: str, sessions: int, k: int, items: int) -> dict[str, A
 
 
 def publish(root: Path, pi: str) -> None:
-    """Release the partition that is read."""
+    """Publish the partition that is read."""
     from multitron_core.lake.lake import Lake
 
     Lake(root).publish(NIGHT, pi)
 
 
 def read(root: Path, pi: str, sessions: int, repetitions: int) -> dict[str, dict[str, float]]:
-    """What readers do, in milliseconds: the median and the slowest."""
+    """Milliseconds of typical reads: median and slowest."""
     import duckdb
     import polars as pl
 
@@ -142,8 +143,8 @@ def read(root: Path, pi: str, sessions: int, repetitions: int) -> dict[str, dict
         ).fetchall(),
         "100 sessions, Lake": lambda session: lake.read_recommendations(pi, NIGHT, session_ids=wanted * 5),
         "first item of every session, polars": lambda session: partition.filter(pl.col("rank") == 1).collect(),
-        "rows an item, polars": lambda session: partition.group_by("item_id").len().collect(engine="streaming"),
-        "rows an item, DuckDB": lambda session: duckdb.sql(
+        "rows per item, polars": lambda session: partition.group_by("item_id").len().collect(engine="streaming"),
+        "rows per item, DuckDB": lambda session: duckdb.sql(
             f"SELECT item_id, count(*) FROM {parquet} GROUP BY item_id"
         ).fetchall(),
     }
@@ -162,9 +163,9 @@ def timed(call: Callable[[str], Any], sessions: list[str]) -> dict[str, float]:
 
 def as_table(figures: dict[str, Any]) -> str:
     lines = [
-        f"{figures['sessions']:,} sessions x {figures['k']}, one process a preference",
+        f"{figures['sessions']:,} sessions x {figures['k']}, one process per preference",
         "",
-        "| pi | rows | seconds (making the rows) | files | MB | peak MB (after imports) |",
+        "| pi | rows | seconds (generating rows) | files | MB | peak MB (after imports) |",
         "|---|---|---|---|---|---|",
     ]
     for row in figures["writes"]:

@@ -1,10 +1,10 @@
-"""A front between clicks, carts and orders, on a simulated shop in OTTO's format.
+"""Train and measure a model of three objectives, clicks, carts and orders, on a simulated shop in OTTO's format.
 
     python benchmarks/three_objectives.py [--out FOLDER]
 
-Simulates raw lines, prepares sessions labelled with carts and orders, trains one model on preferences of three weights,
-and measures a lattice of at least 26 of them. Printed: the front, whether each end is best at its own objective, both
-hypervolumes. Exit status 1 where an end is not the best. --out keeps the model folder with table and pictures.
+Simulates raw files, prepares sessions labelled with carts and orders, trains one model on preferences of three weights,
+and measures a lattice of at least 26 preferences. Prints the front, whether each end has the smallest loss of its
+objective, and both hypervolumes. Exit status 1 if an end does not. --out saves the model folder with table and plots.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--points", type=int, default=26)
-    parser.add_argument("--loss", choices=tuple(EVENT_LOSSES), default="bce", help="of carts and of orders")
-    parser.add_argument("--out", type=Path, help="keep the model folder, its front and the pictures there")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--loss", choices=tuple(EVENT_LOSSES), default="bce", help="loss of carts and of orders")
+    parser.add_argument("--out", type=Path, help="save the model folder with the front and its plots")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--small", action="store_true", help="half a minute: 10 points")
     options = parser.parse_args()
     if options.small:
@@ -70,9 +70,9 @@ def main() -> int:
     with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=240, float_precision=4, tbl_hide_dataframe_shape=True):
         print(front.select("^pi_.*$", "^.*_loss$", "^.*_recall_20$", "dominated", "ranks_trained"))
         print(ends)
-    print(f"each end is best at its own objective: {'yes' if best else 'no'}")
-    print(f"hypervolume, normalised: {volume.normalised}; raw, reference {volume.reference}: {volume.raw}")
-    print(f"points that no other dominates: {front.height - front['dominated'].sum()} of {front.height}")
+    print(f"each end has the smallest loss of its objective: {'yes' if best else 'no'}")
+    print(f"hypervolume: normalised {volume.normalised}; raw {volume.raw}, reference point {volume.reference}")
+    print(f"non-dominated points: {front.height - front['dominated'].sum()} of {front.height}")
     print(f"processor seconds: {time.process_time() - began:.0f}")
     if options.json:
         figures = {"front": front.to_dicts(), "ends": ends.to_dicts(), "normalised": volume.normalised.value}

@@ -1,27 +1,27 @@
-"""One training step, measured side by side with the authors' code on the same data, batch size and negatives.
+"""Time one training step, optionally against the authors' code on the same data, batch size and negatives.
 
-    python benchmarks/training.py                                            # ours
+    python benchmarks/training.py                                            # this project only
     python benchmarks/training.py --official <checkout of otto-de/MultiTRON> --threads 1 2 --json training.json
 
-The authors' code needs pytorch_lightning in the Python that runs this. Data: Diginetica at full size from
-`$MULTITRON_DATA/diginetica-full` (default `../shared/data` beside the checkout); without it a simulated shop of 42
-thousand items and the same length of sessions.
+The authors' code needs pytorch_lightning in the same Python environment. Data: Diginetica at full size from
+`$MULTITRON_DATA/diginetica-full` (default `../shared/data` next to the checkout); otherwise a simulated shop of 42
+thousand items with sessions of the same lengths.
 
-256 sessions a batch, 16,384 uniform and 32 in-batch negatives, the 100 hardest kept, 200 dimensions, 3 layers. Each
-measurement is a process of its own. Printed for each: seconds and processor seconds a step (the median; making the
-batch is included, and what is left without it stands behind; for ours also a step while a thread makes the batches, as
-training does; the authors' trainer has processes for that), sessions/s by the wall clock, the time of an epoch at
-that rate, peak memory (on a GPU the GPU's); for ours the phases of a step, and what share of it the multiplications
-would take at the matrix-multiply rate that this machine reaches in their dtype. Losses of ours are float32 in the row
-float32; the hardest negatives are searched as the presets do it (`negative_search = "auto"`), which finds the same.
-What a step of ours costs depends on what the model knows, since the search looks again at logits that it cannot tell
-apart: `--after 700` measures one that has been trained for so many steps, `--preset official` the paper's recipe.
-Processor seconds are what to compare on a machine that others use too.
+Sizes: 256 sessions per batch, 16,384 uniform and 32 in-batch negatives, the 100 hardest kept, 200 dimensions, 3 layers.
+Each measurement runs in its own process. Printed are medians of seconds and processor seconds per step, including the
+time to make the batch, and without it; sessions/s by wall clock and the time of an epoch at that rate; peak memory (of
+the GPU on a GPU). For this project also: seconds per step while a thread makes the batches, as in training (the
+authors' trainer uses processes for that); the phases of a step; and the share of a step that its matrix multiplications
+would take at the rate that this machine reaches in their dtype. Losses of this project are float32 in the row float32.
+The hardest negatives are searched as in the presets (`negative_search = "auto"`), with the same result. The search
+computes logits again that it cannot distinguish, so a step of a trained model takes another time than the first steps:
+`--after 700` measures after 700 steps, `--preset official` the paper's recipe. Compare processor seconds on a machine
+with other load.
 
     python benchmarks/training.py --catalogue 42000 500000 1800000
 
-measures instead one step of the optimiser, dense and lazy, for item embeddings of that many items of which a step
-touches 18 thousand, and the memory that weights, gradient and running means take.
+measures one optimiser step instead, dense and lazy, for item embeddings of these sizes of which a step changes 18
+thousand rows, and the memory of weights, gradient and moments.
 """
 
 from __future__ import annotations
@@ -59,23 +59,29 @@ WARMUP = 3
 RATIOS = {
     "by the wall clock": ("seconds", "seconds"),
     "by processor seconds": ("processor_seconds", "processor_seconds"),
-    "with our batches made ahead": ("seconds", "seconds_ahead"),
-    "so, and theirs made for nothing": ("seconds_behind_the_batch", "seconds_ahead"),
+    "with our batches prefetched": ("seconds", "seconds_ahead"),
+    "with our batches prefetched and theirs for free": ("seconds_behind_the_batch", "seconds_ahead"),
 }
-"""What is compared: a time of theirs by one of ours."""
+"""Compared times: a time of the authors' code divided by one of this project."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--official", type=Path, help="a checkout of the authors' code")
+    parser.add_argument("--official", type=Path, help="checkout of the authors' code")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[os.cpu_count() or 1])
-    parser.add_argument("--steps", type=int, default=20, help="steps of ours; a quarter of them of the authors' code")
-    parser.add_argument("--after", type=int, default=WARMUP, help="steps of ours before those that are measured")
-    parser.add_argument("--preset", default="diginetica", help="of ours; the sizes stay the paper's")
-    parser.add_argument("--compile", action="store_true", help="ours with what stands behind the attention compiled")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--catalogue", type=int, nargs="+", metavar="ITEMS", help="measure the optimisers instead")
+    parser.add_argument("--steps", type=int, default=20, help="measured steps; a quarter of them for the authors' code")
+    parser.add_argument("--after", type=int, default=WARMUP, help="steps before the measured ones, this project only")
+    parser.add_argument("--preset", default="diginetica", help="preset of this project; the sizes stay the paper's")
+    parser.add_argument("--compile", action="store_true", help="compile the part of each layer after the attention")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument(
+        "--catalogue",
+        type=int,
+        nargs="+",
+        metavar="ITEMS",
+        help="measure the optimisers instead, with these numbers of items",
+    )
     parser.add_argument("--child", nargs=4, metavar=("SIDE", "PRECISION", "THREADS", "FOLDER"), help=argparse.SUPPRESS)
     parser.add_argument("--small", action="store_true", help="half a minute: 3 steps")
     options = parser.parse_args()
@@ -117,7 +123,7 @@ def _data() -> PreparedSessions:
         return prepare_sessions(read_events(source, "diginetica"), "diginetica")
     from multitron_core.simulator.simulation import simulate
 
-    print(f"data: simulated ({source} is not there)")
+    print(f"data: simulated ({source} does not exist)")
     with tempfile.TemporaryDirectory() as folder:
         simulate(Path(folder) / "raw", sessions=60_000, items=42_000)
         return prepare_sessions(read_events(Path(folder) / "raw", "table"), min_item_clicks=1)
@@ -133,7 +139,7 @@ def _in_a_process(side: str, precision: str, threads: int, folder: str) -> dict[
 
 
 def _timed(run: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds and processor seconds (of all threads)."""
+    """Wall seconds, and processor seconds of all threads."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     began, processor = time.perf_counter(), time.process_time()
@@ -144,7 +150,7 @@ def _timed(run: Callable[[], Any]) -> tuple[float, float]:
 
 
 def _summary(making: list[tuple[float, float]], stepping: list[tuple[float, float]]) -> dict[str, float]:
-    """Medians of making the batch and of what follows, and the peak of memory, on a GPU the GPU's."""
+    """Medians of making the batch and of the step after it, and peak memory, on a GPU that of the GPU."""
     both = [(made[0] + took[0], made[1] + took[1]) for made, took in zip(making, stepping, strict=True)]
     gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     return {
@@ -157,7 +163,7 @@ def _summary(making: list[tuple[float, float]], stepping: list[tuple[float, floa
 
 def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str, Any]:
     data = PreparedSessions.load(folder / "prepared")
-    same_work = {"uniform_negatives": 16_384, "in_batch_negatives": 32, "kept_negatives": 100}  # the official numbers
+    same_work = {"uniform_negatives": 16_384, "in_batch_negatives": 32, "kept_negatives": 100}  # the paper's sizes
     config = presets.named(
         options.preset, training={"precision": precision, "cuda_graphs": options.device == "cuda", **same_work}
     )
@@ -181,10 +187,10 @@ def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str
     for _ in range(options.after):
         one()
     times = [(_timed(make), _timed(take)) for _ in range(options.steps)]
-    found: dict[str, Any] = _summary(*map(list, zip(*times, strict=True)))  # before the profile, which takes memory
+    found: dict[str, Any] = _summary(*map(list, zip(*times, strict=True)))  # before the profile, which uses memory
     found["seconds_ahead"] = _ahead(run, works, 3 * options.steps)
     if options.device == "cuda":
-        run.gradients = run._gradients  # kernel after kernel, no graphs: what the phases below are of as well
+        run.gradients = run._gradients  # without CUDA graphs, also for the phases below
         one()
         found["seconds_without_graphs"] = statistics.median(_timed(take)[0] for _ in range(options.steps))
         found |= _kernels(take)
@@ -192,7 +198,7 @@ def _ours(folder: Path, precision: str, options: argparse.Namespace) -> dict[str
 
 
 def _ahead(run: trainer.Trainer, works: Iterator[StepInputs], steps: int) -> float:
-    """Seconds a step while a thread makes the batches, as training does."""
+    """Seconds per step while a thread makes the batches, as in training."""
     with closing(prefetch(islice(works, steps))) as made:
 
         def all_steps() -> None:
@@ -203,7 +209,7 @@ def _ahead(run: trainer.Trainer, works: Iterator[StepInputs], steps: int) -> flo
 
 
 def _kernels(one: Callable[[], None]) -> dict[str, float]:
-    """What one step launches on a GPU, and the seconds that the GPU works on it."""
+    """Number of kernels that one step launches on a GPU, and the GPU seconds they take."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         one()
         torch.cuda.synchronize()
@@ -212,7 +218,7 @@ def _kernels(one: Callable[[], None]) -> dict[str, float]:
 
 
 def _products(run: trainer.Trainer, one: Callable[[], None], precision: str) -> list[dict[str, Any]]:
-    """GFLOP of a step's products, the search's and the others', and the rate of a large product in their dtype."""
+    """GFLOP of a step's matrix products, in the search and elsewhere, and the rate of large products in their dtype."""
     every, search, found = FlopCounterMode(display=False), FlopCounterMode(display=False), hard_negatives._search
 
     def counted(*arguments: Any) -> Any:
@@ -231,7 +237,7 @@ def _products(run: trainer.Trainer, one: Callable[[], None], precision: str) -> 
 
 
 def _phases(run: trainer.Trainer, works: Iterator[StepInputs], steps: int) -> dict[str, float]:
-    """Seconds a step in each phase: of the processors, on a GPU by the wall clock."""
+    """Seconds per step of each phase: processor seconds on a CPU, wall seconds on a GPU."""
     clock = 1 if run.device.type == "cpu" else 0
     spent: dict[str, float] = {}
 
@@ -266,14 +272,14 @@ def _phases(run: trainer.Trainer, works: Iterator[StepInputs], steps: int) -> di
 
 
 def _matmul_rate(dtype: str, device: torch.device) -> float:
-    """GFLOP a processor second (on a GPU a second) of a large square product."""
+    """GFLOP per processor second (per second on a GPU) of a large square matrix product."""
     size, clock = (2048, 1) if device.type == "cpu" else (8192, 0)
     a, b = torch.randn(2, size, size, device=device, dtype=getattr(torch, dtype))
     return max(2 * size**3 / _timed(lambda: a @ b)[clock] for _ in range(6)) / 1e9
 
 
 def _official(folder: Path, precision: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The authors' data set, collation, model and loss, run as their trainer runs them, without loader processes."""
+    """Time the authors' data set, collation, model and loss as in their trainer, without loader processes."""
     sys.path.insert(0, str(options.official))
     from src.dataset import MultiTronDataset  # type: ignore[import-not-found]
     from src.model import MultiTron  # type: ignore[import-not-found]
@@ -294,7 +300,7 @@ def _official(folder: Path, precision: str, options: argparse.Namespace) -> dict
         shuffling_style="no_shuffling",
     )
     model = MultiTron(200, 0.05, 50, items, BATCH, "batchwise", True, 100, learning_rate=1e-4, num_layers=3)
-    model.log = lambda *arguments, **settings: None  # there is no trainer to log to
+    model.log = lambda *arguments, **settings: None  # without a trainer there is no logger
     model.to(options.device)
     optimiser = model.configure_optimizers()
     numbers = iter(range(steps))
@@ -320,7 +326,7 @@ def _official(folder: Path, precision: str, options: argparse.Namespace) -> dict
 
 
 def _write_official(data: PreparedSessions, path: Path, sessions: int) -> None:
-    """Random sessions (chronological ones begin with the shortest days) in the authors' format, orders last."""
+    """Write random sessions in the authors' format, orders last; the first days have shorter sessions than the rest."""
     rows = np.random.default_rng(1).permutation(np.flatnonzero(data.train.lengths >= 2))[:sessions]
     frame = data.train.select(rows).to_frame()
     with open(path, "w") as file:
@@ -332,13 +338,13 @@ def _write_official(data: PreparedSessions, path: Path, sessions: int) -> None:
 
 
 def _optimiser(items: int, lazy: bool, device: str) -> dict[str, Any]:
-    """One step of Adam over item embeddings of 200 dimensions."""
+    """Time one step of Adam with item embeddings of 200 dimensions."""
     embedding = torch.nn.Embedding(items + 1, 200, device=device)
     layers = torch.nn.ModuleList([embedding, torch.nn.Linear(200, 200, device=device)])
     adam = Adam(layers, embedding.weight, lazy=lazy)
     rows = [torch.randperm(items, device=device)[: min(18_000, items)] + 1 for _ in range(8)]
     gradient = torch.randn(len(rows[0]), 200, device=device)
-    adam.step(rows[0], gradient, 1e-3)  # makes the running means
+    adam.step(rows[0], gradient, 1e-3)  # allocates the moments
     times = [_timed(lambda chosen=chosen: adam.step(chosen, gradient, 1e-3)) for chosen in rows[1:]]
     tensors = [embedding.weight, *adam.state().values()]
     tensors += [] if embedding.weight.grad is None else [embedding.weight.grad]
@@ -350,7 +356,7 @@ def _optimiser(items: int, lazy: bool, device: str) -> dict[str, Any]:
         "memory_mib": sum(tensor.nbytes for tensor in tensors) / 2**20,
     }
     print(
-        f"{items:9} items, {row['optimiser']:5} Adam: {1000 * row['seconds']:7.1f} ms a step, "
+        f"{items:9} items, {row['optimiser']:5} Adam: {1000 * row['seconds']:7.1f} ms per step, "
         f"{1000 * row['processor_seconds']:7.1f} processor ms, {row['memory_mib']:6.0f} MiB",
         flush=True,
     )
@@ -369,11 +375,11 @@ def _device_name(device: str) -> str:
 def _line(row: dict[str, Any], sessions: int) -> str:
     rate = BATCH / row["seconds"]
     return (
-        f"{row['side']:8} {row['precision']:8} threads {row['threads']}: {row['seconds']:7.4f} s a step, "
+        f"{row['side']:8} {row['precision']:8} threads {row['threads']}: {row['seconds']:7.4f} s per step, "
         f"{row['seconds_behind_the_batch']:7.4f} without making the batch, "
-        + (f"{row['seconds_ahead']:7.4f} with batches made ahead, " if "seconds_ahead" in row else "")
+        + (f"{row['seconds_ahead']:7.4f} with prefetched batches, " if "seconds_ahead" in row else "")
         + f"{row['processor_seconds']:7.3f} processor s, {rate:7.0f} sessions/s, "
-        f"{sessions / rate / 60:6.1f} min an epoch, "
+        f"{sessions / rate / 60:6.1f} min per epoch, "
         f"{row['peak_memory_mib']:6.0f} MiB"
     )
 
@@ -381,23 +387,23 @@ def _line(row: dict[str, Any], sessions: int) -> str:
 def _print_phases(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         on_gpu = "kernels" in row
-        clock, a_second = ("", "a second") if on_gpu else ("processor ", "a processor s")
-        print(f"\nours, {row['precision']}, {row['threads']} threads: {clock}milliseconds a step")
+        clock, per_second = ("", "per second") if on_gpu else ("processor ", "per processor s")
+        print(f"\nours, {row['precision']}, {row['threads']} threads: {clock}milliseconds per step")
         for name, seconds in row["phases"].items():
             print(f"  {name:26} {1000 * seconds:7.1f}")
         search, others = row["products"]
         least = [each["gigaflop"] / each["rate"] for each in (search, others)]
         print(
             f"  products: {search['gigaflop']:.1f} GFLOP of the search in {search['dtype']} (measured "
-            f"{search['rate']:.0f} GFLOP {a_second}) and {others['gigaflop']:.1f} in {others['dtype']} "
+            f"{search['rate']:.0f} GFLOP {per_second}) and {others['gigaflop']:.1f} in {others['dtype']} "
             f"({others['rate']:.0f}): at those rates {1000 * sum(least):.0f} ms, "
             f"{sum(least) / row['seconds' if on_gpu else 'processor_seconds']:.0%} of the step's {clock}time"
         )
         if on_gpu:
             print(
                 f"  on the GPU {row['kernels']} kernels, {1000 * row['kernel_seconds']:.2f} ms of work; a step without "
-                f"making the batch {1000 * row['seconds_behind_the_batch']:.2f} ms as a graph and "
-                f"{1000 * row['seconds_without_graphs']:.2f} ms kernel after kernel"
+                f"making the batch {1000 * row['seconds_behind_the_batch']:.2f} ms with CUDA graphs and "
+                f"{1000 * row['seconds_without_graphs']:.2f} ms without"
             )
 
 
@@ -407,10 +413,12 @@ def _print_ratios(rows: list[dict[str, Any]]) -> None:
     for side, precision, threads in by_kind:
         if side == "official":
             theirs = by_kind[side, precision, threads]
-            for own in ("float32", "bfloat16"):
-                ours = by_kind["ours", own, threads]
+            for our_precision in ("float32", "bfloat16"):
+                ours = by_kind["ours", our_precision, threads]
                 times = [f"{theirs[one] / ours[other]:.1f} times {how}" for how, (one, other) in RATIOS.items()]
-                print(f"ours in {own} against the authors' {precision}, {threads} threads: {', '.join(times)}")
+                print(
+                    f"ours in {our_precision} against the authors' {precision}, {threads} threads: {', '.join(times)}"
+                )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""One Celery worker against two: five preferences of a night at once, on a cluster of this machine.
+"""Compare one Celery worker with two: five preferences of one night at once, on a cluster on this machine.
 
     python benchmarks/workers.py --json workers.json
 
-A Redis, a Postgres and the workers are started here and end with it; nothing but the number of workers differs. A shop
-is simulated, its model has random weights, each step takes one core (OMP_NUM_THREADS=1), as if each worker were a small
-machine. Printed are the seconds from the start of the first step to the end of the last one, how long the steps took
-together, and the share of the workers' time that was spent in steps. Every table is compared with the local run's.
+Starts a Redis, a Postgres and the workers, and stops them at the end; only the number of workers differs between
+measurements. The shop is simulated and its model has random weights. Each step uses one core (OMP_NUM_THREADS=1), as if
+each worker were a small machine. Prints the seconds from the start of the first step to the end of the last one, the
+summed seconds of the steps, and the share of the workers' time spent in steps. Every table is compared with that of a
+local run.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ DAYS = 2
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sessions", type=int, default=60_000, help="of the simulated shop's two days")
+    parser.add_argument("--sessions", type=int, default=60_000, help="sessions of the simulated shop in two days")
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="numbers of workers to measure")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--small", action="store_true", help="a minute or two: 2,000 sessions, 500 items")
     options = parser.parse_args()
     if options.small:
@@ -74,7 +75,7 @@ def main() -> int:
 
 
 def make_shop(home: Path, *, sessions: int, items: int) -> dt.date:
-    """A shop whose last day is ready to be scored; gives that day."""
+    """Simulate a shop up to the point where its last day can be scored; returns that day."""
     first = dt.date(2026, 1, 1)
     day = first + dt.timedelta(days=DAYS - 1)
     settings = demo_settings().model_dump()
@@ -104,7 +105,7 @@ def _deploy_random_model(shop: Shop, item_ids: pl.Series) -> None:
 
 
 def score_locally(home: Path, day: dt.date) -> dict[tuple[str, str], pl.DataFrame]:
-    """The lists of a local run, by (table, pi)."""
+    """Lists of a local run by (table, pi)."""
     shop = load_shop(home)
     with dg.DagsterInstance.ephemeral() as instance:
         definitions = build_definitions(shop)
@@ -114,7 +115,7 @@ def score_locally(home: Path, day: dt.date) -> dict[tuple[str, str], pl.DataFram
 
 
 def lists_of(shop: Shop, day: dt.date) -> dict[tuple[str, str], pl.DataFrame]:
-    """Every list of a night as its readers get it."""
+    """All lists of a night as readers get them, by (table, pi)."""
     lake = Lake(shop.lake)
     return {(table, pi): lake.read_recommendations(pi, day, table=table) for table in LIST_TABLES for pi in FIVE}
 
@@ -122,10 +123,10 @@ def lists_of(shop: Shop, day: dt.date) -> dict[tuple[str, str], pl.DataFrame]:
 def measure(
     home: Path, day: dt.date, workers: int, folder: Path, expected: dict[tuple[str, str], pl.DataFrame]
 ) -> dict[str, Any]:
-    """The five preferences of a night at once, on so many workers.
+    """Score the five preferences of a night at once with the given number of workers.
 
     Raises:
-        RuntimeError: a run failed, or a table differs from the local run's.
+        RuntimeError: A run failed, or a table differs from that of the local run.
     """
     folder.mkdir()
     copy = shutil.copytree(home, folder / "shop")
@@ -135,14 +136,14 @@ def measure(
         runs = run_at_once("scoring", [night_key(day, pi) for pi in FIVE], logs)
         failed = [run.run_id for run in runs if run.status != dg.DagsterRunStatus.SUCCESS]
         if failed:
-            said = "\n".join(log.read_text()[-2000:] for log in sorted(logs.glob("*.log")))
-            raise RuntimeError(f"runs failed: {failed}\n{said}")
+            log_ends = "\n".join(log.read_text()[-2000:] for log in sorted(logs.glob("*.log")))
+            raise RuntimeError(f"runs failed: {failed}\n{log_ends}")
         with dg.DagsterInstance.get() as instance:
             steps = [step for run in runs for step in instance.get_run_step_stats(run.run_id)]
         by_worker = {name for run in runs for name in workers_of(run).values()}
     found = lists_of(load_shop(copy), day)
     if not all(found[key].equals(lists) for key, lists in expected.items()):
-        raise RuntimeError("a table differs from the local run's")
+        raise RuntimeError("a table differs from that of the local run")
     times = [(step.start_time, step.end_time) for step in steps if step.start_time and step.end_time]
     wall = max(end for _, end in times) - min(start for start, _ in times)
     busy = sum(end - start for start, end in times)
@@ -158,11 +159,11 @@ def measure(
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """A row for each number of workers; the first one is what the others are compared with."""
+    """Markdown table with one row per number of workers; the others are compared with the first."""
     lines = [
-        f"{rows[0]['rows']:,} rows of five preferences, {rows[0]['steps']} steps; every table equals the local run's",
+        f"{rows[0]['rows']:,} rows of five preferences, {rows[0]['steps']} steps; all tables equal the local run's",
         "",
-        "| workers | seconds | against the first | steps together, seconds | workers' time in steps |",
+        "| workers | seconds | speed-up over the first row | sum of step seconds | share of worker time in steps |",
         "|---|---|---|---|---|",
     ]
     return "\n".join(
