@@ -18,7 +18,6 @@ import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'multitron-batch[dev]'")
 
-from multitron_core.lake.lake import Lake
 from multitron_core.simulator.simulation import simulate
 from orchestration.runtime.instance import prepare_instance
 from orchestration.runtime.partitions import night_key
@@ -150,7 +149,7 @@ def test_a_backfill_of_five_preferences(seen: Browser, home: Path) -> None:
     runs = ended(home, day, 5)
     assert {run.tags["dagster/partition/pi"] for run in runs} == set(FIVE)
     assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
-    released = Lake(load_shop(home).lake).publications("recommendations").filter(run_date=days_of(home)[-1])
+    released = load_shop(home).lake().publications("recommendations").filter(run_date=days_of(home)[-1])
     assert released["pi"].sort().to_list() == list(FIVE)
     seen.open("/runs")
     seen.sees("Success")
@@ -167,7 +166,7 @@ def test_a_failed_gate(seen: Browser, home: Path) -> None:
     day = days_of(home)[-1]
     settings = load_shop(home).settings.model_dump()
     write_shop(home, Settings.model_validate({**settings, "quality": {"min_overlap": 1.0}}))  # no list may change
-    lake = Lake(load_shop(home).lake)
+    lake = load_shop(home).lake()
     before = lake.publications()
     launch(seen, "0.50")
     run = ended(home, str(day), 6)[0]
