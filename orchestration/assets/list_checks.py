@@ -220,7 +220,7 @@ def _version_of(evaluation: AssetCheckEvaluation) -> int:
 
 
 def _for_lists_of(comparison: NightComparison, thresholds: Thresholds) -> Thresholds:
-    """In a table of one list every item occurs once, so the share of the most shown items says nothing."""
+    """In a table of one list every item occurs once, so no item can have too large a share."""
     return dataclasses.replace(thresholds, max_top_share=1.0) if comparison.lists == 1 else thresholds
 
 

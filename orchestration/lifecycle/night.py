@@ -40,7 +40,7 @@ STATISTICS_TABLE = "session_statistics"
 SAMPLE_LISTS = 3
 """Lists that are read back as a sample of what was written."""
 
-Server = TritonServer | InProcessServer
+ScoringServer = TritonServer | InProcessServer
 """What computes the scores of a night."""
 
 
@@ -147,7 +147,12 @@ class WrittenLists:
 
 
 def write_session_lists(
-    shop: Shop, server: Server, day: dt.date, pi: str, *, progress: Callable[[ScoringProgress], None] = log_progress
+    shop: Shop,
+    server: ScoringServer,
+    day: dt.date,
+    pi: str,
+    *,
+    progress: Callable[[ScoringProgress], None] = log_progress,
 ) -> WrittenLists:
     """Write the k best items of every session of a night to `recommendations`.
 
@@ -193,7 +198,12 @@ def write_session_lists(
 
 
 def write_item_lists(
-    shop: Shop, server: Server, day: dt.date, pi: str, *, progress: Callable[[ScoringProgress], None] = log_progress
+    shop: Shop,
+    server: ScoringServer,
+    day: dt.date,
+    pi: str,
+    *,
+    progress: Callable[[ScoringProgress], None] = log_progress,
 ) -> WrittenLists:
     """Write the k best items to show with every item of the vocabulary to `item_recommendations`.
 

@@ -13,7 +13,7 @@ from orchestration.shop.deployed import live_model
 from orchestration.shop.home import Shop
 
 MADE_FROM = "made_from.json"
-"""The file beside a night's sessions that records what they were made from."""
+"""The file in the folder of a night's sessions that records what they were made from."""
 
 
 def save_night_sessions(shop: Shop, day: dt.date, sessions: EncodedSessions, *, events: str | None) -> Path:

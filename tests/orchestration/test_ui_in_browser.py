@@ -158,7 +158,7 @@ def test_a_backfill_of_five_preferences(seen: Browser, home: Path) -> None:
     seen.sees("Materialized", "sample", "model version")
     seen.picture("recommendations_of_a_night")
     seen.open(f"/assets/published?view=partitions&partition={day}%7C0.50")
-    seen.sees("how recommendations differ from the night before", "lists of both nights that are not the same")
+    seen.sees("recommendations: changes to the previous night", "share of common lists that changed")
     seen.picture("what_changed")
 
 

@@ -26,7 +26,7 @@ def shop(deployed_home: Path, tmp_path: Path) -> Iterator[ShopInTest]:
 
 
 def ingest_sessions(shop: Shop, day: dt.date, sessions: int, clicks: int) -> None:
-    """Replace the events of a day by sessions of so many clicks."""
+    """Replace the events of a day by sessions of this many clicks."""
     rows = [
         (f"s{session}", 1000 + (7 * session + 3 * click) % ITEMS, f"{day}T10:{session % 60:02}:{click:02}", "click")
         for session in range(sessions)
