@@ -2,7 +2,7 @@
 
     python -m chaos [--only <parts of names>] [--seed 1] [--minutes 15] [--nights 30]
 
-The exit status is 1 if a table differs from the one of an undisturbed night, or if the time ended before all faults were
+The exit status is 1 if a table differs from that of an undisturbed night, or if the time ended before all faults were
 injected.
 """
 
