@@ -166,7 +166,8 @@ def bad_file(week: Week, day: dt.date) -> str:
     assert {each.state for each in night.preferences} == {"failed"}, night
     week.deliver(day)
     week.complete(day)
-    return f"alert run_failed ({week.alerts(day, 'run_failed')[0]['error'][:60]}…), status failed; complete after the correction"
+    error = week.alerts(day, "run_failed")[0]["error"]
+    return f"alert run_failed ({error[:60]}…), status failed; complete after the correction"
 
 
 def run_killed(week: Week, day: dt.date) -> str:
