@@ -1,1 +1,5 @@
-"""Faults, injected into nights of a small shop, with one question: are the tables those of an undisturbed night?"""
+"""Chaos tests: faults injected into the nights of a small shop, whose tables must equal those of an undisturbed night.
+
+`python -m chaos` (`make chaos`) injects each fault once; `python -m chaos.week` (`make week`) runs seven nights through
+the real Dagster daemon.
+"""

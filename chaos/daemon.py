@@ -1,4 +1,4 @@
-"""A real Dagster daemon over a home, that can be killed and started again."""
+"""A real Dagster daemon of a shop that can be killed and started again."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from orchestration.shop.home import load_shop
 
 
 class Daemon:
-    """Context manager: `dagster-daemon run` in a process group of its own.
+    """Context manager: `dagster-daemon run` in a new process group.
 
     Args:
-        home: the shop's.
-        sensors: turned on before it starts.
-        env: more of its environment.
+        home: home folder of the shop.
+        sensors: names of sensors to start before the daemon.
+        env: further environment variables.
     """
 
     def __init__(self, home: Path, *, sensors: Sequence[str] = (), **env: str) -> None:
@@ -36,7 +36,7 @@ class Daemon:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Daemon:
-        with self.instance() as instance:  # makes its tables: two processes that do so at once disturb each other
+        with self.instance() as instance:  # creates its tables: two processes that do so at once fail
             instance.get_runs_count()
         self.turn_on(*self.sensors)
         self.start()
@@ -48,7 +48,7 @@ class Daemon:
         self.kill()
 
     def start(self) -> None:
-        """Start it; its log goes to <home>/daemon.log."""
+        """Start the daemon; its log is <home>/daemon.log."""
         with (self.home / "daemon.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [Path(sys.executable).with_name("dagster-daemon"), "run", "-w", ROOT / "workspace.yaml"],
@@ -60,7 +60,7 @@ class Daemon:
             )
 
     def kill(self) -> None:
-        """kill -9 of the daemon, and of the code server that it started; runs that it started live on."""
+        """Kill the daemon and its code server with SIGKILL; runs that it started continue."""
         if self._process is None or self._process.poll() is not None:
             return
         children = [
@@ -76,7 +76,11 @@ class Daemon:
                 continue
 
     def command(self, *words: str) -> str:
-        """A command of `dagster` over the same home."""
+        """Run a `dagster` command in the same home and return its standard output.
+
+        Raises:
+            RuntimeError: the command fails.
+        """
         done = subprocess.run(
             [str(Path(sys.executable).with_name("dagster")), *words, "-w", str(ROOT / "workspace.yaml")],
             cwd=ROOT,
@@ -90,7 +94,7 @@ class Daemon:
         return done.stdout
 
     def turn_on(self, *sensors: str) -> None:
-        """Start sensors, as a person does in the UI."""
+        """Start sensors, as an operator does in the UI."""
         for name in sensors:
             self.command("sensor", "start", name)
 
@@ -101,14 +105,18 @@ class Daemon:
     def wait_until_complete(self, day: dt.date, *, timeout: float) -> None:
         """Wait until a night is complete.
 
+        Args:
+            day: its run date.
+            timeout: maximum seconds to wait.
+
         Raises:
-            TimeoutError: it was not.
+            TimeoutError: it is not complete in time.
         """
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            here = load_shop(self.home)
-            lake = here.lake()
-            night = read_night(here, lake, day, published=published_rows(lake))
+            shop = load_shop(self.home)
+            lake = shop.lake()
+            night = read_night(shop, lake, day, published=published_rows(lake))
             if night.complete:
                 return
             time.sleep(2)

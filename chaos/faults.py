@@ -1,5 +1,7 @@
-"""The faults: each disturbs the night of a fresh copy of the shop, mends what an operator has to mend, and lets it run
-to its end. What is compared afterwards is `chaos.shop.digest`.
+"""The faults: each disturbs a night of a new copy of the shop, does what an operator must do, and completes the night.
+
+`chaos.shop.digest` is compared afterwards. The file exceeds 400 lines because it is a list of short functions, one per
+fault.
 """
 
 from __future__ import annotations
@@ -36,30 +38,35 @@ from serving.server import TritonServer
 
 
 class NotPossibleError(Exception):
-    """This machine does not let the fault be injected."""
+    """The fault cannot be injected on this machine."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault by name; `inject` returns how often it was injected and what an operator saw."""
+    """A fault.
+
+    Args:
+        name: of the fault.
+        inject: injects it into the night of a home; returns how often, and what was reported to the operator.
+    """
 
     name: str
     inject: Callable[[Path, random.Random], tuple[int, str]]
 
 
-def _said(text: str) -> str:
-    """The first line of what was said, or that nothing was."""
-    return text.splitlines()[0] if text else "nothing: it was waited out"
+def _report(errors: str) -> str:
+    """The first line of the errors of a night."""
+    return errors.splitlines()[0] if errors else "nothing: retries succeeded"
 
 
-def _ended_well(home: Path, *arguments: str, **env: str) -> None:
-    status, said = night(home, *arguments, **env)
+def _complete_night(home: Path, *arguments: str, **env: str) -> None:
+    status, errors = night(home, *arguments, **env)
     if status:
-        raise AssertionError(f"the night after the fault failed: {said}")
+        raise AssertionError(f"the night after the fault failed: {errors}")
 
 
 def scoring_killed(home: Path, chance: random.Random) -> tuple[int, str]:
-    """kill -9 of the scoring run, three times, at random moments."""
+    """kill -9 of the scoring run, three times, at random times."""
     kills = 0
     for _ in range(3):
         process = start(home, *(["--after-kill"] if kills else []))
@@ -68,15 +75,15 @@ def scoring_killed(home: Path, chance: random.Random) -> tuple[int, str]:
             process.kill()
             kills += 1
         process.communicate()
-    _ended_well(home, "--after-kill")
-    return kills, "a run shown as started, ended as failed by the next start"
+    _complete_night(home, "--after-kill")
+    return kills, "a run shown as started; the next start marked it as failed"
 
 
 def training_killed(home: Path, chance: random.Random) -> tuple[int, str]:
-    """kill -9 of training, twice; the model that comes of it must be the undisturbed one."""
-    here = load_shop(home)
-    version = models.model_version(models.newest(here))
-    for folder in here.models.iterdir():
+    """kill -9 of training, twice; the resulting model must be the undisturbed one."""
+    shop = load_shop(home)
+    version = models.model_version(models.newest(shop))
+    for folder in shop.models.iterdir():
         shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
     kills = 0
     for _ in range(2):
@@ -86,11 +93,11 @@ def training_killed(home: Path, chance: random.Random) -> tuple[int, str]:
             process.kill()
             kills += 1
         process.communicate()
-    night(home, "--job", "training", "--after-kill")  # the gate may refuse it: only the weights are asked for here
-    found = models.model_version(models.newest(here))
+    night(home, "--job", "training", "--after-kill")  # the gates may refuse it; only the weights matter
+    found = models.model_version(models.newest(shop))
     assert found == version, f"another model: {found}, not {version}"
-    _ended_well(home)
-    return kills, "a run shown as started; the next one went on from the last checkpoint"
+    _complete_night(home)
+    return kills, "a run shown as started; the next one continued from the last checkpoint"
 
 
 @contextlib.contextmanager
@@ -108,18 +115,18 @@ def _server(home: Path, port: int = 0) -> Iterator[TritonServer]:
 
 
 def _over_triton(home: Path, **settings: float) -> None:
-    here = load_shop(home)
-    triton = here.settings.triton.model_copy(update={"scorer": "triton", **settings})
-    write_shop(home, here.settings.model_copy(update={"triton": triton}))
+    shop = load_shop(home)
+    triton = shop.settings.triton.model_copy(update={"scorer": "triton", **settings})
+    write_shop(home, shop.settings.model_copy(update={"triton": triton}))
 
 
 def _children(process_id: int) -> list[int]:
-    told = Path(f"/proc/{process_id}/task/{process_id}/children")
-    return [int(child) for child in told.read_text().split()] if told.exists() else []
+    children = Path(f"/proc/{process_id}/task/{process_id}/children")
+    return [int(child) for child in children.read_text().split()] if children.exists() else []
 
 
 def triton_killed(home: Path, chance: random.Random) -> tuple[int, str]:
-    """kill -9 of the Triton server while it scores; another comes up on its port some seconds later."""
+    """kill -9 of the Triton server during scoring; a new one starts on its port seconds later."""
     _over_triton(home)
     with _server(home) as first:
         url, port = first.url, int(first.url.rpartition(":")[2])
@@ -128,19 +135,19 @@ def triton_killed(home: Path, chance: random.Random) -> tuple[int, str]:
         assert first.process_id is not None
         children = _children(first.process_id)
         os.kill(first.process_id, signal.SIGKILL)
-        for child in children:  # stubs of the python backend outlive a server that is killed
+        for child in children:  # stub processes of the python backend survive a killed server
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         time.sleep(2)
         with _server(home, port):
-            status, said = finish(process)
+            status, errors = finish(process)
             if status:
-                _ended_well(home, **{URL_VARIABLE: url})
-    return 1, _said(said)
+                _complete_night(home, **{URL_VARIABLE: url})
+    return 1, _report(errors)
 
 
 def triton_slow(home: Path, chance: random.Random) -> tuple[int, str]:
-    """A server that stands still for some seconds while it is asked."""
+    """A server that is stopped (SIGSTOP) for some seconds during scoring."""
     _over_triton(home)
     with _server(home) as server:
         process = start(home, **{URL_VARIABLE: server.url})
@@ -152,14 +159,14 @@ def triton_slow(home: Path, chance: random.Random) -> tuple[int, str]:
         time.sleep(8)
         for each in stopped:
             os.kill(each, signal.SIGCONT)
-        status, said = finish(process)
+        status, errors = finish(process)
         if status:
-            _ended_well(home, **{URL_VARIABLE: server.url})
-    return 1, _said(said)
+            _complete_night(home, **{URL_VARIABLE: server.url})
+    return 1, _report(errors)
 
 
 def triton_silent(home: Path, chance: random.Random) -> tuple[int, str]:
-    """A server that takes connections and never answers, asked for one preference and in one attempt."""
+    """A server that accepts connections and never answers; one preference, one attempt."""
     _over_triton(home, timeout_seconds=2.0, ready_seconds=10.0)
     settings = load_shop(home).settings
     one = settings.scoring.model_copy(update={"pi": settings.preferences[:1]})
@@ -167,19 +174,19 @@ def triton_silent(home: Path, chance: random.Random) -> tuple[int, str]:
     with _server(home) as server:
         assert server.process_id is not None
         os.kill(server.process_id, signal.SIGSTOP)
-        # No process of ours is kept waiting for good: it fails, with its reason.
-        status, said = night(home, "--retries", "0", **{URL_VARIABLE: server.url})
-        assert status, "it did not notice"
+        # The client must not wait forever: it fails with a reason.
+        status, errors = night(home, "--retries", "0", **{URL_VARIABLE: server.url})
+        assert status, "the fault was not detected"
         assert set(small.digest(home).values()) == {"none"}
         os.kill(server.process_id, signal.SIGCONT)
         write_shop(home, settings)
-        _ended_well(home, **{URL_VARIABLE: server.url})
-    return 1, _said(said)
+        _complete_night(home, **{URL_VARIABLE: server.url})
+    return 1, _report(errors)
 
 
 @contextlib.contextmanager
 def _small_disk(folder: Path, *, free_kb: int) -> Iterator[Path]:
-    """`folder` on a file system of its own that has so much space left; gives the file that fills the rest."""
+    """Move `folder` to a file system with `free_kb` kB of free space; yields the file that fills the rest."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) // 1024
     aside = folder.with_name(folder.name + ".aside")
     folder.rename(aside)
@@ -193,7 +200,7 @@ def _small_disk(folder: Path, *, free_kb: int) -> Iterator[Path]:
     if mounted.returncode:
         folder.rmdir()
         aside.rename(folder)
-        raise NotPossibleError(f"no file system can be mounted here: {mounted.stderr.strip()}")
+        raise NotPossibleError(f"no file system can be mounted: {mounted.stderr.strip()}")
     try:
         shutil.copytree(aside, folder, dirs_exist_ok=True, symlinks=True)
         ballast = folder / "ballast"
@@ -210,83 +217,83 @@ def _small_disk(folder: Path, *, free_kb: int) -> Iterator[Path]:
 
 
 def disk_full_under_the_lake(home: Path, chance: random.Random) -> tuple[int, str]:
-    """No space under the tables while a night is written; then there is."""
+    """No disk space for the tables during a night; space is freed afterwards."""
     with _small_disk(home / "lake", free_kb=chance.randint(8, 120)) as ballast:
-        status, said = night(home)
-        assert status, "it did not notice"
-        assert "disk is full" in said, said
+        status, errors = night(home)
+        assert status, "the fault was not detected"
+        assert "disk is full" in errors, errors
         ballast.unlink()
-        _ended_well(home)
-    return 1, _said(said)
+        _complete_night(home)
+    return 1, _report(errors)
 
 
 def disk_full_under_the_models(home: Path, chance: random.Random) -> tuple[int, str]:
-    """No space under the model store while it is trained; then there is."""
-    here = load_shop(home)
-    version = models.model_version(models.newest(here))
-    for folder in here.models.iterdir():
+    """No disk space for the models during training; space is freed afterwards."""
+    shop = load_shop(home)
+    version = models.model_version(models.newest(shop))
+    for folder in shop.models.iterdir():
         shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-    with _small_disk(here.models, free_kb=chance.randint(0, 30)) as ballast:
-        status, said = night(home, "--job", "training")
-        assert status, "it did not notice"
-        assert "disk is full" in said, said
+    with _small_disk(shop.models, free_kb=chance.randint(0, 30)) as ballast:
+        status, errors = night(home, "--job", "training")
+        assert status, "the fault was not detected"
+        assert "disk is full" in errors, errors
         ballast.unlink()
         night(home, "--job", "training")
-        assert models.model_version(models.newest(here)) == version
-    _ended_well(home)
-    return 1, _said(said)
+        assert models.model_version(models.newest(shop)) == version
+    _complete_night(home)
+    return 1, _report(errors)
 
 
 def bit_flipped(home: Path, chance: random.Random) -> tuple[int, str]:
-    """One bit of the deployed weights is another; the model is deployed again."""
-    here = load_shop(home)
-    repository = ModelRepository(here.triton_repository)
+    """One flipped bit in the deployed weights; the model is deployed again."""
+    shop = load_shop(home)
+    repository = ModelRepository(shop.triton_repository)
     folder = repository.version_folder(max(repository.versions()))
     weights = max((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.stat().st_size)
     content = bytearray(weights.read_bytes())
     content[chance.randrange(len(content) // 2, len(content))] ^= 1 << chance.randrange(8)
     weights.write_bytes(bytes(content))
-    status, said = night(home)
-    assert status, "it did not notice"
+    status, errors = night(home)
+    assert status, "the fault was not detected"
     shutil.rmtree(repository.folder)
-    _deploy(here, models.newest(here))
-    _ended_well(home)
-    return 1, _said(said)
+    _deploy(shop, models.newest(shop))
+    _complete_night(home)
+    return 1, _report(errors)
 
 
-def _deploy(here: Shop, folder: Path, golden: EncodedSessions | None = None) -> None:
-    """Deploy a model folder without the gates that compare it with simpler models."""
-    with InProcessServer(here.triton_repository) as server:
+def _deploy(shop: Shop, folder: Path, golden: EncodedSessions | None = None) -> None:
+    """Deploy a model folder without the gates that compare it with baselines."""
+    with InProcessServer(shop.triton_repository) as server:
         deploy(
             folder,
             server,
             golden_sessions=golden,
-            golden_pi=here.settings.preferences,
-            golden_k=here.settings.scoring.k,
+            golden_pi=shop.settings.preferences,
+            golden_k=shop.settings.scoring.k,
         )
 
 
 def log_truncated(home: Path, chance: random.Random) -> tuple[int, str]:
-    """The last entry of a table's Delta log is cut; it is moved away, as the runbook says, and scored again."""
-    _ended_well(home)
+    """A truncated last entry of a Delta log; it is moved away, as in the runbook, and the night is scored again."""
+    _complete_night(home)
     log = home / "lake" / "recommendations" / "_delta_log"
     entry = max(log.glob("*.json"))
     content = entry.read_bytes()
     entry.write_bytes(content[: chance.randrange(len(content) // 4, 3 * len(content) // 4)])
-    status, said = night(home)
-    assert status, "it did not notice"
+    status, errors = night(home)
+    assert status, "the fault was not detected"
     entry.rename(home / entry.name)
-    _ended_well(home)
-    return 1, _said(said)
+    _complete_night(home)
+    return 1, _report(errors)
 
 
 def wrong_vocabulary(home: Path, chance: random.Random) -> tuple[int, str]:
-    """The prepared sessions say that they were encoded with another vocabulary; they are prepared again."""
-    _ended_well(home)
-    before, here = small.digest(home), load_shop(home)
-    day, pi = disturbed_day(here), here.settings.preferences[-1]
-    described = here.scoring_sessions(day) / "encoded.json"
-    described.write_text(json.dumps({"vocabulary_hash": f"{chance.getrandbits(64):016x}"}))
+    """Prepared sessions with the hash of another vocabulary; they are prepared again."""
+    _complete_night(home)
+    before, shop = small.digest(home), load_shop(home)
+    day, pi = disturbed_day(shop), shop.settings.preferences[-1]
+    description = shop.scoring_sessions(day) / "encoded.json"
+    description.write_text(json.dumps({"vocabulary_hash": f"{chance.getrandbits(64):016x}"}))
     made = subprocess.run(
         [
             str(Path(sys.executable).with_name("dagster")),
@@ -299,17 +306,17 @@ def wrong_vocabulary(home: Path, chance: random.Random) -> tuple[int, str]:
         text=True,
         check=False,
     )
-    assert made.returncode, "it did not notice"
+    assert made.returncode, "the fault was not detected"
     assert small.digest(home) == before
-    _ended_well(home)
+    _complete_night(home)
     lines = [line for line in made.stderr.splitlines() if "vocabular" in line and "hint" in line]
     return 1, lines[0].partition("Failure: ")[2] or lines[0]
 
 
 def scores_that_are_nan(home: Path, chance: random.Random) -> tuple[int, str]:
-    """A trained model with a weight that is no number: the deployment refuses it, and the live one goes on."""
-    here = load_shop(home)
-    good = models.newest(here)
+    """A trained model with a NaN weight: the deployment refuses it, the live model stays."""
+    shop = load_shop(home)
+    good = models.newest(shop)
     bad = good.with_name("nan")
     shutil.copytree(good, bad)
     weights = load_file(bad / "weights.safetensors")
@@ -317,64 +324,65 @@ def scores_that_are_nan(home: Path, chance: random.Random) -> tuple[int, str]:
     weights[name].view(-1)[chance.randrange(weights[name].numel())] = np.nan
     save_file(weights, bad / "weights.safetensors")
     try:
-        _deploy(here, bad)
+        _deploy(shop, bad)
     except MultitronError as error:
-        said = str(error)
+        errors = str(error)
     else:
         raise AssertionError(f"a model whose {name} is not finite was deployed")
     shutil.rmtree(bad)
-    _ended_well(home)
-    return 1, _said(said)
+    _complete_night(home)
+    return 1, _report(errors)
 
 
-LONG_SESSION = 8  # clicks
+LONG_SESSION = 8
+"""Clicks of a session from which the damaged model returns NaN."""
 
 
 def scores_that_turn_nan(home: Path, chance: random.Random) -> tuple[int, str]:
-    """A live model that scored every golden session and turns NaN at the night's longest ones: nothing is released."""
-    here = load_shop(home)
-    good = models.newest(here)
+    """A live model that scores all golden sessions and returns NaN for long ones: nothing is released."""
+    shop = load_shop(home)
+    good = models.newest(shop)
     bad = good.with_name("nan")
     shutil.copytree(good, bad)
     weights = load_file(bad / "weights.safetensors")
     weights["position_embedding.weight"][LONG_SESSION:] = np.nan
     save_file(weights, bad / "weights.safetensors")
-    held_out = PreparedSessions.load(here.training_sessions).test
+    held_out = PreparedSessions.load(shop.training_sessions).test
     short = np.flatnonzero(np.diff(held_out.offsets) < LONG_SESSION)
-    _deploy(here, bad, held_out.select(short))
-    status, said = night(home)
-    assert status, "it did not notice"
-    assert set(small.digest(home).values()) == {"none"}, "lists of no meaning were released"
+    _deploy(shop, bad, held_out.select(short))
+    status, errors = night(home)
+    assert status, "the fault was not detected"
+    assert set(small.digest(home).values()) == {"none"}, "lists of NaN scores were released"
     shutil.rmtree(bad)
-    _deploy(here, good)
-    _ended_well(home)
-    return 1, _said(said)
+    _deploy(shop, good)
+    _complete_night(home)
+    return 1, _report(errors)
 
 
 def two_nights_at_once(home: Path, chance: random.Random) -> tuple[int, str]:
-    """The same night started twice, a moment apart."""
+    """The same night started twice, up to 3 s apart."""
     first = start(home)
     time.sleep(chance.uniform(0, 3))
     second = start(home)
-    told = [finish(first), finish(second)]
-    said = [text for status, text in told if status]
-    assert len(said) < 2, said
-    return 1, _said("\n".join(said)) if said else "nothing: the later commit replaced equal rows"
+    results = [finish(first), finish(second)]
+    failures = [errors for status, errors in results if status]
+    assert len(failures) < 2, failures
+    return 1, _report("\n".join(failures)) if failures else "nothing: the later commit replaced equal rows"
 
 
 ZONES = ("Europe/Berlin", "STD0DST,M10.5.0/2,M3.5.0/3")
-"""The last Sunday of March has no 2:30 in the first and two of them in the second, a zone of the southern half."""
+"""The last Sunday of March has no 2:30 in the first zone, and 2:30 twice in the second, of the southern hemisphere."""
 
 
 def clock_change(home: Path, chance: random.Random) -> tuple[int, str]:
-    """The machine's zone loses an hour within the day; in another zone it repeats one."""
+    """The time zone of the machine skips an hour within the day; another zone repeats one."""
     for zone in ZONES:
-        _ended_well(home, TZ=zone)
+        _complete_night(home, TZ=zone)
     return len(ZONES), "nothing: days and schedules are UTC"
 
 
 def daemon_killed(home: Path, chance: random.Random) -> tuple[int, str]:
-    """kill -9 of the Dagster daemon while it takes a night on its way; it is started again."""
+    """kill -9 of the Dagster daemon during a night; it is started again."""
     from chaos.daemon import Daemon
 
     with Daemon(home, sensors=["nights"]) as daemon:
@@ -383,7 +391,7 @@ def daemon_killed(home: Path, chance: random.Random) -> tuple[int, str]:
         time.sleep(2)
         daemon.start()
         daemon.wait_until_complete(disturbed_day(load_shop(home)), timeout=300)
-    return 1, "the daemon does not run (`status`), a run that was started goes on without it"
+    return 1, "the daemon is not running (`status`); a started run continues without it"
 
 
 FAULTS = (

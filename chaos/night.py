@@ -1,4 +1,4 @@
-"""A night of the small shop in a process that can be killed: `python -m chaos.night --home <folder>`."""
+"""Run a night of the small shop in a process that can be killed: `python -m chaos.night --home <folder>`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STARTED_BY = "multitron/started_by"
 
 
 def run(shop: Shop, instance: dg.DagsterInstance, job: str, partition: str | None) -> str:
-    """Run a job to its end; gives what an operator sees of its failure, empty when there is none."""
+    """Run a job to completion; returns the error that an operator sees, empty if it succeeds."""
     result = (
         build_definitions(shop)
         .resolve_job_def(job)
@@ -42,57 +42,53 @@ def run(shop: Shop, instance: dg.DagsterInstance, job: str, partition: str | Non
 
 
 def whole_night(shop: Shop, instance: dg.DagsterInstance, day: dt.date) -> list[str]:
-    """Ingest, prepare and score a day at every preference; gives what failed."""
+    """Ingest, prepare and score a day at every preference; returns the errors."""
     jobs = [("ingestion", str(day)), ("session_preparation", str(day))]
     jobs += [("scoring", str(night_key(day, pi))) for pi in shop.settings.preferences]
-    return [said for job, partition in jobs if (said := run(shop, instance, job, partition))]
+    return [error for job, partition in jobs if (error := run(shop, instance, job, partition))]
 
 
 def many_nights(shop: Shop, instance: dg.DagsterInstance, nights: int) -> list[dict[str, float]]:
-    """Whole nights one after the other; gives memory, open files and the size of the tables after each.
+    """Run complete nights one after another; returns memory (MB), open files, table size (MB) and files after each.
 
-    The files of deleted nights stay on the disk for a week, so the size of a table is that of its live files.
+    Files of deleted nights stay on the disk for a week, so the size of a table is the size of its current files.
     """
-    told = []
+    measurements = []
     for number in range(nights):
         day = shop.settings.calendar.first_day + dt.timedelta(days=number)
-        failed = whole_night(shop, instance, day)
-        failed += [said for said in [run(shop, instance, "housekeeping_of_tables", None)] if said]
-        if failed:
-            raise SystemExit(f"night {day}: {failed}")
+        errors = [*whole_night(shop, instance, day), run(shop, instance, "housekeeping_of_tables", None)]
+        if any(errors):
+            raise SystemExit(f"night {day}: {[error for error in errors if error]}")
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         lake = shop.lake()
-        live = pl.concat([_live_files(lake, table) for table in LIST_TABLES])
-        told.append(
+        files = pl.concat([_live_files(lake, table) for table in LIST_TABLES])
+        measurements.append(
             {
                 "rss_mb": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
                 "open_files": len(os.listdir("/proc/self/fd")),
-                "lists_mb": int(live["size_bytes"].sum()) / 1e6,
-                "files": live.height,
+                "lists_mb": int(files["size_bytes"].sum()) / 1e6,
+                "files": files.height,
             }
         )
-    return told
+    return measurements
 
 
 def _live_files(lake: Lake, table: str) -> pl.DataFrame:
-    """`size_bytes` of each file that a table has now; what else the log says of a file differs between tables."""
+    """`size_bytes` of each current file of a table; the other columns of its log differ between tables."""
     return pl.DataFrame(lake.open(table).get_add_actions(flatten=True)).select("size_bytes")
 
 
 def main() -> int:
-    """The command line; the exit status is 1 when something failed, and stdout says what."""
+    """Command line; the exit status is 1 if a job failed, and standard output has the errors."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", required=True)
     parser.add_argument("--job", choices=["night", "training"], default="night")
-    parser.add_argument("--nights", type=int, help="so many whole nights, and what they cost, as JSON")
-    parser.add_argument("--first-delay", type=float, default=0.2, help="seconds before a step is tried again")
-    parser.add_argument("--retries", type=int, default=retries.MAX_RETRIES, help="of a step")
-    parser.add_argument("--after-kill", action="store_true", help="close the runs of a killed process first")
+    parser.add_argument("--nights", type=int, help="run so many complete nights, and print measurements as JSON")
+    parser.add_argument("--first-delay", type=float, default=0.2, help="seconds before the first retry of a step")
+    parser.add_argument("--retries", type=int, default=retries.MAX_RETRIES, help="maximum retries of a step")
+    parser.add_argument("--after-kill", action="store_true", help="first close the runs of a killed process")
     given = parser.parse_args()
-    retries.FIRST_DELAY, retries.MAX_RETRIES = (
-        given.first_delay,
-        given.retries,
-    )
+    retries.FIRST_DELAY, retries.MAX_RETRIES = given.first_delay, given.retries
     shop = load_shop(given.home)
     os.environ.update(prepare_instance(shop))
     with dg.DagsterInstance.get() as instance:
@@ -101,14 +97,13 @@ def main() -> int:
             return 0
         if given.after_kill:
             close_dead_runs(instance, tag=STARTED_BY, value="chaos")
-        failed = whole_night(shop, instance, disturbed_day(shop)) if given.job == "night" else _train(shop, instance)
-    print("\n".join(failed), flush=True)
-    return 1 if failed else 0
-
-
-def _train(shop: Shop, instance: dg.DagsterInstance) -> list[str]:
-    said = run(shop, instance, "training", None)
-    return [said] if said else []
+        if given.job == "night":
+            errors = whole_night(shop, instance, disturbed_day(shop))
+        else:
+            error = run(shop, instance, "training", None)
+            errors = [error] if error else []
+    print("\n".join(errors), flush=True)
+    return 1 if errors else 0
 
 
 if __name__ == "__main__":

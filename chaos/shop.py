@@ -1,4 +1,4 @@
-"""The small shop whose nights are disturbed, and what its tables are."""
+"""The small shop of the chaos tests: its home, its processes, and a digest of its tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestration.shop.toml import write_shop
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST_DAY = dt.date(2026, 3, 29)
-"""The day whose night is disturbed: it has no 2:30 in Berlin."""
+"""The day whose night is disturbed. It has no 2:30 in Berlin: daylight saving time begins."""
 GRID = ("0.00", "0.50")
 SETTINGS: dict[str, Any] = {
     "source": {"path": "raw", "format": "table", "files": "events-{date}.csv.gz"},
@@ -35,21 +35,21 @@ SETTINGS: dict[str, Any] = {
 
 
 def disturbed_day(shop: Shop) -> dt.date:
-    """The day whose night is disturbed: the calendar's last."""
+    """The day whose night is disturbed: the last day of the calendar."""
     last = shop.settings.calendar.last_day
-    assert last is not None, "a shop whose nights are disturbed has a last day"
+    assert last is not None, "the calendar of a chaos shop has a last day"
     return last
 
 
 def environment(**more: str) -> dict[str, str]:
-    """What a process of the shop sees of this one's environment, and more."""
+    """The environment of a process of the shop: this one without MULTITRON_* and DAGSTER_*, and more variables."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MULTITRON_", "DAGSTER_"))}
     triton = {name: os.environ[name] for name in ("MULTITRON_TRITON_HOME",) if name in os.environ}
     return {**kept, **triton, "OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(ROOT), **more}
 
 
 def start(home: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
-    """A process of `chaos.night` over a home."""
+    """Start a process of `chaos.night` in a home."""
     return subprocess.Popen(
         [sys.executable, "-m", "chaos.night", "--home", str(home), *arguments],
         cwd=ROOT,
@@ -61,18 +61,18 @@ def start(home: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str]:
-    """Its exit status, and what it said of failures; of one that died of a bug, how its standard error ends."""
+    """Wait for a process; returns its exit status and its errors, or the end of its standard error after a crash."""
     out, err = process.communicate(timeout=timeout)
     return process.returncode, out.strip() or (err.strip()[-2000:] if process.returncode else "")
 
 
 def night(home: Path, *arguments: str, **env: str) -> tuple[int, str]:
-    """`start` and `finish`."""
+    """Run a process of `chaos.night` to its end: `start`, then `finish`."""
     return finish(start(home, *arguments, **env))
 
 
 def make_base(home: Path, *, sessions: int = 2_000, items: int = 300) -> Path:
-    """A home whose model is trained and deployed, and whose last night is still to come."""
+    """Create a home with a trained and deployed model, before its last night; returns `home`."""
     from orchestration.lifecycle.model import (  # imports torch
         deploy_model,
         measure_model,
@@ -97,13 +97,13 @@ def make_base(home: Path, *, sessions: int = 2_000, items: int = 300) -> Path:
     with InProcessServer(shop.triton_repository) as server:
         try:
             deploy_model(shop, folder, server)
-        except InputError:  # the gate asks more of it than four epochs give: here only its answers matter
+        except InputError:  # a model of four epochs does not pass the gates; only equal scores matter
             deploy(folder, server, golden_pi=GRID, golden_k=10)
     return home
 
 
 def digest(shop: Shop | Path) -> dict[str, str]:
-    """What readers get of the night: a hash of the published rows of each table and preference, or `none`."""
+    """What readers get of the disturbed night: per table and preference a hash of the published rows, or `none`."""
     shop = load_shop(shop) if isinstance(shop, Path) else shop
     lake, day = shop.lake(), disturbed_day(shop)
     found = {}

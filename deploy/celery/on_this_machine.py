@@ -1,6 +1,6 @@
-"""A cluster on this machine, of real parts: a Redis broker, a Postgres for the Dagster instance, Celery workers.
+"""A real cluster on this machine: a Redis broker, Postgres for the Dagster instance, Celery workers.
 
-The test of the Celery configuration and `benchmarks/workers.py` run on it.
+The test of the Celery configuration and `benchmarks/workers.py` use it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import dagster as dg
 ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 90.0
-"""A worker imports torch first, on a machine that may be busy."""
+"""Seconds to wait for a process: a worker imports torch first, on a machine that may be busy."""
 
 
 class MissingPartError(Exception):
-    """What this machine lacks, and how to get it."""
+    """A program is missing on this machine; the message says how to install it."""
 
 
 def check_parts() -> None:
-    """Look for what a cluster is made of.
+    """Check that the programs of a cluster are installed.
 
     Raises:
         MissingPartError: Redis or Postgres is not installed.
@@ -49,7 +49,7 @@ def _redis_binary() -> str:
 
 
 def _postgres_binaries() -> Path:
-    """The folder of the newest Postgres that is installed."""
+    """The folder of the newest installed Postgres."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     if not binaries:
         raise MissingPartError("no Postgres on this machine: apt-get install postgresql")
@@ -57,7 +57,7 @@ def _postgres_binaries() -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port of this machine."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
@@ -65,7 +65,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: Sequence[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the block and takes its children along, kindly and then not."""
+    """Run a process within the block; at its end stop it and its children, by SIGTERM, then by SIGKILL."""
     with (
         log.open("ab") as lines,
         subprocess.Popen(command, stdout=lines, stderr=subprocess.STDOUT, start_new_session=True, **options) as process,
@@ -86,7 +86,17 @@ def running(command: Sequence[str], log: Path, **options: Any) -> Iterator[subpr
 def wait_until(
     ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float = START_SECONDS
 ) -> None:
-    """Wait for a process to be ready; what it said is in the message where it is not."""
+    """Wait until a process is ready.
+
+    Args:
+        ready: returns whether it is ready.
+        process: must not end before.
+        log: its log file; the end of it is in the error message.
+        seconds: maximum time to wait.
+
+    Raises:
+        AssertionError: the process has ended, or is not ready in time.
+    """
     end = time.monotonic() + seconds
     while not ready():
         assert process.poll() is None, log.read_text()[-3000:]
@@ -95,22 +105,22 @@ def wait_until(
 
 
 def listens(port: int) -> bool:
-    """Whether somebody accepts connections."""
+    """Whether a process accepts connections on a port of this machine."""
     with socket.socket() as probe:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
-def says(log: Path, words: str) -> bool:
-    """Whether a log has these words."""
+def log_contains(log: Path, words: str) -> bool:
+    """Whether a log file contains these words."""
     return words in log.read_text()
 
 
 @contextmanager
 def redis(folder: Path) -> Iterator[str]:
-    """A Redis server of its own; gives `redis://host:port`."""
+    """A new Redis server; yields `redis://host:port`."""
     port, log = free_port(), folder / "redis.log"
     command = [_redis_binary(), "--bind", LOOPBACK, "--port", str(port), "--dir", str(folder)]
-    command += ["--save", "", "--appendonly", "no"]  # nothing is kept
+    command += ["--save", "", "--appendonly", "no"]  # no persistence
     with running(command, log) as process:
         wait_until(partial(listens, port), process, log)
         yield f"redis://{LOOPBACK}:{port}"
@@ -118,7 +128,7 @@ def redis(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
-    """A Postgres cluster of its own; gives its address. As root it runs as the user `postgres`, as it demands."""
+    """A new Postgres cluster; yields its address. Postgres refuses root, so root runs it as the user `postgres`."""
     binaries = _postgres_binaries()
     data = folder / "postgres"
     data.mkdir()
@@ -134,13 +144,13 @@ def postgres(folder: Path) -> Iterator[str]:
     settings = {"port": port, "listen_addresses": LOOPBACK, "unix_socket_directories": data, "fsync": "off"}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with running([*as_user, str(binaries / "postgres"), "-D", str(data), *options], log, cwd="/") as process:
-        wait_until(partial(says, log, "ready to accept connections"), process, log)
+        wait_until(partial(log_contains, log, "ready to accept connections"), process, log)
         yield f"postgresql+psycopg2://dagster@{LOOPBACK}:{port}/postgres"
 
 
 @contextmanager
 def workers(names: Sequence[str], environment: dict[str, str], folder: Path) -> Iterator[dict[str, Path]]:
-    """Celery workers on every queue, a step at a time each; gives their logs by name."""
+    """Celery workers on all queues, each one step at a time; yields their log files by name."""
     command = [str(Path(sys.executable).with_name("dagster-celery")), "worker", "start", "-A", "dagster_celery.app"]
     command += ["-y", str(ROOT / "deploy/celery/celery.yaml"), "-q", "ingestion,gpu,scoring"]
     logs = {name: folder / f"worker-{name}.log" for name in names}
@@ -158,18 +168,20 @@ def workers(names: Sequence[str], environment: dict[str, str], folder: Path) -> 
             for name, log in logs.items()
         }
         for name, process in started.items():
-            wait_until(partial(says, logs[name], " ready."), process, logs[name])
+            wait_until(partial(log_contains, logs[name], " ready."), process, logs[name])
         yield logs
 
 
 @contextmanager
 def celery_cluster(home: Path, names: Sequence[str], folder: Path) -> Iterator[dict[str, Path]]:
-    """Broker, instance and workers for a shop, and this process's environment for them; gives the workers' logs.
+    """Broker, Dagster instance and workers of a shop; yields the log files of the workers by name.
+
+    Sets the environment variables of this process within the block.
 
     Args:
-        home: the shop's; its Dagster instance becomes the one of deploy/celery.
+        home: home folder of the shop; its Dagster instance gets the configuration of deploy/celery.
         names: of the workers.
-        folder: an empty one, for logs and the database.
+        folder: an empty folder for logs and the database.
 
     Raises:
         MissingPartError: Redis or Postgres is not installed.
@@ -179,7 +191,7 @@ def celery_cluster(home: Path, names: Sequence[str], folder: Path) -> Iterator[d
         database = stack.enter_context(postgres(folder))
         (home / "dagster").mkdir(exist_ok=True)
         shutil.copyfile(ROOT / "deploy/celery/dagster.yaml", home / "dagster" / "dagster.yaml")
-        ours = {
+        variables = {
             "MULTITRON_HOME": str(home),
             "DAGSTER_HOME": str(home / "dagster"),
             "MULTITRON_POSTGRES_URL": database,
@@ -187,11 +199,11 @@ def celery_cluster(home: Path, names: Sequence[str], folder: Path) -> Iterator[d
             "MULTITRON_CELERY_BROKER": f"{broker}/0",
             "MULTITRON_CELERY_RESULTS": f"{broker}/1",
         }
-        environment = {**os.environ, **ours, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        before = {name: os.environ.get(name) for name in ours}
-        os.environ.update(ours)
+        environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
         try:
-            # The tables, and the rows of the pools: runs that are the first to use a pool would all write its row.
+            # Create the tables and the rows of the pools: the first runs of a pool would all insert its row.
             with dg.DagsterInstance.get() as instance:
                 for pool in ("gpu", "triton"):
                     instance.event_log_storage.set_concurrency_slots(pool, 16)
@@ -205,12 +217,12 @@ def celery_cluster(home: Path, names: Sequence[str], folder: Path) -> Iterator[d
 
 
 def run_at_once(job: str, keys: Sequence[dg.MultiPartitionKey], folder: Path) -> list[dg.DagsterRun]:
-    """Runs of a job, one for each partition, all at once.
+    """Start the runs of a job at the same time, one per partition, and wait for them.
 
-    Each is a process, as the daemon would start it, which only waits: the steps are done by the workers.
+    Each run is a process, as the daemon would start it. It only waits: the workers execute its steps.
 
     Returns:
-        The runs as the instance has them at their end, in the order of `keys`.
+        The finished runs, in the order of `keys`.
     """
     command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "orchestration.definitions", "-j", job]
     with ExitStack() as stack:
@@ -232,7 +244,7 @@ def _tags(key: dg.MultiPartitionKey) -> dict[str, str]:
 
 
 def workers_of(run: dg.DagsterRun) -> dict[str, str]:
-    """Which worker did each step, from the events of a run."""
+    """The worker of each step of a run: step key -> worker name."""
     with dg.DagsterInstance.get() as instance:
         records = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     events = [record.dagster_event for record in records if record.dagster_event]

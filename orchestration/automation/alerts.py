@@ -3,7 +3,7 @@
 Addresses are secrets and come from the environment. `MULTITRON_ALERT_WEBHOOK` receives each alert as one JSON object:
 chat systems show its `text`, programs read the other fields. `MULTITRON_ALERT_URLS` holds addresses of services in the
 notation of the library apprise, separated by spaces or new lines. They are two variables because an `https://` address
-has a different meaning in each: a webhook receives our JSON object, apprise recognises the service by its host.
+has a different meaning in each: a webhook receives the JSON object, apprise recognises the service by its host.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from multitron_core.errors import InputError, MultitronError, UnavailableError
 from multitron_core.utils.redaction import redacted
 
 if TYPE_CHECKING:
-    from apprise import NotifyBase  # imported where it is used: it takes 0.2 s, and few processes send alerts
+    from apprise import NotifyBase  # imported in functions: it takes 0.2 s, and few processes send alerts
 
 WEBHOOK_VARIABLE = "MULTITRON_ALERT_WEBHOOK"
 URLS_VARIABLE = "MULTITRON_ALERT_URLS"
@@ -38,9 +38,9 @@ SERVICE_TIMEOUT = 10.0
 """Maximum seconds of one attempt at another service: logging in to a mail server takes a few."""
 ATTEMPTS = 3
 FIRST_PAUSE = 1.0
-"""Seconds between the first two attempts; then twice as long."""
+"""Seconds between the first two attempts; doubled after each further attempt."""
 MAX_ERROR = 2_000
-"""Characters of an error that a message carries; chat systems refuse longer ones."""
+"""Maximum characters of the error in a message; chat systems refuse longer messages."""
 ENCRYPTED = frozenset({
     "betterstack", "discord", "gchat", "ilert", "jsons", "mailto", "mailtos", "mmosts", "ntfys", "opsgenie",
     "pagerduty", "rockets", "slack", "splunk", "tgram", "victorops", "webex", "workflow", "workflows", "wxteams",
@@ -48,7 +48,7 @@ ENCRYPTED = frozenset({
 })  # fmt: skip
 """Schemes that send nothing unencrypted. A list, because apprise also files services under "secure" that use http://."""
 PLAIN = frozenset({"json", "mailto", "mmost", "ntfy", "rocket"})
-"""Schemes that do, allowed to this machine only, for example to a mail relay."""
+"""Schemes that may send unencrypted, allowed to this machine only, for example to a mail relay."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Alert:
     """A message.
 
     Args:
-        kind: what it is about; docs/runbook.md has a section for each.
+        kind: the event; docs/runbook.md has a section for each kind.
         title: one line.
-        partition: of the asset or run, None where it has none.
+        partition: partition key of the run or night; None without partition.
         error: what went wrong.
-        command: the shell command that does the work again; empty where there is nothing to be done.
-        id: the same for the same event, so that a message that came twice is known.
-        run_id: of the failed run.
+        command: the re-run command; empty if nothing has to be done.
+        id: identifies the event: two messages with the same id are duplicates.
+        run_id: of the failed run; None for alerts about a night.
     """
 
     kind: Literal["run_failed", "preferences_missing", "night_complete"]
@@ -75,14 +75,14 @@ class Alert:
 
     @property
     def text(self) -> str:
-        """The message as a person reads it."""
-        lines = [self.title, self.error, f"again: {self.command}" if self.command else ""]
+        """The message as plain text: title, error, re-run command."""
+        lines = [self.title, self.error, f"re-run: {self.command}" if self.command else ""]
         return "\n".join(line for line in lines if line)
 
     def payload(self) -> dict[str, str | None]:
-        """The JSON object that is posted; secrets are blacked out, a long error is cut."""
-        cut = self if len(self.error) <= MAX_ERROR else dataclasses.replace(self, error=self.error[:MAX_ERROR] + "…")
-        fields: dict[str, str | None] = {"text": cut.text, **dataclasses.asdict(cut)}
+        """The JSON object of the message: secrets are redacted, an error is cut after `MAX_ERROR` characters."""
+        short = self if len(self.error) <= MAX_ERROR else dataclasses.replace(self, error=self.error[:MAX_ERROR] + "…")
+        fields: dict[str, str | None] = {"text": short.text, **dataclasses.asdict(short)}
         return {name: redacted(value) if value else value for name, value in fields.items()}
 
 
@@ -91,7 +91,7 @@ Recipient = Callable[[Alert], None]
 
 
 def recipients() -> list[Recipient]:
-    """All recipients that the environment names; empty if it names none.
+    """The recipients configured in the environment; empty if there are none.
 
     Raises:
         InputError: an address is wrong, or would send alerts unencrypted to another machine.
@@ -104,7 +104,7 @@ def recipients() -> list[Recipient]:
 def send_to_all(alert: Alert, recipients: Sequence[Recipient]) -> list[MultitronError]:
     """Send an alert to every recipient at the same time.
 
-    An alert has arrived when one recipient has it: a recipient that is gone for good must not hold up the others.
+    An alert counts as sent when one recipient has received it: a recipient that always fails must not block the others.
 
     Args:
         alert: the message.
@@ -133,34 +133,34 @@ def send_to_all(alert: Alert, recipients: Sequence[Recipient]) -> list[Multitron
         raise errors[0]
     transient = any(isinstance(error, UnavailableError) for error in errors)
     raise (UnavailableError if transient else InputError)(
-        "no recipient takes the alert: " + " | ".join(map(str, errors))
+        "no recipient received the alert: " + " | ".join(map(str, errors))
     )
 
 
 def webhook() -> str | None:
-    """The address of the webhook; None if the environment names none.
+    """The address of the webhook; None if the variable is empty or not set.
 
     Raises:
-        InputError: it is no address, or would send messages unencrypted to another machine.
+        InputError: it is not an address, or would send messages unencrypted to another machine.
     """
     url = os.environ.get(WEBHOOK_VARIABLE, "").strip()
     if not url:
         return None
     try:
         parts = urllib.parse.urlsplit(url)
-    except ValueError:  # brackets that hold no IPv6 address
+    except ValueError:  # brackets without an IPv6 address
         parts = urllib.parse.urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError("not a webhook's address", where=WEBHOOK_VARIABLE, hint="give an https:// address")
+        raise InputError("not the address of a webhook", where=WEBHOOK_VARIABLE, hint="use an https:// address")
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
         raise InputError(
-            "alerts would leave this machine unencrypted", where=WEBHOOK_VARIABLE, hint="give an https:// address"
+            "alerts would leave this machine unencrypted", where=WEBHOOK_VARIABLE, hint="use an https:// address"
         )
     return url
 
 
 def services() -> dict[str, NotifyBase]:
-    """The services of `MULTITRON_ALERT_URLS`, by the name that errors and logs use.
+    """The services of `MULTITRON_ALERT_URLS`, by their names in errors and logs.
 
     Raises:
         InputError: an address is wrong or incomplete, would send alerts unencrypted to another machine, or switches off
@@ -185,7 +185,9 @@ def services() -> dict[str, NotifyBase]:
                 where=where,
                 hint="compare it with the documentation of apprise, for example mailtos://user:password@example.com",
             )
-        scheme = service.url(privacy=True).partition(":")[0]  # its attribute `schema` is http or https with some
+        scheme = service.url(privacy=True).partition(":")[
+            0
+        ]  # the attribute `schema` is http or https for some services
         if not _is_encrypted(service, scheme) and not (scheme in PLAIN and _is_loopback(_host_of(service))):
             raise InputError(
                 "alerts could leave this machine unencrypted",
@@ -204,18 +206,23 @@ def services() -> dict[str, NotifyBase]:
 
 
 def _is_encrypted(service: NotifyBase, scheme: str) -> bool:
-    if scheme in ("mailto", "mailtos"):  # the scheme does not decide: mailto:// has TLS at known providers
+    if scheme in ("mailto", "mailtos"):  # mailto:// too uses TLS at providers that apprise knows
         return getattr(service, "secure_mode", None) in ("ssl", "starttls")
     return scheme in ENCRYPTED
 
 
 def _host_of(service: NotifyBase) -> str:
-    """The machine that a service connects to; mail has a server beside the domain of its sender."""
+    """The machine that a service connects to; for mail it is the server, not the domain of the sender."""
     return str(getattr(service, "smtp_host", None) or service.host).strip("[]")
 
 
 def send(alert: Alert, url: str, *, first_pause: float = FIRST_PAUSE) -> None:
-    """Post an alert to a webhook; try `ATTEMPTS` times where a later attempt may succeed.
+    """Post an alert to a webhook, with up to `ATTEMPTS` attempts while it does not answer.
+
+    Args:
+        alert: the message.
+        url: address of the webhook.
+        first_pause: seconds between the first two attempts, doubled after each.
 
     Raises:
         InputError: the webhook refuses the message.
@@ -227,12 +234,12 @@ def send(alert: Alert, url: str, *, first_pause: float = FIRST_PAUSE) -> None:
 
 
 def notify(alert: Alert, service: NotifyBase, name: str, *, first_pause: float = FIRST_PAUSE) -> None:
-    """Send an alert to a service; try `ATTEMPTS` times where a later attempt may succeed.
+    """Send an alert to a service, with up to `ATTEMPTS` attempts while it does not answer.
 
     Args:
         alert: the message.
         service: one of `services()`.
-        name: of the service, in errors.
+        name: name of the service in errors.
         first_pause: seconds between the first two attempts, doubled after each.
 
     Raises:
@@ -272,21 +279,21 @@ def _notify(alert: Alert, service: NotifyBase, name: str) -> None:
         body, fields["title"] or "", notify_type=_TYPES[alert.kind], body_format="text"
     )
     if not sent:
-        # The status is in the library's log only. Its other words stay out: they can hold parts of the address.
+        # Only the log of the library has the HTTP status. Its texts are not shown: they can hold parts of the address.
         statuses = [int(status) for entry in sent.logs() for status in _STATUS.findall(entry.message)]
         problem = f"HTTP {statuses[-1]}" if statuses else sent.status.name.lower()
         raise _refused_or_unavailable(name, URLS_VARIABLE, problem, statuses[-1] if statuses else None)
 
 
 def _refused_or_unavailable(name: str, where: str, found: str, status: int | None = None) -> MultitronError:
-    """The error of a failed attempt: HTTP 4xx but 429 is a refusal, everything else may pass."""
+    """The error of a failed attempt: HTTP 4xx except 429 is a refusal, everything else is transient."""
     if status is not None and status < 500 and status != 429:
         return InputError(f"{name} refuses the alert", where=where, found=found, hint="check its address")
     return UnavailableError(
         f"{name} does not answer",
         where=where,
         found=found,
-        hint="check its address and that it can be reached; the alert is sent again until it arrives",
+        hint="check its address and the network; the alert is sent again at the next tick",
     )
 
 
@@ -295,15 +302,15 @@ _TYPES = {
     "preferences_missing": "warning",
     "night_complete": "success",
 }
-"""The severity of each kind, in the words of apprise."""
-_LINES = {"again": "command", "partition": "partition", "run": "run_id", "alert": "id"}
-"""What a message shows below the error: the label and the field of the payload."""
+"""The apprise notification type of each kind."""
+_LINES = {"re-run": "command", "partition": "partition", "run": "run_id", "alert": "id"}
+"""Lines below the error in a message: label -> field of the payload."""
 _STATUS = re.compile(r"\berror=(\d{3})\b")
-logging.getLogger("apprise").propagate = False  # see `_notify`: what it logs can hold parts of an address
+logging.getLogger("apprise").propagate = False  # its log can hold parts of an address, see `_notify`
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirected POST would become a GET without its message, to an address that nobody gave."""
+    """Follow no redirect: the POST would become a GET without its body, to an address that is not configured."""
 
     def redirect_request(self, *_: object, **__: object) -> None:
         return None

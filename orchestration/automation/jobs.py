@@ -1,9 +1,11 @@
-"""Jobs, and the schedules that do not belong to a night.
+"""Jobs: which assets run together.
 
-Every job is one column of the asset graph; training and deployment have jobs of their own, since in one job with the
-partitioned scoring they would run once a partition. The jobs of a night are started by the sensor `nights`, when what
-they need is there (`orchestration.nights`); housekeeping and the weekly training by the clock.
+Training and deployment have a job without partitions: within the partitioned scoring they would run once per
+partition. The sensor `nights` starts the jobs of a night as soon as their inputs exist (`night_steps`). Housekeeping
+and the weekly training have schedules.
 """
+
+from __future__ import annotations
 
 from typing import Any
 
@@ -24,20 +26,23 @@ JOB_ASSETS = {
 """The assets of each job, in the order of the night."""
 
 _DESCRIPTIONS = {
-    "ingestion": "Raw files of a day, or of a range of days in one run, to the event log.",
-    "training": "Event log to training sessions, one model, its front, report and gated deployment.",
-    "session_preparation": "The sessions that a night scores, encoded with the live model's vocabulary, and "
-    "the items that it may show.",
-    "scoring": "One (run date, pi): score sessions and items; replace, check, release their partitions.",
-    "night_completion": "What the night wrote, the check that every pi is there, how the live model does on the day's "
-    "sessions, and the channels.",
-    "channel_publication": "The channels of shop.toml to their table, after somebody changed them.",
-    "housekeeping_of_tables": "Old nights and files that nobody needs go; sizes and ages are told.",
+    "ingestion": "Reads the raw files of a day, or of a range of days in one run, into the event log.",
+    "training": "Prepares training sessions from the event log; trains a model; measures its front; writes its report; "
+    "deploys it if it passes the quality gates.",
+    "session_preparation": "Prepares the sessions that a night scores, encoded with the vocabulary of the live model, "
+    "and the items that the night may recommend.",
+    "scoring": "Scores one partition (run date, pi): writes the lists for sessions and items, checks and releases "
+    "them.",
+    "night_completion": "Closes a night: counts its rows, checks that every pi is released, measures the live model on "
+    "the sessions of the day, updates the channels.",
+    "channel_publication": "Writes the channels of shop.toml to their table; run it after a change of the channels.",
+    "housekeeping_of_tables": "Deletes nights older than keep_days and files that no table uses; reports table sizes "
+    "and ages.",
 }
 
 
 def jobs() -> dict[str, Any]:  # Dagster does not export the type of an asset job
-    """The jobs by name; Dagster infers their partitions from their assets."""
+    """The jobs by name; Dagster derives their partitions from their assets."""
     asset_jobs = {
         name: dg.define_asset_job(name, dg.AssetSelection.assets(*assets), description=_DESCRIPTIONS[name])
         for name, assets in JOB_ASSETS.items()

@@ -1,4 +1,4 @@
-"""The shell commands that status, alerts and the demo name; each but `make ui` works in any folder."""
+"""Shell commands that status, alerts and the demo print. They work in any folder, except `make ui`."""
 
 from __future__ import annotations
 
@@ -21,45 +21,46 @@ WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
 
 
 def ui_command(shop: Shop) -> str:
-    """The UI and the daemon of a shop, until Ctrl-C, typed in the checkout."""
+    """Start the UI and the daemon of a shop, until Ctrl-C; to be run in the checkout."""
     return "make ui" + ("" if shop.home == DEMO_HOME.resolve() else f" {HOME_VARIABLE}={shlex.quote(str(shop.home))}")
 
 
 def start_daemon_command(shop: Shop) -> str:
-    """The daemon alone, in the foreground, as a service starts it."""
+    """Start the daemon without the UI, in the foreground, as a service would."""
     return _command(shop, "dagster-daemon", ["run", "-w", str(WORKSPACE)])
 
 
 def start_sensor_command(shop: Shop, name: str) -> str:
-    """Turn a sensor on, once: Dagster remembers it."""
+    """Start a sensor; Dagster keeps it started."""
     return _command(shop, "dagster", ["sensor", "start", name, "-w", str(WORKSPACE)])
 
 
 def rerun_command(shop: Shop, job: str, partition: str | None) -> str:
-    """The shell command that does a job's work again, in the foreground and without the daemon.
+    """Materialize the assets of a job again, in the foreground and without the daemon.
 
     Args:
-        shop: whose.
-        job: one of `JOB_ASSETS`.
-        partition: of the job, None where it has none.
+        shop: the shop.
+        job: a key of `JOB_ASSETS`.
+        partition: partition key of the job; None for a job without partitions.
     """
     return _materialize(shop, JOB_ASSETS[job], ["--partition", partition] if partition else [])
 
 
 def rerun_command_of(shop: Shop, run: dg.DagsterRun) -> str:
-    """The shell command that does again what one run did: its assets, its partition or range of them, its config."""
-    picked = {key.to_user_string() for key in run.asset_selection or ()}
-    picked |= {check.asset_key.to_user_string() for check in run.asset_check_selection or ()}
+    """Repeat a run: the same assets, partition or range of partitions, and op config."""
+    selected = {key.to_user_string() for key in run.asset_selection or ()}
+    selected |= {check.asset_key.to_user_string() for check in run.asset_check_selection or ()}
     ops: Any = run.run_config.get("ops") or {}
     if run.job_name == ROLLBACK:
         version = ops.get(ROLLED_BACK, {}).get("config", {}).get("version")
         return _command(shop, "multitron", ["rollback", *([] if version is None else ["--version", str(version)])])
-    # A run of a whole job names no assets, and one of everything that there is has no job of ours.
-    assets = [name for name in JOB_ASSETS.get(run.job_name, ()) if not picked or name in picked] or sorted(picked)
-    partition, ends = run.tags.get(PARTITION_TAG), [run.tags.get(tag) for tag in RANGE_TAGS]
+    # A run of a whole job selects no assets by name; a run of selected assets may have a job of Dagster's.
+    job_assets = JOB_ASSETS.get(run.job_name, ())
+    assets = [name for name in job_assets if not selected or name in selected] or sorted(selected)
+    partition, bounds = run.tags.get(PARTITION_TAG), [run.tags.get(tag) for tag in RANGE_TAGS]
     options = ["--partition", partition] if partition else []
-    if all(ends):
-        options = ["--partition-range", "...".join(str(end) for end in ends)]
+    if all(bounds):
+        options = ["--partition-range", "...".join(str(bound) for bound in bounds)]
     if ops:
         options += ["--config-json", json.dumps({"ops": ops})]
     return _materialize(shop, assets or ["*"], options)

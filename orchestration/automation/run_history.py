@@ -1,4 +1,4 @@
-"""What Dagster's runs did for a night: which are at work, which failed, why, and whether it may pass by itself."""
+"""The runs of a partition: which are unfinished, which failed, why, and whether a retry may succeed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from orchestration.runtime.partitions import PARTITION_TAG
 from orchestration.runtime.retries import KIND, TRANSIENT
 
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-"""Of a run that does a range of partitions at once."""
+"""Tags of a run over a range of partitions: the first and the last one."""
 WILL_RETRY_TAG = "dagster/will_retry"
-AT_WORK = (
+UNFINISHED = (
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
     DagsterRunStatus.STARTING,
@@ -31,9 +31,9 @@ class RunFailure:
     """Why a run failed.
 
     Args:
-        step: the step that raised; None where the run's process died.
-        what: the error, with its mend where it is one of ours.
-        transient: whether the same run may succeed later without anybody's doing.
+        step: the step that raised; None if the process of the run died.
+        what: the error message; an error of this project includes its hint.
+        transient: whether the same run may succeed later although nobody changes anything.
     """
 
     step: str | None
@@ -43,7 +43,16 @@ class RunFailure:
 
 @dataclass(frozen=True)
 class PartitionRun:
-    """A run of one partition."""
+    """A run of one partition.
+
+    Args:
+        run_id: of the run.
+        job: the job whose assets it materializes, see `job_of`.
+        partition: partition key; empty for a run without partition.
+        status: of the run.
+        ended: when it ended (UTC); None while it is unfinished.
+        tags: all tags of the run.
+    """
 
     run_id: str
     job: str
@@ -53,28 +62,28 @@ class PartitionRun:
     tags: dict[str, str]
 
     @property
-    def at_work(self) -> bool:
-        """Whether it waits, runs, or is about to be started again by the instance."""
-        return self.status in AT_WORK or (self.failed and self.tags.get(WILL_RETRY_TAG) == "true")
+    def unfinished(self) -> bool:
+        """Whether it is queued or running, or failed and the instance will retry it."""
+        return self.status in UNFINISHED or (self.failed and self.tags.get(WILL_RETRY_TAG) == "true")
 
     @property
     def failed(self) -> bool:
-        """Whether it ended without success."""
+        """Whether it failed or was canceled."""
         return self.status in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
 
 
 def runs_of(instance: dg.DagsterInstance, partitions: Sequence[str]) -> list[PartitionRun]:
-    """The runs of some partitions, whoever started them, the newest first.
+    """The runs of some partitions, newest first, whether a sensor or a person started them.
 
-    A run that the instance has started again is left out: its successor speaks for it.
+    A run that the instance has retried is left out: its retry replaces it.
     """
     records = instance.get_run_records(dg.RunsFilter(tags={PARTITION_TAG: list(partitions)}))
-    again = {record.dagster_run.parent_run_id for record in records}
-    return [partition_run(record) for record in records if record.dagster_run.run_id not in again]
+    retried = {record.dagster_run.parent_run_id for record in records}
+    return [partition_run(record) for record in records if record.dagster_run.run_id not in retried]
 
 
 def partition_run(record: dg.RunRecord) -> PartitionRun:
-    """A run record in our terms."""
+    """A run record of Dagster as a `PartitionRun`."""
     run = record.dagster_run
     return PartitionRun(
         run_id=run.run_id,
@@ -87,31 +96,36 @@ def partition_run(record: dg.RunRecord) -> PartitionRun:
 
 
 def job_of(run: dg.DagsterRun) -> str:
-    """The job whose work a run does, also where somebody materialized its assets without naming the job."""
+    """The job whose assets a run materializes, also if they were selected without the job."""
     if run.job_name in JOB_ASSETS:
         return run.job_name
     assets = {key.to_user_string() for key in run.asset_selection or ()}
-    # A person may pick the assets of several jobs; the run counts as the one that comes last in the night.
+    # Assets of several jobs can be selected; the run counts for the job that comes last in the night.
     return next((job for job in reversed(JOB_ASSETS) if assets & set(JOB_ASSETS[job])), run.job_name)
 
 
 def failure_of(instance: dg.DagsterInstance, run_id: str) -> RunFailure:
-    """Why a failed run failed; secrets are blacked out."""
+    """Why a run failed, with secrets redacted.
+
+    Args:
+        instance: where the run is recorded.
+        run_id: of a failed or canceled run.
+    """
     steps = instance.get_records_for_run(run_id, of_type=DagsterEventType.STEP_FAILURE).records
     for record in steps:
         event = record.event_log_entry.dagster_event
         if event is None:
             continue
         data = event.step_failure_data
-        told = data.user_failure_data
-        if told is not None:
-            kind = told.metadata[KIND].value if KIND in told.metadata else None
-            return RunFailure(event.step_key, redacted(told.description or "failed"), kind == TRANSIENT)
+        failure = data.user_failure_data
+        if failure is not None:
+            kind = failure.metadata[KIND].value if KIND in failure.metadata else None
+            return RunFailure(event.step_key, redacted(failure.description or "failed"), kind == TRANSIENT)
         cause = data.error.cause or data.error if data.error else None
-        # A bug, or a blocking check that failed: the same again would fail again.
+        # A bug, or a failed blocking check: a retry would fail too.
         return RunFailure(event.step_key, redacted(cause.message.strip() if cause else "the step failed"), False)
     for record in instance.get_records_for_run(run_id, of_type=DagsterEventType.RUN_CANCELED).records:
-        return RunFailure(None, redacted(record.event_log_entry.message or "canceled by a person"), False)
+        return RunFailure(None, redacted(record.event_log_entry.message or "canceled"), False)
     for record in instance.get_records_for_run(run_id, of_type=DagsterEventType.RUN_FAILURE).records:
-        return RunFailure(None, redacted(record.event_log_entry.message or "its process died"), True)
-    return RunFailure(None, "its process died", True)
+        return RunFailure(None, redacted(record.event_log_entry.message or "the process of the run died"), True)
+    return RunFailure(None, "the process of the run died", True)

@@ -1,4 +1,4 @@
-"""Schedules that do not belong to a night: housekeeping and the weekly training."""
+"""Schedules: nightly housekeeping and weekly training. The sensor `nights` starts the nights."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from orchestration.shop.calendar import TIME_ZONE
 
 
 def schedules(jobs_by_name: dict[str, Any]) -> list[dg.ScheduleDefinition]:
-    """The schedules; off until somebody turns them on in the UI."""
+    """The schedules of a shop, stopped until an operator starts them in the UI.
+
+    Args:
+        jobs_by_name: `jobs.jobs()`.
+    """
     return [
         dg.ScheduleDefinition(
             name="nightly_housekeeping",
             job=jobs_by_name["housekeeping_of_tables"],
             cron_schedule="0 7 * * *",
             execution_timezone=TIME_ZONE,
-            description="Deletes the nights that are older than keep_days, when the night is over.",
+            description="Deletes nights older than keep_days, every day at 07:00 UTC.",
         ),
         dg.ScheduleDefinition(
             name="weekly_training",
             job=jobs_by_name["training"],
             cron_schedule="0 8 * * 0",
             execution_timezone=TIME_ZONE,
-            description="Trains on all ingested days every Sunday after the night, and deploys the model when it "
-            "passes its gates.",
+            description="Trains a model on all ingested days, every Sunday at 08:00 UTC; deploys it if it passes the "
+            "quality gates.",
         ),
     ]

@@ -1,7 +1,7 @@
-"""What starts a night, what starts a training out of turn, and what tells an operator.
+"""Sensors: they start the runs of the nights and extra trainings, and send alerts.
 
-Sensors are off until somebody turns them on, as the schedules are. Their memory is a cursor and the run keys; what is
-to be done they read from the tables at each look.
+Sensors and schedules are stopped until an operator starts them. A sensor keeps a cursor and the run keys; everything
+else it reads from the tables at each tick.
 """
 
 from __future__ import annotations
@@ -27,29 +27,34 @@ from orchestration.shop.calendar import open_nights
 from orchestration.shop.home import Shop
 
 SECONDS = 30
-"""Between two looks."""
+"""Minimum seconds between two ticks of a sensor."""
 
 LOOK_BACK = dt.timedelta(minutes=15)
-"""A look at failed runs begins so long before the last one: a run may be told some time after it failed."""
+"""How far before the last tick a tick looks for failed runs: their alerts may have waited for a retry."""
 
-RETRY_IS_COMING, VERDICT_IS_COMING = dt.timedelta(minutes=10), dt.timedelta(seconds=20)
-"""So long a failed run is not told while the instance is to start it again, or has not said whether it will."""
+RETRY_WAIT, DECISION_WAIT = dt.timedelta(minutes=10), dt.timedelta(seconds=20)
+"""How long the alert of a failed run waits: for the retry that Dagster announced; for Dagster to decide on a retry."""
 
-RETRIES = [str(number) for number in range(1, 20)]
+RETRY_NUMBERS = [str(number) for number in range(1, 20)]
+"""Values of the tag dagster/retry_number that are searched for; max_retries of dagster.yaml is lower."""
 DELIVERY_SECONDS = 25.0
-"""Seconds after which a tick leaves further alerts to the next one: Dagster ends a tick after 60 s."""
+"""Seconds after which a tick leaves further alerts to the next tick: Dagster ends a tick after 60 s."""
 
 
 def sensors(jobs_by_name: dict[str, dg.JobDefinition]) -> list[dg.SensorDefinition]:
-    """The sensors of a shop."""
+    """The sensors of a shop.
+
+    Args:
+        jobs_by_name: `jobs.jobs()`.
+    """
 
     @dg.sensor(
         name=SENSOR,
         jobs=[jobs_by_name[name] for name in ("ingestion", "session_preparation", "scoring", "night_completion")],
         minimum_interval_seconds=SECONDS,
         description=(
-            "Takes every open night a step further: its events when their files are in, its sessions once, a scoring "
-            "run for each pi, the completion. Waits for what is late, and never takes another day's in its place."
+            "Starts the next runs of every open night: ingestion when its files have arrived, session preparation, "
+            "one scoring run per pi, the completion. Waits for late files; never uses another day's data instead."
         ),
     )
     def night_sensor(context: dg.SensorEvaluationContext, shop_resource: ShopResource) -> dg.SensorResult:
@@ -60,8 +65,8 @@ def sensors(jobs_by_name: dict[str, dg.JobDefinition]) -> list[dg.SensorDefiniti
         job=jobs_by_name["training"],
         minimum_interval_seconds=SECONDS,
         description=(
-            "Trains out of turn, once for each live model, when the last `live_front` says that the model has decayed "
-            "beyond max_decay of shop.toml."
+            "Starts an extra training, once per live model, when the latest `live_front` reports a decay above "
+            "max_decay of shop.toml."
         ),
     )
     def decayed_model(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -71,13 +76,13 @@ def sensors(jobs_by_name: dict[str, dg.JobDefinition]) -> list[dg.SensorDefiniti
         metadata = event.asset_materialization.metadata
         version, decayed = str(metadata[MODEL_VERSION].value), bool(metadata[DECAYED].value)
         if not decayed:
-            return _sensor_result([], [f"model {version} holds"])
-        return _sensor_result([dg.RunRequest(run_key=f"decayed {version}", tags={"multitron/because": "decay"})], [])
+            return _sensor_result([], [f"model {version} has not decayed"])
+        return _sensor_result([dg.RunRequest(run_key=f"decayed {version}", tags={"multitron/reason": "decay"})], [])
 
     @dg.sensor(
         name="failed_runs",
         minimum_interval_seconds=SECONDS,
-        description="Reports a run that failed for good: partition, error, the command that reruns it.",
+        description="Sends an alert for each run that failed and is not retried: partition, error, re-run command.",
     )
     def failed_runs(context: dg.SensorEvaluationContext, shop_resource: ShopResource) -> dg.SensorResult:
         alerts, cursor = failed_run_alerts(shop_resource.load(), context.instance, context.cursor, _now())
@@ -86,7 +91,7 @@ def sensors(jobs_by_name: dict[str, dg.JobDefinition]) -> list[dg.SensorDefiniti
     @dg.sensor(
         name="missing_preferences",
         minimum_interval_seconds=SECONDS,
-        description="Reports a night of which a pi is missing at the deadline, with the reason; and its completion.",
+        description="Sends an alert if a night lacks a pi at its deadline, with the reasons; and when it is complete.",
     )
     def missing_preferences(context: dg.SensorEvaluationContext, shop_resource: ShopResource) -> dg.SensorResult:
         alerts = missing_alerts(shop_resource.load(), context.instance, context.cursor, _now())
@@ -96,7 +101,16 @@ def sensors(jobs_by_name: dict[str, dg.JobDefinition]) -> list[dg.SensorDefiniti
 
 
 def plan(shop: Shop, instance: dg.DagsterInstance, now: dt.datetime) -> tuple[list[dg.RunRequest], list[str]]:
-    """The runs that the open nights need now, and what is waited for, a line each."""
+    """The runs that the open nights need now.
+
+    Args:
+        shop: the shop.
+        instance: where its runs are recorded.
+        now: the present, with a time zone.
+
+    Returns:
+        The requests, and one line per step that waits, with its reason.
+    """
     lake = shop.lake()
     published = published_rows(lake)
     requests, waits = [], []
@@ -108,51 +122,57 @@ def plan(shop: Shop, instance: dg.DagsterInstance, now: dt.datetime) -> tuple[li
         if not night.complete:
             waits += [f"{day}: {decision.why}" for decision in decisions if decision.request is None and decision.why]
             if not decisions:
-                waits.append(f"{day}: {night.undelivered or 'nothing is deployed: run the job `training`'}")
+                waits.append(f"{day}: {night.undelivered or 'no model is deployed: run the job `training`'}")
     return requests, waits or ["every open night is complete"]
 
 
 def failed_run_alerts(
     shop: Shop, instance: dg.DagsterInstance, cursor: str | None, now: dt.datetime
 ) -> tuple[list[tuple[Alert, str]], str]:
-    """The runs that failed for good and were not told yet, each with the cursor behind it; and the last cursor.
+    """Alerts for runs that failed and are not retried, one per run.
 
-    A run that the instance starts again is passed over: its successor speaks for it. The first look begins with what
-    fails from then on.
+    A run that the instance retries has no alert; its last retry has. The first tick reports only runs that fail after
+    it.
 
     Args:
         shop: the shop.
-        instance: where the runs are.
-        cursor: of the look before: since when, and which runs of the last minutes were told.
-        now: the time of this look.
+        instance: where its runs are recorded.
+        cursor: JSON of the previous tick: its time, and the recent runs that are already reported; None at the first.
+        now: the time of this tick.
+
+    Returns:
+        Each alert with the cursor to store once it is sent, and the cursor to store after all of them.
     """
-    remembered: dict[str, Any] = json.loads(cursor) if cursor else {"since": now.isoformat(), "told": []}
-    begin = dt.datetime.fromisoformat(remembered["since"]) - (LOOK_BACK if cursor else dt.timedelta(0))
+    state: dict[str, Any] = json.loads(cursor) if cursor else {"since": now.isoformat(), "reported": []}
+    begin = dt.datetime.fromisoformat(state["since"]) - (LOOK_BACK if cursor else dt.timedelta(0))
     records = instance.get_run_records(
         dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=begin),
         order_by="update_timestamp",
         ascending=True,
     )
-    there = {record.dagster_run.run_id for record in records}
-    told = [run_id for run_id in remembered["told"] if run_id in there]
+    recent = {record.dagster_run.run_id for record in records}
+    before = state["told"] if "told" in state else state["reported"]  # cursors of version 0.1 have "told"
+    reported = [run_id for run_id in before if run_id in recent]
     found: list[tuple[Alert, str]] = []
     for record in records:
         run_id = record.dagster_run.run_id
-        if run_id in told or _may_start_again(instance, record, now):
+        if run_id in reported or _may_be_retried(instance, record, now):
             continue
-        told.append(run_id)
-        found.append((_run_failed(shop, instance, record), json.dumps({"since": remembered["since"], "told": told})))
-    return found, json.dumps({"since": now.isoformat(), "told": told})
+        reported.append(run_id)
+        found.append((_run_failed(shop, instance, record), json.dumps({"since": state["since"], "reported": reported})))
+    return found, json.dumps({"since": now.isoformat(), "reported": reported})
 
 
-def _may_start_again(instance: dg.DagsterInstance, record: dg.RunRecord, now: dt.datetime) -> bool:
-    """Whether the instance has started a failed run again, or is about to."""
+def _may_be_retried(instance: dg.DagsterInstance, record: dg.RunRecord, now: dt.datetime) -> bool:
+    """Whether the instance has retried a failed run, or may still do so."""
     run = record.dagster_run
-    if instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run.run_id, "dagster/retry_number": RETRIES})):
+    if instance.get_runs(
+        dg.RunsFilter(tags={"dagster/parent_run_id": run.run_id, "dagster/retry_number": RETRY_NUMBERS})
+    ):
         return True
     age = now - dt.datetime.fromtimestamp(record.end_time or now.timestamp(), dt.UTC)
-    verdict = run.tags.get(WILL_RETRY_TAG)  # Dagster decides a moment after the run has failed
-    return age < (RETRY_IS_COMING if verdict == "true" else VERDICT_IS_COMING if verdict is None else dt.timedelta(0))
+    decision = run.tags.get(WILL_RETRY_TAG)  # Dagster sets it shortly after the run has failed
+    return age < (RETRY_WAIT if decision == "true" else DECISION_WAIT if decision is None else dt.timedelta(0))
 
 
 def _run_failed(shop: Shop, instance: dg.DagsterInstance, record: dg.RunRecord) -> Alert:
@@ -173,9 +193,16 @@ def _run_failed(shop: Shop, instance: dg.DagsterInstance, record: dg.RunRecord) 
 def missing_alerts(
     shop: Shop, instance: dg.DagsterInstance, cursor: str | None, now: dt.datetime
 ) -> list[tuple[Alert, str]]:
-    """What changed of the nights beyond their deadline: one that is not whole, once; and that it is after all.
+    """Alerts for open nights after their deadline: one when a night is incomplete, one when it is complete later.
 
-    Each comes with the cursor that stands behind it: the days that were reported as not whole.
+    Args:
+        shop: the shop.
+        instance: where its runs are recorded.
+        cursor: JSON list of the days that are reported as incomplete; None at the first tick.
+        now: the time of this tick.
+
+    Returns:
+        Each alert with the cursor to store once it is sent.
     """
     reported = set(json.loads(cursor)) if cursor else set()
     lake = shop.lake()
@@ -188,7 +215,7 @@ def missing_alerts(
         if status.complete == (str(day) not in reported):
             continue
         reported ^= {str(day)}
-        stands = json.dumps(sorted(reported))
+        next_cursor = json.dumps(sorted(reported))
         if status.complete:
             alert = Alert(
                 "night_complete", f"the night of {day} is complete", str(day), "", "", f"night {day} complete"
@@ -203,14 +230,14 @@ def missing_alerts(
                 command="\n".join(dict.fromkeys(each.command for each in late if each.command)),
                 id=f"night {day} missing",
             )
-        found.append((alert, stands))
+        found.append((alert, next_cursor))
     return found
 
 
 def _deliver(
     context: dg.SensorEvaluationContext, alerts: Iterable[tuple[Alert, str]], cursor: str | None
 ) -> dg.SensorResult:
-    """Send alerts in order; the cursor follows what has arrived, so that none is lost while no recipient answers."""
+    """`deliver` within a tick."""
     return deliver(alerts, cursor, before=context.cursor, log=context.log.warning)
 
 
@@ -221,36 +248,36 @@ def deliver(
     before: str | None,
     log: Callable[[str], None],
 ) -> dg.SensorResult:
-    """Send alerts in order, and return the cursor behind the last one that arrived.
+    """Send alerts in order, and keep the cursor of the last one that arrived: no alert is lost while recipients fail.
 
     Args:
-        alerts: each with the cursor that stands behind it.
-        cursor: behind all of them.
-        before: the cursor before the first.
-        log: receives every alert too, so that it is visible without a recipient, and every failure.
+        alerts: each with the cursor to store once it is sent.
+        cursor: to store after all of them; None for the cursor of the last alert.
+        before: the cursor before the first alert.
+        log: logs every alert, which is then visible without a recipient, and every failure.
 
     Raises:
-        MultitronError: no recipient takes the first alert; the tick counts as failed and is repeated.
+        MultitronError: no recipient receives the first alert; Dagster marks the tick as failed, the next one retries.
     """
-    everyone, stands, sent, failures = recipients(), before, 0, dict[str, None]()
+    all_recipients, reached, sent, failures = recipients(), before, 0, dict[str, None]()
     end = time.monotonic() + DELIVERY_SECONDS
-    for alert, behind in alerts:
+    for alert, next_cursor in alerts:
         if time.monotonic() > end:
-            return _tick([f"{sent} alerts sent, more follow", *failures], stands)
+            return _tick([f"{sent} alerts sent, the rest at the next tick", *failures], reached)
         log(f"{alert.kind}: {alert.payload()['text']}")
-        if everyone:
+        if all_recipients:
             try:
-                failed = [str(error) for error in send_to_all(alert, everyone)]
+                failed = [str(error) for error in send_to_all(alert, all_recipients)]
             except MultitronError as error:
                 if not sent:
                     raise
-                return _tick([f"{sent} alerts sent, then: {error}", *failures], stands)
+                return _tick([f"{sent} alerts sent, then: {error}", *failures], reached)
             for failure in failed:
                 log(failure)
             failures |= dict.fromkeys(failed)
-        stands, sent = behind, sent + 1
-    where = "sent" if everyone else "logged here only, no recipient is set"
-    return _tick([f"{sent} alerts {where}" if sent else "nothing to tell", *failures], cursor or stands)
+        reached, sent = next_cursor, sent + 1
+    outcome = "sent" if all_recipients else "logged only: no recipient is configured"
+    return _tick([f"{sent} alerts {outcome}" if sent else "no alerts", *failures], cursor or reached)
 
 
 def _tick(lines: list[str], cursor: str | None) -> dg.SensorResult:

@@ -1,7 +1,10 @@
-"""The command `multitron`: a shop from the shell. Every subcommand is thin over what the assets call.
+"""The command `multitron`: options, help texts and exit statuses of its subcommands.
 
-The commands' work stands in `orchestration.commands` and `reading`, imported when one of them runs: help appears at
-once.
+The work is in the other modules of `orchestration.cli`. A subcommand imports them when it runs, so that help appears
+at once.
+
+Exit statuses: 0 success; 1 the command ran and reports a failure (a run of a night failed, `status --check`); 2 refused
+input, with one line `error: ...` on standard error; 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,16 +12,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from multitron_core.errors import MultitronError
+from multitron_core.errors import InputError, MultitronError
+from multitron_core.utils.redaction import redacted
 
-HOME_VARIABLE = "MULTITRON_HOME"
+CONTINUES = "stopped; the same command continues from here"
+"""Message of an interrupted command that resumes its work."""
 
 
 class _Command(click.Command):
@@ -34,96 +40,143 @@ class _Command(click.Command):
                 formatter.write(f"  {line}\n")
 
 
-class _InOrder(click.Group):
-    """A group whose help lists the commands as one comes to need them."""
+class _Group(click.Group):
+    """A group that lists its commands in the order of the pipeline and reports every refused input in one form."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)
 
+    # click overloads `main` by standalone_mode, which is always False here: errors are reported below.
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any
+    ) -> Any:
+        """Run a command line and exit. SIGTERM stops it as Ctrl-C does: servers and runs are closed first."""
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            super().main(args, prog_name, **{**options, "standalone_mode": False})
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "multitron"
+            _refuse(InputError(error.format_message().rstrip("."), hint=f"see `{command} --help`"))
+        except MultitronError as error:
+            _refuse(error)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        sys.exit(0)
 
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+def _refuse(error: MultitronError) -> None:
+    click.echo(f"error: {redacted(str(error))}", err=True)
+    sys.exit(2)
+
+
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="multitron-batch")
-def main() -> None:
-    """Nightly recommendation tables, one for each trade-off between clicks and orders.
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Nightly recommendation tables, one per trade-off between clicks and orders.
 
-    A shop is a folder with a shop.toml, its home: --home, or the variable MULTITRON_HOME, or var/demo. `multitron demo`
-    makes one. pi is the weight on orders, "0.00" (clicks alone) to "1.00" (orders alone).
+    A shop is a home folder with a file shop.toml. --home names it; the default is $MULTITRON_HOME, or var/demo.
+    `multitron demo` makes one. pi is the weight on orders, from "0.00" (clicks only) to "1.00" (orders only).
 
     \b
-    The way of a model:    train -> front -> report -> deploy   (or the job `training` in the UI)
-    The way of a night:    score -> read                        (or the sensor `nights` in the UI)
+    A model:    train -> front -> report -> deploy   (or the job `training` in the UI)
+    A night:    score -> read                        (or the sensor `nights` in the UI)
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
-def command(examples: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """A subcommand with --home and --json whose function returns what --json prints, and (text, value) otherwise.
+def command(examples: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A subcommand with the option --home, passed to the function as `home`: a path, or None for the default."""
 
-    Errors of ours end with status 2 and a line that says what to do; with --json they are JSON too.
+    def decorate(function: Callable[..., None]) -> click.Command:
+        with_home = click.option(
+            "--home",
+            type=click.Path(path_type=Path),
+            help="Home folder of the shop.  [default: $MULTITRON_HOME, or var/demo]",
+        )(function)
+        decorated: click.Command = main.command(cls=_Command, examples=examples)(with_home)
+        return decorated
+
+    return decorate
+
+
+def json_command(
+    examples: str, *, interrupted: str = "stopped"
+) -> Callable[[Callable[..., tuple[str, Any]]], click.Command]:
+    """A subcommand with --home and --json.
+
+    Its function returns (text, value): the text is printed, with --json the value. A value whose `failed` is true ends
+    the command with status 1. With --json an error is printed as JSON too.
+
+    Args:
+        examples: command lines for the help, one per line.
+        interrupted: message after Ctrl-C or SIGTERM.
     """
 
     def decorate(function: Callable[..., tuple[str, Any]]) -> click.Command:
         @functools.wraps(function)
         def run(as_json: bool, **options: Any) -> None:
             try:
-                # What a library prints goes beside the answer, so that the answer can be piped.
+                # With --json, standard output holds the JSON only: what libraries print goes to standard error.
                 with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
                     text, value = function(**options)
             except MultitronError as error:
                 if as_json:
                     parts = {name: getattr(error, name) for name in ("what", "where", "found", "hint")}
-                    click.echo(json.dumps({"error": parts}, indent=2, default=str))
-                click.echo(f"error: {error}", err=True)
-                sys.exit(2)
+                    click.echo(redacted(json.dumps({"error": parts}, indent=2, default=str)))
+                raise
             except KeyboardInterrupt:
-                click.echo("stopped", err=True)
+                click.echo(f"\n{interrupted}", err=True)
                 sys.exit(130)
             click.echo(json.dumps(value, indent=2, default=str) if as_json else text)
             if isinstance(value, dict) and value.get("failed"):
                 sys.exit(1)
 
-        run = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(run)
-        run = click.option(
-            "--home",
-            envvar=HOME_VARIABLE,
-            type=click.Path(path_type=Path),
-            default="var/demo",
-            show_default=True,
-            help=f"The shop's home folder.  [env: {HOME_VARIABLE}]",
-        )(run)
-        decorated: click.Command = main.command(cls=_Command, examples=examples)(run)
-        return decorated
+        return command(examples)(click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(run))
 
     return decorate
 
 
-MODEL = click.option("--model", help="A model version or folder; the newest one by default.")
+MODEL = click.option("--model", help="Model version or folder; default: the newest model.")
 OBJECTIVE = click.option(
     "--objective",
     default="order_density",
     show_default=True,
-    help="What the operating point is best in: order_density, order_recall_20, recall_x_density, order_loss.",
+    help="Metric that the operating point maximises: order_density, order_recall_20, recall_x_density or order_loss "
+    "(minimised).",
 )
 ALLOWED = click.option(
-    "--max-click-recall-loss", type=float, default=0.02, show_default=True, help="Click recall that it may cost."
+    "--max-click-recall-loss",
+    type=float,
+    default=0.02,
+    show_default=True,
+    help="Click recall@20 that the operating point may lose against the best point.",
 )
 
 
-@command(
+@json_command(
     """
     multitron demo
     multitron demo --home var/mine --data ~/raw --format diginetica --split-days 2
-    """
+    """,
+    interrupted=CONTINUES,
 )
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of raw files; without it a shop is simulated.")
-@click.option("--format", help="Format of the raw files: diginetica, yoochoose, otto, table, or one of your own.")
-@click.option("--split-days", type=int, help="Days of the test set, instead of the format's own.")
+@click.option("--format", help="Format of the raw files: diginetica, yoochoose, otto, table, or a custom format.")
+@click.option("--split-days", type=int, help="Days of the test set; default: as the format defines them.")
 @click.option("--preset", help="Training preset: demo, diginetica, yoochoose, otto, official.")
-@click.option("--sessions", default=20_000, show_default=True, help="Size of the simulated shop.")
-@click.option("--items", default=2_000, show_default=True, help="Size of its catalogue.")
-def demo(home: Path, sessions: int, items: int, **options: Any) -> tuple[str, Any]:
-    """Take a shop the whole way: raw events to recommendation tables.
+@click.option("--sessions", default=20_000, show_default=True, help="Sessions of the simulated shop.")
+@click.option("--items", default=2_000, show_default=True, help="Items of the simulated shop.")
+def demo(home: Path | None, sessions: int, items: int, **options: Any) -> tuple[str, Any]:
+    """Run the pipeline once: raw events to recommendation tables.
 
-    Without --data a shop is simulated. Doing it again changes nothing; a demo that was stopped goes on where it was.
+    Without --data a shop is simulated. Repeating a finished demo changes nothing; an interrupted demo continues where
+    it stopped.
     """
     from orchestration.cli import commands
 
@@ -132,34 +185,52 @@ def demo(home: Path, sessions: int, items: int, **options: Any) -> tuple[str, An
 
 @command(
     """
-    multitron train
-    multitron train --preset diginetica --set epochs=3 --set learning_rate=0.002
+    multitron ui
+    multitron ui --home var/mine --port 3001
     """
 )
-@click.option("--preset", help="Instead of the one in shop.toml.")
+@click.option("--port", default=3000, show_default=True, help="Port of the UI on 127.0.0.1.")
+def ui(home: Path | None, port: int) -> None:
+    """Start the Dagster UI and daemon, with a Triton server.
+
+    Runs in the foreground until Ctrl-C. The UI listens on this machine only.
+    """
+    from orchestration.cli.ui import run_ui
+    from orchestration.shop.home import load_shop
+
+    with contextlib.suppress(KeyboardInterrupt):  # the normal way to end it
+        sys.exit(run_ui(load_shop(home), port=port))
+
+
+@json_command(
+    """
+    multitron train
+    multitron train --preset diginetica --set epochs=3 --set learning_rate=0.002
+    """,
+    interrupted=CONTINUES,
+)
+@click.option("--preset", help="Training preset; default: as shop.toml defines it.")
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A setting of [model.training]; may be repeated. docs/reference.md has their names.",
+    help="Override a setting of [model.training]; repeatable. docs/reference.md lists the names.",
 )
-@click.option(
-    "--keep-sessions", is_flag=True, help="Train on the sessions that are prepared, without a look at events."
-)
-def train(home: Path, preset: str | None, settings: tuple[str, ...], keep_sessions: bool) -> tuple[str, Any]:
-    """Prepare sessions and train one model.
+@click.option("--keep-sessions", is_flag=True, help="Train on the prepared sessions; do not read the event log.")
+def train(home: Path | None, preset: str | None, settings: tuple[str, ...], keep_sessions: bool) -> tuple[str, Any]:
+    """Prepare training sessions and train a model.
 
-    Sessions come from the event log; the model becomes the newest one. A training that was stopped goes on where it
-    was; one that is finished is not done again. A row an epoch is printed: losses that fall, and recall where sessions
-    are held out. What the model is worth say `multitron front` and `multitron baselines`.
+    Reads the event log; the trained model becomes the newest one. An interrupted training continues where it stopped;
+    a finished one is not repeated. Prints one row per epoch: training losses, and recall where sessions are held out.
+    Measure the model with `multitron front` and compare it with `multitron baselines`.
     """
     from orchestration.cli import commands
 
     return commands.train(home, preset=preset, settings=settings, keep_sessions=keep_sessions)
 
 
-@command(
+@json_command(
     """
     multitron front
     multitron front --points 11 --objective order_recall_20 --max-click-recall-loss 0.01 --record newsletter
@@ -167,165 +238,166 @@ def train(home: Path, preset: str | None, settings: tuple[str, ...], keep_sessio
     """
 )
 @MODEL
-@click.option("--points", type=int, show_default="front_points of [model]", help="Preferences to measure.")
+@click.option("--points", type=int, show_default="front_points of [model]", help="Number of preferences to measure.")
 @OBJECTIVE
 @ALLOWED
 @click.option("--record", metavar="NAME", help="Record the operating point in the model folder as NAME.")
-def front(home: Path, **options: Any) -> tuple[str, Any]:
-    """Measure a model's front.
+def front(home: Path | None, **options: Any) -> tuple[str, Any]:
+    """Measure the front of a model: its metrics at each preference.
 
-    Losses and exact metrics at each preference, how steadily they follow it, what they change over the points that no
-    other dominates, both hypervolumes, with intervals, and the pi that a constraint leads to. As pi_order rises, the
-    order loss should fall and the click loss rise; a dominated point is no better than another in either, so nobody
-    should choose it. Table and pictures are kept in the model folder, the points in the Delta table `fronts`.
+    Prints losses and exact metrics per preference, how monotonically they follow it, both hypervolumes with confidence
+    intervals, and the operating point: the best pi under --max-click-recall-loss. As pi_order rises, the order loss
+    should fall and the click loss rise. Do not choose a dominated point: another point is at least as good in both
+    losses. Table and plots are written to the model folder, the points to the Delta table `fronts`.
     """
     from orchestration.cli import commands
 
     return commands.front(home, **options)
 
 
-@command(
+@json_command(
     """
     multitron report
     multitron report --out ~/front.html --objective order_recall_20
     """
 )
 @MODEL
-@click.option("--out", type=click.Path(path_type=Path), help="The file; by default report.html in the model folder.")
+@click.option("--out", type=click.Path(path_type=Path), help="Output file; default: report.html in the model folder.")
 @OBJECTIVE
 @ALLOWED
-def report(home: Path, **options: Any) -> tuple[str, Any]:
-    """Write one HTML file about a model, for people.
+def report(home: Path | None, **options: Any) -> tuple[str, Any]:
+    """Write an HTML report about a model.
 
-    The front beside the paper's, metrics, baselines, example sessions, the data, the settings.
+    One file: the front compared with the paper's, metrics, baselines, example sessions, data and settings.
     """
     from orchestration.cli import commands
 
     return commands.report(home, **options)
 
 
-@command(
+@json_command(
     """
     multitron baselines
     multitron baselines --json
     """
 )
-def baselines(home: Path) -> tuple[str, Any]:
-    """Measure what a model has to beat.
+def baselines(home: Path | None) -> tuple[str, Any]:
+    """Measure the baselines that a model should beat.
 
-    Popularity, co-visitation and session neighbours, on the same test steps. A model whose click recall stays below
-    co-visitation (gate_baseline of [model]) is not deployed.
+    Popularity, co-visitation and session neighbours, on the test steps that the model is measured on. A model whose
+    click recall@20 stays below the baseline gate_baseline of [model] is not deployed.
     """
     from orchestration.cli import commands
 
     return commands.baselines(home)
 
 
-@command(
+@json_command(
     """
     multitron deploy
     multitron deploy --model 717393f32ab1
     """
 )
 @MODEL
-def deploy(home: Path, model: str | None) -> tuple[str, Any]:
-    """Deploy a model to Triton behind its gates.
+def deploy(home: Path | None, model: str | None) -> tuple[str, Any]:
+    """Deploy a model to Triton, behind quality gates.
 
-    It is loaded beside the live one, asked golden questions, compared; only then it goes live. If it is refused, the
-    old one stays.
+    The model is loaded next to the live one, scores the golden sessions, and is compared with a baseline and
+    with the live model. It goes live only if every gate passes; otherwise the live model stays.
     """
     from orchestration.cli import commands
 
     return commands.deploy(home, model=model)
 
 
-@command(
+@json_command(
     """
     multitron rollback
     multitron rollback --version 3
     """
 )
-@click.option("--version", type=int, help="A kept version; by default the one that was live before.")
-def rollback(home: Path, version: int | None) -> tuple[str, Any]:
-    """Make a kept version live again.
+@click.option("--version", type=int, help="A kept version; default: the version that was live before.")
+def rollback(home: Path | None, version: int | None) -> tuple[str, Any]:
+    """Make an earlier model version live again.
 
-    For a model that went live and should not have. Tables keep the lists that they have, each row with the version that
-    made it: `multitron score` replaces those of a night.
+    Released lists stay as they are; each row names the model version that made it. `multitron score` replaces the lists
+    of a night.
     """
     from orchestration.cli import commands
 
     return commands.rollback(home, version=version)
 
 
-@command(
+@json_command(
     """
     multitron score
     multitron score --date 2026-01-08 --pi 0.25 --pi 0.50
     multitron score --date 2026-01-05 --until 2026-01-08
     """
 )
-@click.option("--date", help="The night, as 2026-01-08; by default the last day with events.")
-@click.option("--until", help="Score every night from --date to this one.")
-@click.option("--pi", "preferences", multiple=True, help="A preference; may be repeated. By default all of the shop.")
-def score(home: Path, **options: Any) -> tuple[str, Any]:
+@click.option("--date", help="Run date of the night, as 2026-01-08; default: the last day with events.")
+@click.option("--until", help="Last run date; scores every night from --date to this one.")
+@click.option("--pi", "preferences", multiple=True, help="A preference; repeatable. Default: all of the shop.")
+def score(home: Path | None, **options: Any) -> tuple[str, Any]:
     """Score nights: replace, check and release their tables.
 
-    Each (night, pi) is a run of the job `scoring`, as in the UI: what fails a check is not released. Sessions of a
-    night are prepared when they are missing. Status 1 when a run failed; the others are done.
+    Each (night, pi) is a run of the job `scoring`, as in the UI. Lists that fail a check are not released. Sessions of
+    a night are prepared if they are missing. Ends with status 1 if a run failed; the other runs are complete.
     """
     from orchestration.cli import commands
 
     return commands.score(home, **options)
 
 
-@command(
+@json_command(
     """
     multitron read --channel newsletter
     multitron read --pi 0.50 --date 2026-01-08 --key 19670
     multitron read --pi 0.50 --out lists.parquet
     """
 )
-@click.option("--channel", help="What this channel shows; shop.toml has their names.")
-@click.option("--pi", help="Or one preference.")
-@click.option("--date", default="latest", show_default=True, help="A night, or the latest one released.")
+@click.option("--channel", help="Read the lists of a channel of shop.toml ...")
+@click.option("--pi", help="... or of a preference.")
+@click.option(
+    "--date", default="latest", show_default=True, help="Run date of the night, or `latest`: the last released."
+)
 @click.option(
     "--table",
     default="recommendations",
     show_default=True,
-    help="Or item_recommendations, or fallback_recommendations.",
+    help="recommendations, item_recommendations or fallback_recommendations.",
 )
-@click.option("--key", "keys", multiple=True, help="Only the list of this session (or item); may be repeated.")
-@click.option("--limit", default=20, show_default=True, help="Rows to print; --out writes all.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write .parquet, .csv or .ndjson instead.")
-def read(home: Path, **options: Any) -> tuple[str, Any]:
-    """Read what was released, as downstream teams do.
+@click.option("--key", "keys", multiple=True, help="Read only the list of this session (or item); repeatable.")
+@click.option("--limit", default=20, show_default=True, help="Maximum number of rows to print; --out writes all rows.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write a file instead: .parquet, .csv or .ndjson.")
+def read(home: Path | None, **options: Any) -> tuple[str, Any]:
+    """Read released recommendations, as downstream teams do.
 
-    Rows of a list: rank 1 is the best item, scores compare within one list only. Without --date it is the latest night
-    that passed its checks, whole. docs/tables.md has every column, and the same in Python and SQL.
+    Rank 1 is the best item of a list; compare scores within a list only. The default is the latest night that passed
+    its checks. docs/tables.md describes every column and how to read the tables with Python and SQL.
     """
     from orchestration.cli import read
 
     return read.read(home, **options)
 
 
-@command(
+@json_command(
     """
     multitron status
-    multitron status --nights 1 --check || echo "look at the night"
+    multitron status --nights 1 --check || echo "check the night"
     """
 )
-@click.option("--nights", default=7, show_default=True, help="How many nights, the newest first.")
-@click.option("--check", is_flag=True, help="End with status 1 when a night is late or failed, or nights do not start.")
-def status(home: Path, nights: int, check: bool) -> tuple[str, Any]:
-    """Tell what became of each night.
+@click.option("--nights", default=7, show_default=True, help="Number of nights to show, newest first.")
+@click.option(
+    "--check", is_flag=True, help="End with status 1 if a night is late or failed, or if no night starts automatically."
+)
+def status(home: Path | None, nights: int, check: bool) -> tuple[str, Any]:
+    """Show the state of the last nights.
 
-    Each pi is published, running, waiting (for files or a step before it), late (past the deadline) or failed, with the
-    reason and the command that does it again. Below: whether nights start by themselves, and if not, what starts them.
+    Each pi is published, running, waiting (for files or an earlier step), late (after the deadline) or failed, with the
+    reason and the re-run command. Also shows whether nights start automatically, and if not, the command that starts
+    them.
     """
     from orchestration.cli import commands
 
     return commands.status(home, nights=nights, check=check)
-
-
-if __name__ == "__main__":
-    main(prog_name="multitron")

@@ -1,16 +1,13 @@
-"""`make demo`: the whole way, raw events to recommendation tables, with the real Dagster jobs and a real Triton server.
+"""`multitron demo` (`make demo`): raw events to recommendation tables, by the real Dagster jobs and a Triton server.
 
-Repeating it changes nothing: raw files, model and deployed version are kept when they are of the same settings, and
-partitions are replaced by the same rows. A killed demo is simply started again.
+Repeating the demo changes nothing: raw files, model and deployed version are kept while the settings are the same, and
+partitions are replaced by equal rows. After a killed demo, start it again: it continues with what is finished.
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
-import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +17,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from multitron_core.errors import InputError, MultitronError
+from multitron_core.errors import InputError
 from multitron_core.events.formats import FORMATS
 from multitron_core.events.ingestion import read_event_log
 from multitron_core.events.read import read_events
@@ -29,7 +26,7 @@ from multitron_core.lake.lake import Lake
 from multitron_core.report import FILE_NAME
 from multitron_core.sessions.prepare import PreparedSessions, format_statistics
 from multitron_core.simulator.simulation import simulate
-from multitron_core.training.presets import PRESETS, named
+from multitron_core.training.presets import named
 from multitron_core.utils.file_lock import file_lock
 from orchestration.automation.rerun_commands import ui_command
 from orchestration.code_location import build_definitions
@@ -37,117 +34,98 @@ from orchestration.runtime.in_process_runs import RUN_TAG, run_job, shared_serve
 from orchestration.runtime.instance import close_dead_runs, prepare_instance
 from orchestration.runtime.partitions import night_key
 from orchestration.shop import models
-from orchestration.shop.home import DEMO_HOME, Shop, file_settings, load_shop
+from orchestration.shop.home import DEMO_HOME, HOME_VARIABLE, Shop, file_settings, load_shop
 from orchestration.shop.settings import CalendarSettings, NightSettings, Settings, SourceSettings, demo_settings
 from orchestration.shop.toml import write_shop
 
-SESSIONS, ITEMS = 20_000, 2_000
-"""The size of the simulated shop."""
+SIMULATED_DAYS = 8
 
 SHOWN_PI = ("0.00", "0.50", "1.00")
 SHOWN_SESSIONS, SHOWN_ITEMS = 3, 5
-RANKINGS = ("click_recall_20", "order_recall_20", "order_density")
+"""Example lists that the demo prints: their preferences, number of sessions, and items per list."""
 
-
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--home", type=Path, default=DEMO_HOME, help="the shop's home folder")
-    parser.add_argument("--data", type=Path, help="folder of raw files; without it a shop is simulated")
-    parser.add_argument("--format", help=f"{', '.join(FORMATS)}; needed with --data")
-    parser.add_argument("--split-days", type=int, help="days of the test set, instead of the format's own")
-    parser.add_argument("--sessions", type=int, default=SESSIONS, help="size of the simulated shop")
-    parser.add_argument("--items", type=int, default=ITEMS, help="size of its catalogue")
-    parser.add_argument("--preset", help=f"training preset: {', '.join(PRESETS)}")
-    arguments = parser.parse_args()
-    logging.getLogger("serving").setLevel(logging.ERROR)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run_demo(
-            arguments.home,
-            data=arguments.data,
-            format=arguments.format,
-            split_days=arguments.split_days,
-            preset=arguments.preset,
-            size=(arguments.sessions, arguments.items),
-        )
-    except MultitronError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; start it again and it goes on where it was", file=sys.stderr)
-        return 130
-    return 0
+RANKING_METRICS = ("click_recall_20", "order_recall_20", "order_density")
 
 
 def run_demo(
-    home: Path,
+    home: Path | None,
     *,
+    size: tuple[int, int],
     data: Path | None = None,
     format: str | None = None,
     split_days: int | None = None,
     preset: str | None = None,
-    size: tuple[int, int] = (SESSIONS, ITEMS),
-) -> None:
-    """Take a shop the whole way and print what came of it.
+) -> Shop:
+    """Run every job of a shop once and print a summary.
 
     Args:
-        home: the shop's home folder; made when it is missing.
-        data: raw files; None simulates a shop.
+        home: home folder of the shop, created if it is missing; None for $MULTITRON_HOME, or var/demo.
+        size: number of sessions and of items of the simulated shop; unused with `data`.
+        data: folder of raw files; None simulates a shop.
         format: of `data`.
-        split_days, preset: instead of what shop.toml, or without one the defaults, say.
-        size: sessions and items of the simulated shop.
+        split_days: days of the test set; None for the value of shop.toml, or the default.
+        preset: training preset; None for the value of shop.toml, or the default.
+
+    Returns:
+        The shop.
 
     Raises:
-        MultitronError: whatever stopped it, with the mend.
+        MultitronError: an argument is wrong, or a job failed; the hint says what to do.
     """
+    home = home or Path(os.environ.get(HOME_VARIABLE) or DEMO_HOME)
     with step("settings"):
         shop = _shop(home, data=data, format=format, split_days=split_days, preset=preset)
-    with _alone(shop.home):
+    with _exclusive_use(shop.home):
         os.environ.update(prepare_instance(shop))
         if data is None:
             sessions, items = size
             first_day = shop.settings.calendar.first_day
-            with step(f"simulated shop: {sessions} sessions, {items} items, 8 days"):
-                simulate(home / "raw", sessions=sessions, items=items, days=8, first_day=first_day)
+            with step(f"simulated shop: {sessions} sessions, {items} items, {SIMULATED_DAYS} days"):
+                simulate(home / "raw", sessions=sessions, items=items, days=SIMULATED_DAYS, first_day=first_day)
         definitions = build_definitions(shop)
         with dg.DagsterInstance.get() as instance:
             close_dead_runs(instance, tag=RUN_TAG, value="demo")
             with shared_server(shop, step):
                 _run_jobs(shop, definitions, instance)
         _print_results(shop)
+    return shop
 
 
-def _alone(home: Path) -> AbstractContextManager[None]:
-    """Hold the home against other demos: each takes the runs that it finds unfinished for those of a killed one."""
+def _exclusive_use(home: Path) -> AbstractContextManager[None]:
+    """Lock the home against other demos: a demo closes unfinished runs, which would be the runs of the other one."""
     refusal = InputError(
-        "another demo is at work in this home",
+        "another demo is running in this home",
         where=home,
-        hint="wait until it has ended, or name another home with MULTITRON_HOME=<folder>",
+        hint="wait until it ends, or use another home: MULTITRON_HOME=<folder>",
     )
     return file_lock(home / ".demo.lock", refusal=refusal)
 
 
 def _shop(home: Path, *, data: Path | None, format: str | None, split_days: int | None, preset: str | None) -> Shop:
-    """The shop of `home`: as shop.toml has it, with what the command line says otherwise; written back when changed."""
+    """The shop of `home`: the settings of its shop.toml, or default settings, overridden by the arguments.
+
+    Writes shop.toml if the settings differ from it.
+    """
     if (data is None) != (format is None):
         raise InputError(
-            "DATA and FORMAT belong together",
-            found={"DATA": str(data), "FORMAT": format},
-            hint=f"make demo DATA=<folder> FORMAT={'|'.join(FORMATS)}",
+            "a folder of raw files needs a format, and a format needs a folder",
+            found={"data": None if data is None else str(data), "format": format},
+            hint=f"use --data <folder> --format {'|'.join(FORMATS)}, or make demo DATA=<folder> FORMAT=<format>",
         )
     if split_days is not None and split_days < 1:
-        raise InputError("no day would be left to test on", where="SPLIT_DAYS", found=split_days, hint="use 1 or more")
-    if preset is not None:
-        named(preset)  # an unknown one must not get into shop.toml
-    there = (home / "shop.toml").exists()
-    settings = file_settings(home) if there else demo_settings() if data is None else _new_shop(data, format or "")
-    if data is not None and there and (settings.source.path, settings.source.format) != (str(data.resolve()), format):
         raise InputError(
-            "this home belongs to other raw files",
+            "the test set has no day", where="--split-days, SPLIT_DAYS", found=split_days, hint="use 1 or more"
+        )
+    if preset is not None:
+        named(preset)  # an unknown preset must not be written to shop.toml
+    exists = (home / "shop.toml").exists()
+    settings = file_settings(home) if exists else demo_settings() if data is None else _new_shop(data, format or "")
+    if data is not None and exists and (settings.source.path, settings.source.format) != (str(data.resolve()), format):
+        raise InputError(
+            "this home holds a shop of other raw files",
             where=home / "shop.toml",
             found={"path": settings.source.path, "format": settings.source.format},
-            hint="name another home with MULTITRON_HOME=<folder>, or remove this one",
+            hint="use another home: MULTITRON_HOME=<folder>, or remove this one",
         )
     if split_days is not None:
         settings = settings.model_copy(
@@ -156,13 +134,13 @@ def _shop(home: Path, *, data: Path | None, format: str | None, split_days: int 
     if preset is not None:
         settings = settings.model_copy(update={"model": settings.model.model_copy(update={"preset": preset})})
     settings = Settings.model_validate(settings.model_dump())
-    if not there or file_settings(home) != settings:
+    if not exists or file_settings(home) != settings:
         write_shop(home, settings)
     return load_shop(home)
 
 
 def _new_shop(data: Path, format: str) -> Settings:
-    """Settings for raw files that hold many days: the calendar is theirs."""
+    """Default settings for a folder of raw files; the calendar spans the days of its events."""
     log = read_events(data, format)
     day = pl.col("ts").dt.date()
     first, last, last_clicks = (
@@ -175,16 +153,16 @@ def _new_shop(data: Path, format: str) -> Settings:
         .row(0)
     )
     if first is None:
-        raise InputError("there are no events", where=data, hint=f"name a folder with {format} files")
+        raise InputError("no events", where=data, hint=f"use a folder with {format} files")
     return Settings(
         source=SourceSettings.model_validate({"path": str(data.resolve()), "format": format}),
         calendar=CalendarSettings(first_day=first, last_day=last),
-        night=NightSettings(first_night=last_clicks, last_night=last_clicks),  # orders may come later
+        night=NightSettings(first_night=last_clicks, last_night=last_clicks),  # later days have orders only
     )
 
 
 def _run_jobs(shop: Shop, definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
-    """The jobs in the order in which the schedules run them."""
+    """Run the jobs in the order in which the sensor `nights` runs them."""
     calendar, grid = shop.settings.calendar, shop.settings.preferences
     last = calendar.last_day or dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     with step(f"job ingestion: {calendar.first_day} to {last}"):
@@ -198,7 +176,7 @@ def _run_jobs(shop: Shop, definitions: dg.Definitions, instance: dg.DagsterInsta
                 "dagster/asset_partition_range_end": str(last),
             },
         )
-    with step("job training: sessions, model, front, report, deployment", own_lines=True):
+    with step("job training: sessions, model, front, report, deployment", multiline=True):
         run_job(
             definitions,
             instance,
@@ -217,25 +195,34 @@ def _run_jobs(shop: Shop, definitions: dg.Definitions, instance: dg.DagsterInsta
 
 
 def run_date(shop: Shop) -> dt.date:
-    """The day that a demo scores: the last one with a click. Orders can come later."""
+    """The day that a demo scores: the last day with a click. Later days may have orders only.
+
+    Raises:
+        InputError: no event is a click.
+    """
     clicks = read_event_log(shop.lake(), last=shop.settings.calendar.last_day).filter(event_type="click")
     day = clicks.select(pl.col("ts").max().dt.date()).collect(engine="streaming").item()
     if day is None:
-        raise InputError("there are no clicks", where=shop.source_path, hint="name raw files that have clicks")
+        raise InputError("no clicks", where=shop.source_path, hint="use raw files with clicks")
     return day
 
 
 @contextmanager
-def step(what: str, *, own_lines: bool = False) -> Iterator[None]:
-    """Say on the screen what is being done, and how long it took."""
+def step(name: str, *, multiline: bool = False) -> Iterator[None]:
+    """Print the name of a step, and at its end the seconds that it took, or that it failed.
+
+    Args:
+        name: of the step.
+        multiline: whether the step itself prints lines in between.
+    """
     start = time.monotonic()
-    print(f"  {what} ...", end="\n" if own_lines else "", flush=True)
+    print(f"  {name} ...", end="\n" if multiline else "", flush=True)
     try:
         yield
     except BaseException:
-        print("  failed" if own_lines else " failed", flush=True)
+        print("  failed" if multiline else " failed", flush=True)
         raise
-    print(f"{'  ...' if own_lines else ''} {time.monotonic() - start:.1f} s", flush=True)
+    print(f"{'  ...' if multiline else ''} {time.monotonic() - start:.1f} s", flush=True)
 
 
 def _print_results(shop: Shop) -> None:
@@ -254,41 +241,41 @@ def _print_results(shop: Shop) -> None:
         order_loss="order_loss",
     )
     rows = lake.publications("recommendations").filter(run_date=day).select("pi", "rows")
-    print(f"\nRecommendations of {day} by preference (pi = weight on orders), metrics on the test sessions:")
+    print(f"\nRecommendations of {day} per preference (pi: weight on orders), with metrics of the test sessions:")
     print("  pi      rows  click recall@20  order recall@20  order density  click loss  order loss")
     for row in rows.join(metrics, on="pi", how="left").sort("pi").iter_rows():
         pi, count, *values = row
         cells = [_cell(value, width) for value, width in zip(values, (15, 15, 13, 10, 10), strict=True)]
         print(f"  {pi} {count:>9}  " + "  ".join(cells))
-    print("What tables of counts reach there (click recall@20, order recall@20, order density):")
+    print("Baselines on the same sessions (click recall@20, order recall@20, order density):")
     for baseline in pl.read_parquet(folder / "baselines.parquet").iter_rows(named=True):
-        cells = [_cell(baseline[name], width) for name, width in zip(RANKINGS, (6, 15, 13), strict=True)]
+        cells = [_cell(baseline[name], width) for name, width in zip(RANKING_METRICS, (6, 15, 13), strict=True)]
         print(f"  {baseline['baseline']:<36}" + "  ".join(cells))
     _print_sessions(lake, day, [pi for pi in SHOWN_PI if pi in grid])
     print(f"\nThe front: {folder / 'front.png'}")
-    print(f"The report: {folder / FILE_NAME}   (one HTML file, for any browser)")
-    print(f"\nNext: {ui_command(shop)}   (the Dagster UI: how these tables came to be)")
+    print(f"The report: {folder / FILE_NAME}   (open it in a browser)")
+    print(f"\nNext: {ui_command(shop)}   (the Dagster UI: assets, runs and schedules of this shop)")
 
 
 def _cell(value: float | None, width: int) -> str:
-    """A figure, or a dash where there is none."""
+    """A number with four decimals, right-aligned, or a dash for None."""
     return f"{'-' if value is None else f'{value:.4f}':>{width}}"
 
 
 def _print_counts(shop: Shop, lake: Lake) -> None:
-    """What came in and what became of it: nothing is lost without a reason."""
-    counted = pl.scan_delta(lake.open("ingestion")).group_by("what").agg(pl.col("count").sum()).collect()
-    total = dict(counted.iter_rows())
+    """Print how many lines were read, accepted and rejected, and the sessions made from them."""
+    counts = pl.scan_delta(lake.open("ingestion")).group_by("what").agg(pl.col("count").sum()).collect()
+    total = dict(counts.iter_rows())
     print(
-        f"\nLines and events in: {total.get('in', 0):,} = {total.get('accepted', 0):,} accepted "
+        f"\nLines and events read: {total.get('in', 0):,} = {total.get('accepted', 0):,} accepted "
         f"+ {total.get('duplicate', 0):,} duplicates + {total.get('rejected', 0):,} rejected"
     )
-    print("Sessions of training, and of the test that follows them:")
+    print("Sessions, training set and test set:")
     print("  " + format_statistics(PreparedSessions.load(shop.training_sessions).statistics).replace("\n", "\n  "))
 
 
 def _print_sessions(lake: Lake, day: dt.date, shown: list[str]) -> None:
-    """The best items of a few sessions, a column a preference."""
+    """Print the top items of a few sessions, one column per preference."""
     if not shown:
         return
     first = lake.read_recommendations(shown[0], day)["session_id"].unique().sort().head(SHOWN_SESSIONS).to_list()
@@ -296,7 +283,7 @@ def _print_sessions(lake: Lake, day: dt.date, shown: list[str]) -> None:
         pi: lake.read_recommendations(pi, day, session_ids=first).filter(pl.col("rank") <= SHOWN_ITEMS) for pi in shown
     }
     for session in first:
-        print(f"\nSession {session}, best {SHOWN_ITEMS} items:")
+        print(f"\nSession {session}, top {SHOWN_ITEMS} items:")
         print("  rank  " + "  ".join(f"pi {pi:<12}" for pi in shown))
         columns = [lists[pi].filter(session_id=session).sort("rank")["item_id"].to_list() for pi in shown]
         for rank, items in enumerate(zip(*columns, strict=True), start=1):
@@ -304,4 +291,6 @@ def _print_sessions(lake: Lake, day: dt.date, shown: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from orchestration.cli.app import main
+
+    main(["demo", *sys.argv[1:]], prog_name="multitron")

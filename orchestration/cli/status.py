@@ -1,77 +1,60 @@
-"""`multitron status`: the state of nights and schedules as text or JSON."""
+"""`multitron status`: the state of the nights as text and as JSON.
+
+For cron: `python -m orchestration.cli.status [--home <folder>] [--nights 7] [--json] [--check]` is the same command.
+"""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
 from collections import Counter
 from typing import Any
 
-from multitron_core.errors import MultitronError
-from multitron_core.utils.redaction import redacted
-from orchestration.automation.status import PreferenceStatus, Status, status
-from orchestration.runtime.instance import instance_of
-from orchestration.shop.home import HOME_VARIABLE, load_shop
+from orchestration.automation.status import NightStatus, PreferenceStatus, Status
+
+INDENT = " " * 13
+"""Indent of the reason and the command below a state."""
 
 
-def as_text(told: Status) -> str:
-    """The status as a person reads it."""
-    lines = [] if told.nights else ["there is no night yet"]
-    for night in told.nights:
-        states = Counter(each.state for each in night.preferences)
-        summary = "complete" if night.complete else ", ".join(f"{count} {state}" for state, count in states.items())
-        lines.append(f"{night.day}  {summary}  (deadline {night.deadline:%Y-%m-%d %H:%M} UTC)")
-        groups: dict[tuple[Any, ...], list[PreferenceStatus]] = {}
-        for each in night.preferences:
-            groups.setdefault((each.state, each.why, each.model_version), []).append(each)
-        for (state, why, version), same in groups.items():
-            pi = " ".join(each.pi for each in same)
-            times = [each.published_at for each in same if each.published_at]
-            at = f"  {max(times):%m-%d %H:%M}" if state == "published" and times else ""
-            lines.append(f"  {state:<9}  pi {pi}{f'  model {version}' if version else ''}{at}")
-            if why:
-                lines.append(f"             why: {why}")
-            lines += [
-                f"             do:  {command}" for command in dict.fromkeys(each.command for each in same) if command
-            ]
-    if told.standstills:
-        lines.append("no night starts by itself")
-    for standstill in told.standstills:
-        lines.append(f"             why: {standstill.why}")
-        words = ("do: ", *["or: "] * len(standstill.commands))
-        lines += [f"             {word} {command}" for word, command in zip(words, standstill.commands, strict=False)]
+def as_text(status: Status) -> str:
+    """The status for a person: per night one line, and per group of preferences in the same state its details."""
+    lines = [] if status.nights else ["no nights yet"]
+    for night in status.nights:
+        lines += _night_lines(night)
+    if status.standstills:
+        lines.append("no night starts automatically")
+    for standstill in status.standstills:
+        lines.append(f"{INDENT}reason: {standstill.why}")
+        labels = ("run:   ", *["or:    "] * len(standstill.commands))
+        lines += [f"{INDENT}{label} {text}" for label, text in zip(labels, standstill.commands, strict=False)]
     return "\n".join(lines)
 
 
-def as_json(told: Status) -> str:
-    """The status as one JSON object."""
-    return json.dumps({**dataclasses.asdict(told), "late": told.late}, default=str, indent=2)
+def _night_lines(night: NightStatus) -> list[str]:
+    counts = Counter(each.state for each in night.preferences)
+    summary = "complete" if night.complete else ", ".join(f"{count} {state}" for state, count in counts.items())
+    lines = [f"{night.day}  {summary}  (deadline {night.deadline:%Y-%m-%d %H:%M} UTC)"]
+    groups: dict[tuple[Any, ...], list[PreferenceStatus]] = {}
+    for each in night.preferences:
+        groups.setdefault((each.state, each.why, each.model_version), []).append(each)
+    for (state, why, version), group in groups.items():
+        pi = " ".join(each.pi for each in group)
+        times = [each.published_at for each in group if each.published_at]
+        at = f"  {max(times):%m-%d %H:%M}" if state == "published" and times else ""
+        lines.append(f"  {state:<9}  pi {pi}{f'  model {version}' if version else ''}{at}")
+        if why:
+            lines.append(f"{INDENT}reason: {why}")
+        lines += [f"{INDENT}re-run: {text}" for text in dict.fromkeys(each.command for each in group) if text]
+    return lines
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; exit status 0, with --check 1 when a night is late, failed or not to start, 2 for an error."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m orchestration.status"
-    )
-    parser.add_argument("--home", help=f"the shop's home folder; default ${HOME_VARIABLE}, or var/demo")
-    parser.add_argument("--nights", type=int, default=7, help="how many nights, the newest first")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument(
-        "--check", action="store_true", help="exit with 1 when a night is late or failed, or none starts: for cron"
-    )
-    given = parser.parse_args(arguments)
-    try:
-        shop = load_shop(given.home)
-        with instance_of(shop) as instance:
-            told = status(shop, instance, nights=given.nights)
-    except MultitronError as error:
-        print(f"error: {redacted(str(error))}", file=sys.stderr)
-        return 2
-    print(as_json(told) if given.json else as_text(told))
-    return 1 if given.check and (told.late or told.standstills) else 0
+def as_json(status: Status) -> str:
+    """The status as one JSON object: the fields of `Status`, and `late`."""
+    return json.dumps({**dataclasses.asdict(status), "late": status.late}, default=str, indent=2)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from orchestration.cli.app import main
+
+    main(["status", *sys.argv[1:]], prog_name="multitron")

@@ -1,51 +1,57 @@
-"""`make ui`: a Triton server and `dagster dev` over a shop, until Ctrl-C."""
+"""`multitron ui` (`make ui`): the Dagster UI and daemon with a Triton server, in the foreground."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
 import subprocess
 import sys
 
-from multitron_core.errors import InputError, MultitronError
+from multitron_core.errors import InputError
 from orchestration.automation.rerun_commands import WORKSPACE
 from orchestration.runtime.instance import prepare_instance
 from orchestration.runtime.resources import triton_server
-from orchestration.shop.home import HOME_VARIABLE, URL_VARIABLE, Shop, load_shop
+from orchestration.shop.home import URL_VARIABLE, Shop
 
 LOOPBACK = "127.0.0.1"
 STOP_SECONDS = 20
-"""How long Dagster's processes have to stop."""
+"""Seconds that Dagster's processes have to stop before they are killed."""
 
 
 def run_ui(shop: Shop, *, port: int) -> int:
-    """Start the server that the steps share, and Dagster's UI and daemon; return the exit status.
+    """Start a Triton server, and Dagster's UI and daemon, and wait until they end.
 
-    Steps that find no server start one of their own, so the UI also works without this one: it only saves time.
+    The server is shared by all steps. A step that finds no server starts one, so the UI works without it too, slower.
+
+    Args:
+        shop: the shop.
+        port: of the UI, on 127.0.0.1.
+
+    Returns:
+        The exit status of Dagster.
 
     Raises:
-        InputError: the port is in use, or no Triton server can be started here.
+        InputError: the port is in use, or no Triton server can be started on this machine.
     """
     _check_free(port)
     print(
-        f"The UI will be on http://{LOOPBACK}:{port} in half a minute; Ctrl-C ends it.\n"
-        "Lineage: the assets as a graph. Catalog: a page for each. Runs: what ran, also for `make demo`. "
-        "Automation: what starts the nights.",
+        f"The UI starts on http://{LOOPBACK}:{port} within about 30 seconds. Ctrl-C stops it.\n"
+        "Lineage: the asset graph. Catalog: one page per asset. Runs: every run, also those of `make demo`. "
+        "Automation: schedules and sensors that start the nights.",
         flush=True,
     )
     environment = {**os.environ, **prepare_instance(shop)}
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE), "-h", LOOPBACK, "-p", str(port)]
     if shop.triton_urls or shop.scores_in_process:
-        return _until_it_ends(command, environment)
+        return _run_until_stopped(command, environment)
     with triton_server(shop) as server:
         environment[URL_VARIABLE] = server.url
-        return _until_it_ends(command, environment)
+        return _run_until_stopped(command, environment)
 
 
-def _until_it_ends(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command; whatever ends this process kindly (Ctrl-C, SIGTERM) ends the command and its children first."""
+def _run_until_stopped(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command to its end; an interrupt (Ctrl-C, SIGTERM) stops the command and its children first."""
     with subprocess.Popen(command, env=environment, start_new_session=True) as process:
         try:
             return process.wait()
@@ -59,35 +65,21 @@ def _until_it_ends(command: list[str], environment: dict[str, str]) -> int:
 
 
 def _check_free(port: int) -> None:
-    """Refuse a port that somebody listens on: Dagster would start everything else first, and then abort unexplained."""
+    """Refuse a port in use. Dagster would start everything else first and then abort without a reason."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
         except OSError as error:
             raise InputError(
-                "the UI's port cannot be used",
+                "the port of the UI cannot be used",
                 where=f"{LOOPBACK}:{port}",
                 found=error.strerror,
-                hint=f"stop what uses it (another `make ui`?), or choose another: make ui PORT={port + 1}",
+                hint=f"stop the process that uses it (another `make ui`?), or use another: make ui PORT={port + 1}",
             ) from error
 
 
-def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--home", default=os.environ.get(HOME_VARIABLE, "var/demo"), help="the shop's home folder")
-    parser.add_argument("--port", type=int, default=3000, help="the UI's port on 127.0.0.1")
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return run_ui(load_shop(arguments.home), port=arguments.port)
-    except MultitronError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from orchestration.cli.app import main
+
+    main(["ui", *sys.argv[1:]], prog_name="multitron")
