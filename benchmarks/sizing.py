@@ -23,8 +23,8 @@ class Demand:
         sessions: that a night scores.
         items: of the catalogue.
         events: of a day.
-        preferences: pi a night.
-        k: items a list.
+        preferences: number of pi scored per night.
+        k: items per list.
         window_hours: within which a night must be scored.
         nights: kept in the tables.
     """
@@ -46,7 +46,7 @@ SHOPS = (OTTO, Demand("a hundred times OTTO's sessions", sessions=1.29e9, items=
 def sized(demand: Demand, rates: dict[str, dict]) -> dict[str, float | str]:
     """What a demand needs.
 
-    The screen over the catalogue is one matrix product a session, so its processor time grows with the items; what
+    The screen over the catalogue is one matrix product per session, so its processor time grows with the items; what
     does not depend on the catalogue (reading, encoding, writing) is counted as if it did, on the safe side.
 
     Args:
@@ -61,22 +61,22 @@ def sized(demand: Demand, rates: dict[str, dict]) -> dict[str, float | str]:
     gigabytes = scored * demand.k / 1e6 * rate["megabytes_a_million_rows"] / 1000
     return {
         "shop": demand.name,
-        "rows a night": scored * demand.k,
-        "ingestion, processor hours a day": ingestion,
-        "scoring, processor hours a night": scoring,
-        "writing, hours a night": writing,
-        "cores that score within the window": math.ceil(scoring / demand.window_hours),
+        "rows per night": scored * demand.k,
+        "ingestion, processor hours per day": ingestion,
+        "scoring, processor hours per night": scoring,
+        "writing, hours per night": writing,
+        "cores to score within the window": math.ceil(scoring / demand.window_hours),
         "partitions written at once": math.ceil(writing / demand.window_hours),
-        "tables a night, GB": gigabytes,
-        "tables that are kept, TB": gigabytes * demand.nights / 1000,
-        "training, processor hours an epoch": (
+        "tables per night, GB": gigabytes,
+        "tables retained, TB": gigabytes * demand.nights / 1000,
+        "training, processor hours per epoch": (
             demand.sessions / rate["sessions_a_training_step"] * rate["processor_seconds_a_training_step"] / 3600
         ),
     }
 
 
 def as_markdown(found: list[dict[str, float | str]]) -> str:
-    """The table of the page: a row a figure, a column a shop."""
+    """The table of the page: one row per figure, one column per shop."""
     names = [name for name in found[0] if name != "shop"]
     lines = ["| | " + " | ".join(str(each["shop"]) for each in found) + " |", "|---|" + "---|" * len(found)]
     return "\n".join(
