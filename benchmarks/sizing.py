@@ -23,8 +23,8 @@ class Demand:
         sessions: that a night scores.
         items: of the catalogue.
         events: of a day.
-        preferences: number of pi scored per night.
-        k: items per list.
+        preferences: pi a night.
+        k: items a list.
         window_hours: within which a night must be scored.
         nights: kept in the tables.
     """
@@ -46,7 +46,7 @@ SHOPS = (OTTO, Demand("a hundred times OTTO's sessions", sessions=1.29e9, items=
 def sized(demand: Demand, rates: dict[str, dict]) -> dict[str, float | str]:
     """What a demand needs.
 
-    The screen over the catalogue is one matrix product per session, so its processor time grows with the items; what
+    The screen over the catalogue is one matrix product a session, so its processor time grows with the items; what
     does not depend on the catalogue (reading, encoding, writing) is counted as if it did, on the safe side.
 
     Args:
@@ -76,7 +76,7 @@ def sized(demand: Demand, rates: dict[str, dict]) -> dict[str, float | str]:
 
 
 def as_markdown(found: list[dict[str, float | str]]) -> str:
-    """The table of the page: one row per figure, one column per shop."""
+    """The table of the page: a row a figure, a column a shop."""
     names = [name for name in found[0] if name != "shop"]
     lines = ["| | " + " | ".join(str(each["shop"]) for each in found) + " |", "|---|" + "---|" * len(found)]
     return "\n".join(
