@@ -1,4 +1,4 @@
-# Everything a person types twice. `make demo` needs only Python >= 3.11, git and make.
+# Commands for development and operation. `make demo` needs only Python >= 3.11, git and make.
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
@@ -7,22 +7,22 @@ RUN := .venv/bin/python
 HOME_OF = var/$(if $(DATA),$(notdir $(abspath $(DATA))),demo)
 SHOP = $(if $(MULTITRON_HOME),$(MULTITRON_HOME),$(HOME_OF))
 TESTS ?= tests
-# Threads that spin while they wait take the cores from those that work, as soon as two processes share them.
+# Waiting threads sleep instead of spinning: spinning threads take cores from other processes.
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: imports help demo ui test test-fast lint format docs bench clean install lock chaos week borders
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    simulate a shop and take it the whole way, raw events to recommendation tables"
-	@echo "             DATA=<folder> FORMAT=diginetica|yoochoose|otto|table [SPLIT_DAYS=n] [PRESET=name]: the same on raw files"
-	@echo "make ui      the Dagster UI over what the demo made (same DATA=...; PORT=3000)"
-	@echo "make test    every test            make test-fast   the tests that take seconds"
-	@echo "make lint    ruff and mypy         make format      let ruff mend"
+	@echo "make demo    simulate a shop and run the pipeline: raw events to recommendation tables"
+	@echo "             DATA=<folder> FORMAT=diginetica|yoochoose|otto|table [SPLIT_DAYS=n] [PRESET=name]: on raw files"
+	@echo "make ui      the Dagster UI of the demo's shop (same DATA=...; PORT=3000)"
+	@echo "make test    every test            make test-fast   only tests that take seconds"
+	@echo "make lint    ruff and mypy         make format      fix and format with ruff"
 	@echo "make docs    write docs/reference.md from the code"
-	@echo "make bench   every benchmark, small sizes"
-	@echo "make chaos   faults into the nights of a small shop (15 min)   make week   seven nights through the real daemon"
-	@echo "make clean   remove the environment and everything that was made"
+	@echo "make bench   every benchmark at small size"
+	@echo "make chaos   inject faults into the nights of a small shop (15 min)   make week   seven nights through the real daemon"
+	@echo "make clean   remove the environment and all generated files"
 
 install: .venv/installed .triton/installed
 
@@ -52,7 +52,7 @@ demo: install
 ui: install
 	@$(RUN) -m orchestration.cli.ui --home "$(SHOP)" $(if $(PORT),--port "$(PORT)")
 
-# As many processes as cores and one more: threads of their own would only wait for each other.
+# One process more than the reference machine has cores; single-threaded, so that they do not wait for each other.
 test test-fast: export OMP_NUM_THREADS ?= 1
 test test-fast: export OPENBLAS_NUM_THREADS ?= 1
 
@@ -62,15 +62,15 @@ test: install
 test-fast: install
 	$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" $(TESTS)
 
-# Faults into nights of a small shop; bounded to about a quarter of an hour.
+# Inject faults into nights of a small shop; takes at most about a quarter of an hour.
 chaos: install
 	$(RUN) -m chaos $(if $(ONLY),--only "$(ONLY)")
 
-# Seven nights through the real daemon, a fault each.
+# Seven nights through the real daemon, one fault per night.
 week: install
 	$(RUN) -m chaos.week
 
-# The property tests of the input borders, ten thousand cases.
+# Property tests of input validation, ten thousand cases.
 borders: install
 	MULTITRON_BORDER_CASES=$${MULTITRON_BORDER_CASES:-10000} $(RUN) -m pytest tests/borders
 
@@ -79,7 +79,7 @@ lint: install
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-# The packages and what each imports, from the bottom to the top; fails at a circle.
+# Print the packages and what each imports, bottom to top; fails on a cycle.
 imports: install
 	@$(RUN) -m tests.import_graph
 
@@ -93,8 +93,8 @@ docs: install
 bench: install
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(RUN) $$benchmark --small || exit 1; done
 
-# Writes requirements.lock from what pyproject.toml asks for, in an environment of its own. torch is pinned here:
-# its ranges are wide, its wheels are gigabytes.
+# Write requirements.lock from pyproject.toml, in a separate environment. torch is pinned here, because its range is wide
+# and its wheels are gigabytes.
 lock:
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock
 	@build/lock/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev,cluster]'

@@ -67,15 +67,15 @@ def sized(demand: Demand, rates: Mapping[str, Mapping[str, Any]]) -> dict[str, f
     gigabytes = scored * demand.k / 1e6 * rate["megabytes_a_million_rows"] / 1000
     return {
         "shop": demand.name,
-        "rows a night": scored * demand.k,
-        "ingestion, processor hours a day": ingestion,
-        "scoring, processor hours a night": scoring,
-        "writing, hours a night": writing,
-        "cores that score within the window": math.ceil(scoring / demand.window_hours),
+        "rows per night": scored * demand.k,
+        "ingestion, processor hours per day": ingestion,
+        "scoring, processor hours per night": scoring,
+        "writing, hours per night": writing,
+        "cores to score within the window": math.ceil(scoring / demand.window_hours),
         "partitions written at once": math.ceil(writing / demand.window_hours),
-        "tables a night, GB": gigabytes,
-        "tables that are kept, TB": gigabytes * demand.nights / 1000,
-        "training, processor hours an epoch": (
+        "tables per night, GB": gigabytes,
+        "tables retained, TB": gigabytes * demand.nights / 1000,
+        "training, processor hours per epoch": (
             demand.sessions / rate["sessions_a_training_step"] * rate["processor_seconds_a_training_step"] / 3600
         ),
     }
