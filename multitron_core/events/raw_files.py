@@ -85,7 +85,7 @@ def find_raw_files(
 
 
 def refuse_duplicates(files: Mapping[str, Sequence[RawFile]]) -> None:
-    """Refuse a file that exists both plain and compressed, because its events would be counted twice.
+    """Refuse a file that exists with more than one compression (or none), because its events would count twice.
 
     Raises:
         InputError: Names the two files.
@@ -95,7 +95,7 @@ def refuse_duplicates(files: Mapping[str, Sequence[RawFile]]) -> None:
         stem = re.sub(r"\.(gz|zst)$", "", file.name)
         if stem in seen:
             raise InputError(
-                "a file exists both plain and compressed",
+                "a file exists more than once, with different compression",
                 found=[seen[stem], file.name],
                 hint="keep one of the two, or name the one to read",
             )

@@ -28,6 +28,9 @@ import polars as pl
 
 from multitron_core.errors import InputError
 
+Lists = Sequence[Sequence[int]] | np.ndarray
+"""One list of item ids per session, all of the same length."""
+
 
 @dataclass(frozen=True)
 class Habits:
@@ -222,19 +225,23 @@ class Truth:
         np.add.at(probability, (np.broadcast_to(rows[:, None], target.shape)[inside], target[inside]), walked[inside])
         return probability
 
-    def expected_clicks(self, sessions: Sequence[Sequence[int]], lists: Sequence[Sequence[int]]) -> np.ndarray:
+    def expected_clicks(self, sessions: Sequence[Sequence[int]], lists: Lists) -> np.ndarray:
         """Probability that the next click is on an item of the session's list.
 
         Args:
             sessions: Item ids of each session's clicks, as for `next_click`.
-            lists: Distinct item ids recommended to each session, the same number k for all sessions.
+            lists: int [sessions, k], distinct item ids recommended to each session.
 
         Returns:
             float64 [sessions]; the mean is the expected click recall@k of the lists.
+
+        Raises:
+            InputError: The numbers of sessions and lists differ, a list contains an item twice, a session has no click,
+                or an item is not in the shop.
         """
         return self._expected_value(sessions, lists, np.ones(len(self.items)))
 
-    def expected_orders(self, sessions: Sequence[Sequence[int]], lists: Sequence[Sequence[int]]) -> np.ndarray:
+    def expected_orders(self, sessions: Sequence[Sequence[int]], lists: Lists) -> np.ndarray:
         """Probability that the next click is on an item of the session's list and the item is ordered in the session.
 
         Arguments, result and errors as for `expected_clicks`.
@@ -263,9 +270,7 @@ class Truth:
         ]
         return ids[np.concatenate(best)]
 
-    def _expected_value(
-        self, sessions: Sequence[Sequence[int]], lists: Sequence[Sequence[int]], value: np.ndarray
-    ) -> np.ndarray:
+    def _expected_value(self, sessions: Sequence[Sequence[int]], lists: Lists, value: np.ndarray) -> np.ndarray:
         """Expected value of each list, float64 [sessions]; `value` [items] is the value of a click on each item."""
         if len(lists) != len(sessions):
             raise InputError(

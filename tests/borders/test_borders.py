@@ -1,16 +1,18 @@
-"""Whatever comes in at a border is taken as one of the values that are allowed there, or refused by an InputError.
+"""Input from outside is either accepted as a valid value or refused with an InputError.
 
-Generated values; `make borders` runs each property so often that there are at least 10,000 cases in all.
+The values are generated. `make borders` runs every property so often that there are at least 10,000 cases in total.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import re
 import shlex
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -34,7 +36,7 @@ from orchestration.shop.settings import Settings, demo_settings
 
 PROPERTIES = 16
 CASES = int(os.environ.get("MULTITRON_BORDER_CASES", "0"))
-"""Cases in all; without it a few of each."""
+"""Total number of cases; 0 for a few cases per property."""
 
 often = settings(max_examples=max(1, -(-CASES // PROPERTIES)) if CASES else 12)
 TEXT = st.text(max_size=60)
@@ -60,7 +62,7 @@ NASTY = st.one_of(
 
 
 def as_variable(text: str) -> str:
-    """What an environment variable can hold of a text."""
+    """The text without the characters that an environment variable cannot contain."""
     return text.replace("\x00", "").encode("utf-8", "ignore").decode()
 
 
@@ -71,7 +73,7 @@ ANYTHING = st.one_of(
 
 @often
 @given(st.one_of(NASTY, st.floats(), st.integers(-3, 3)))
-def test_pi(value) -> None:
+def test_pi_key_is_valid_or_refused(value: str | float) -> None:
     try:
         key = pi_key(value)
     except InputError:
@@ -83,7 +85,7 @@ def test_pi(value) -> None:
 
 @often
 @given(st.lists(st.one_of(NASTY, st.floats(0, 1).map(lambda value: round(value, 2))), max_size=6))
-def test_grids(values) -> None:
+def test_pi_grid_is_sorted_or_refused(values: list[str | float]) -> None:
     try:
         grid = pi_grid(values)
     except InputError:
@@ -93,7 +95,7 @@ def test_grids(values) -> None:
 
 @often
 @given(ANYTHING)
-def test_dates(value) -> None:
+def test_checked_date_is_a_date_or_refused(value: Any) -> None:
     try:
         day = checked_date(value)
     except InputError:
@@ -103,7 +105,7 @@ def test_dates(value) -> None:
 
 @often
 @given(st.dictionaries(NASTY, st.one_of(NASTY, st.dates()), max_size=3))
-def test_keys_of_predicates(key) -> None:
+def test_predicate_is_a_conjunction_or_refused(key: dict[str, str | dt.date]) -> None:
     try:
         sql = predicate(key)
     except InputError:
@@ -115,7 +117,7 @@ def test_keys_of_predicates(key) -> None:
 
 @often
 @given(NASTY)
-def test_table_names(name) -> None:
+def test_lake_uri_is_in_the_lake_or_refused(name: str) -> None:
     try:
         uri = Lake("/lake").uri(name)
     except InputError:
@@ -125,17 +127,17 @@ def test_table_names(name) -> None:
 
 @often
 @given(st.one_of(NASTY, st.tuples(NASTY, NASTY).map("|".join)))
-def test_partition_keys(key) -> None:
+def test_night_of_refuses_plain_text(key: str) -> None:
     try:
         night_of(key)
     except InputError:
         return
-    raise AssertionError("a plain text is no night's key")
+    raise AssertionError("plain text was accepted as the key of a night")
 
 
 @often
 @given(NASTY, NASTY)
-def test_nights_of_two_parts(day, pi) -> None:
+def test_night_of_two_parts_is_valid_or_refused(day: str, pi: str) -> None:
     key = dg.MultiPartitionKey({"date": day, "pi": pi})
     try:
         found, preference = night_of(key)
@@ -146,7 +148,7 @@ def test_nights_of_two_parts(day, pi) -> None:
 
 @often
 @given(st.binary(max_size=200))
-def test_bytes_as_settings(content) -> None:
+def test_load_shop_refuses_random_bytes(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "shop.toml").write_bytes(content)
         with pytest.raises(InputError):
@@ -163,13 +165,13 @@ VALUES = st.recursive(
 
 @often
 @given(st.sampled_from(SECTIONS), st.data())
-def test_settings(section, data) -> None:
+def test_settings_are_valid_or_refused(section: str, data: st.DataObject) -> None:
     base = demo_settings().model_dump()
     names = sorted(base[section]) if isinstance(base[section], dict) and base[section] else ["x"]
     changed = {**base, section: {**base[section], data.draw(st.sampled_from([*names, "unknown"])): data.draw(VALUES)}}
     try:
         read = Settings.model_validate(changed)
-    except ValueError:  # pydantic's ValidationError and ours
+    except ValueError:  # the base of pydantic's ValidationError and of InputError
         return
     assert all(re.fullmatch(r"0\.\d\d|1\.00", pi) for pi in read.preferences)
     assert read.night.begins_hours < read.night.deadline_hours
@@ -177,7 +179,7 @@ def test_settings(section, data) -> None:
 
 @often
 @given(st.one_of(NASTY, st.from_regex(r"[a-z.]{1,9}:[0-9]{1,6}", fullmatch=True)).map(as_variable))
-def test_server_addresses(address) -> None:
+def test_triton_urls_are_addresses_or_refused(address: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(URL_VARIABLE, address)
         try:
@@ -189,7 +191,7 @@ def test_server_addresses(address) -> None:
 
 @often
 @given(st.one_of(NASTY, TEXT.map("http://".__add__), TEXT.map("https://".__add__)).map(as_variable))
-def test_webhooks(address) -> None:
+def test_webhook_is_an_http_url_or_refused(address: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(WEBHOOK_VARIABLE, address)
         try:
@@ -201,7 +203,7 @@ def test_webhooks(address) -> None:
 
 @often
 @given(TEXT, st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size=6, max_size=40), TEXT)
-def test_secrets(before, secret, after) -> None:
+def test_redacted_text_contains_no_secret(before: str, secret: str, after: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MULTITRON_STORAGE_AWS_SECRET_ACCESS_KEY", secret)
         assert secret not in redacted(f"{before}{secret}{after}").replace("***", "\x01")
@@ -211,7 +213,7 @@ def test_secrets(before, secret, after) -> None:
 
 @often
 @given(NASTY, st.one_of(st.none(), NASTY))
-def test_commands_for_the_shell(home, partition) -> None:
+def test_rerun_command_is_quoted_for_the_shell(home: str, partition: str | None) -> None:
     shop = Shop(home=Path("/") / home.replace("\x00", ""), settings=demo_settings())
     words = shlex.split(rerun_command(shop, "scoring", partition))
     assert words[0] == f"MULTITRON_HOME={shop.home}"
@@ -221,9 +223,7 @@ def test_commands_for_the_shell(home, partition) -> None:
 
 @often
 @given(NASTY)
-def test_the_pointer_to_the_newest_model(name) -> None:
-    import json
-
+def test_newest_model_is_in_its_folder_or_refused(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         shop = Shop(home=Path(folder), settings=demo_settings())
         shop.models.mkdir()
@@ -238,7 +238,7 @@ def test_the_pointer_to_the_newest_model(name) -> None:
 
 @often
 @given(NASTY, st.dates())
-def test_file_patterns(pattern, day) -> None:
+def test_day_pattern_is_below_path_or_refused(pattern: str, day: dt.date) -> None:
     try:
         source = RawSource("/raw", "table", files=pattern)
         found = source.day_pattern(day)
@@ -263,8 +263,8 @@ FIELDS = st.one_of(
 
 @often
 @given(st.sampled_from(sorted(FILES)), st.lists(st.lists(FIELDS, max_size=6), min_size=1, max_size=6))
-def test_lines_of_every_format(format, rows) -> None:
-    """A line is an event or a reject with its number; nothing else comes of it."""
+def test_read_events_of_any_lines(format: str, rows: list[list[str]]) -> None:
+    """Every line becomes an event or a reject with its number."""
     name, header = FILES[format]
     separator = {"diginetica": ";", "otto": " "}.get(format, ",")
     lines = [separator.join(row).replace("\x00", "") for row in rows]
@@ -278,5 +278,5 @@ def test_lines_of_every_format(format, rows) -> None:
     written = 1 + len(lines) if header else len(lines)
     for frame in (events, rejects):
         assert frame.filter(~pl.col("line").is_between(0, written)).is_empty()
-    assert set(rejects["reason"].to_list()) - {""} == set(rejects["reason"].to_list())
+    assert rejects.filter(pl.col("reason").fill_null("") == "").is_empty()
     assert not any(events[name].null_count() for name in ("session_id", "item_id", "ts"))

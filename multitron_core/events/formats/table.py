@@ -249,9 +249,9 @@ def _item_type(scans: list[pl.LazyFrame], mapping: ColumnMapping, *, as_text: bo
     if not as_text:
         return pl.String()
     sample = scans[0].filter(pl.col("item").is_not_null()).select("item").head(_SAMPLE).collect()["item"]
-    whole = sample.str.contains(r"^-?(?:0|[1-9][0-9]{0,17})$")
+    is_integer_text = sample.str.contains(r"^-?(?:0|[1-9][0-9]{0,17})$")
     # Fewer than all, because one damaged line must not turn the ids of a shop into strings.
-    return pl.Int64() if len(sample) and int(whole.sum()) >= 0.95 * len(sample) else pl.String()
+    return pl.Int64() if len(sample) and int(is_integer_text.sum()) >= 0.95 * len(sample) else pl.String()
 
 
 def _events(scan: pl.LazyFrame, mapping: ColumnMapping, item_type: pl.DataType) -> pl.LazyFrame:

@@ -92,8 +92,8 @@ def iso_time(text: pl.Expr) -> pl.Expr:
         .when(fraction.str.starts_with("."))
         .then((fraction.cast(pl.Float64, strict=False) * 1e6).round())
     )
-    whole = seconds.str.to_datetime("%Y-%m-%dT%H:%M:%S", time_unit="us", strict=False, cache=False)
-    return (whole + pl.duration(microseconds=microseconds.cast(pl.Int64))).dt.replace_time_zone("UTC")
+    whole_seconds = seconds.str.to_datetime("%Y-%m-%dT%H:%M:%S", time_unit="us", strict=False, cache=False)
+    return (whole_seconds + pl.duration(microseconds=microseconds.cast(pl.Int64))).dt.replace_time_zone("UTC")
 
 
 def out_of_range(ts: pl.Expr) -> pl.Expr:

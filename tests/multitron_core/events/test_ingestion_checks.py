@@ -1,4 +1,4 @@
-"""Ingested days, judged by hand."""
+"""Checks of ingested days, against counts worked out by hand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ingested(folder: Path, last: date) -> Lake:
     return lake
 
 
-def test_what_was_counted_is_what_stands_there(tmp_path: Path) -> None:
+def test_reconciliation_compares_counts_with_tables(tmp_path: Path) -> None:
     second = FIRST + timedelta(days=1)
     write(tmp_path, FIRST, 3, f"s1,1,{FIRST}T10:00:00Z,click", "rubbish", "")
     write(tmp_path, second, 2, f"late,9,{FIRST}T23:59:59Z,click")
@@ -40,11 +40,11 @@ def test_what_was_counted_is_what_stands_there(tmp_path: Path) -> None:
         (second, 2, 2, 0, 0, 2, 0, True),
     ]
     assert reconciliation(lake, second, second)["day"].to_list() == [second]
-    lake.open("events").delete("day = '2026-01-06' AND session_id = 's1'")  # an event is lost
+    lake.open("events").delete("day = '2026-01-06' AND session_id = 's1'")  # the table loses an event
     assert reconciliation(lake, FIRST, second)["adds_up"].to_list() == [True, False]
 
 
-def test_rejects_of_files_that_are_not_one_days(tmp_path: Path) -> None:
+def test_reconciliation_of_files_without_days(tmp_path: Path) -> None:
     write(tmp_path, FIRST, 8, "rubbish")
     lake = Lake(tmp_path / "lake")
     ingest(RawSource(str(tmp_path), "table", max_reject_share=0.5), lake, FIRST, FIRST)
@@ -55,7 +55,7 @@ def test_rejects_of_files_that_are_not_one_days(tmp_path: Path) -> None:
     assert reject_shares(lake, FIRST, FIRST).rows() == [(None, 9, 1, 1 / 9, False)]
 
 
-def test_a_days_volume_beside_the_usual(tmp_path: Path) -> None:
+def test_volumes_compare_with_same_weekday(tmp_path: Path) -> None:
     # Mondays have 100 events, other days 10; three weeks, and a fourth Monday that lost most of its events.
     days = [FIRST + timedelta(days=number) for number in range(22)]
     for day in days:
@@ -64,14 +64,14 @@ def test_a_days_volume_beside_the_usual(tmp_path: Path) -> None:
     found = volumes(lake, FIRST, days[-1])
     assert found["usual"][:3].to_list() == [None, None, None]
     assert found.row(4) == (days[4], 10, 10.0, True)
-    assert not found["near"][7], "of one Monday nobody can say that it is like this"
+    assert not found["near"][7], "with one earlier Monday only, all days give the usual volume"
     assert found.row(21) == (days[21], 40, 100.0, False)
     assert volumes(lake, days[21], days[21], Limits(min_volume=0.4))["near"].to_list() == [True]
-    nothing = days[-1] + timedelta(days=1)
-    assert volumes(lake, nothing, nothing).row(0) == (nothing, 0, 10.0, False)
+    empty = days[-1] + timedelta(days=1)
+    assert volumes(lake, empty, empty).row(0) == (empty, 0, 10.0, False)
 
 
-def test_the_share_of_rejects_is_the_files(tmp_path: Path) -> None:
+def test_reject_shares_are_per_day_of_files(tmp_path: Path) -> None:
     second = FIRST + timedelta(days=1)
     write(tmp_path, FIRST, 9, "rubbish", "", "")
     write(tmp_path, second, 10, f"late,9,{FIRST}T23:59:59Z,click")
@@ -81,6 +81,6 @@ def test_the_share_of_rejects_is_the_files(tmp_path: Path) -> None:
     assert reject_shares(lake, FIRST, FIRST, Limits(max_share=0.1)).select(pl.col("few").all()).item()
 
 
-def test_limits_that_cannot_be_met() -> None:
-    with pytest.raises(InputError, match="enclose"):
+def test_limits_refuses_range_without_usual_volume() -> None:
+    with pytest.raises(InputError, match="do not include the usual volume"):
         Limits(min_volume=1.5)

@@ -30,7 +30,10 @@ CSV = b"session_id,item_id,ts,event_type\ns,7,2026-01-01T12:00:00Z,click\ns,8,20
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[dict[str, str]]:
-    """Access to a bucket `shop` with raw files. The server is a process of its own: polars may hold the interpreter."""
+    """Storage options of a bucket `shop` with raw files.
+
+    The server runs in a separate process, because polars may hold the interpreter lock.
+    """
     if find_spec("moto") is None or find_spec("flask") is None:
         pytest.skip("the object store tests need moto[server]")
     with socket.socket() as free:
@@ -76,20 +79,20 @@ def store() -> Iterator[dict[str, str]]:
         ("s3://shop/raw/events-2026-01-02.csv.gz", ["events-2026-01-02.csv.gz"]),
     ],
 )
-def test_files_folders_and_globs(store: dict[str, str], location: str, files: list[str]) -> None:
+def test_read_events_of_object_files_folders_and_globs(store: dict[str, str], location: str, files: list[str]) -> None:
     events = read_events(location, "table", storage_options=store).events.collect()
     assert events["file"].unique().sort().to_list() == files
     assert events["item_id"].to_list() == [7, 8] * len(files)
 
 
-def test_what_is_not_there(store: dict[str, str]) -> None:
+def test_read_events_missing_objects_are_errors(store: dict[str, str]) -> None:
     with pytest.raises(InputError, match="no file to read"):
         read_events("s3://shop/nothing", "table", storage_options=store)
     with pytest.raises(UnavailableError, match="cannot be listed"):
         read_events("s3://other/raw", "table", storage_options=store)
 
 
-def test_ingestion_from_and_into_an_object_store(store: dict[str, str], tmp_path: Path) -> None:
+def test_ingest_from_and_into_object_store(store: dict[str, str], tmp_path: Path) -> None:
     source = RawSource("s3://shop/raw", "table", files="events-{date}.csv*", storage_options=store)
     for lake in (Lake(tmp_path / "lake"), Lake("s3://shop/lake", {**store, "conditional_put": "etag"})):
         for _ in range(2):
@@ -106,7 +109,7 @@ def test_ingestion_from_and_into_an_object_store(store: dict[str, str], tmp_path
         ingest(source, lake, date(2026, 1, 3), date(2026, 1, 3))
 
 
-def test_the_same_rows_from_a_parquet_object(store: dict[str, str]) -> None:
+def test_read_events_of_parquet_object(store: dict[str, str]) -> None:
     local = read_events("s3://shop/raw/events-2026-01-01.csv", "table", storage_options=store).events.collect()
     local.select("session_id", "item_id", "ts", "event_type").write_parquet(
         "s3://shop/tables/events.parquet", storage_options=store

@@ -1,3 +1,7 @@
+"""Batches, their order and their rectangles, against small examples and exhaustive search."""
+
+from __future__ import annotations
+
 import numpy as np
 import polars as pl
 import pytest
@@ -30,7 +34,7 @@ def sessions(clicks: list[list[int]], ordered: list[list[bool]]) -> EncodedSessi
     )
 
 
-def test_a_batch_is_sorted_by_length_and_its_targets_are_the_next_clicks():
+def test_make_batch_sorts_by_length_and_targets_next_click() -> None:
     batch = make_batch(sessions(CLICKS, ORDERED), np.array([3, 0, 2]), max_length=50)
     assert batch.sessions.tolist() == [2, 0, 3]
     assert batch.lengths.tolist() == [1, 2, 4]
@@ -41,22 +45,25 @@ def test_a_batch_is_sorted_by_length_and_its_targets_are_the_next_clicks():
     assert batch.session_of_step.tolist() == [0, 1, 1, 2, 2, 2, 2]
 
 
-def test_only_the_last_clicks_count():
+def test_make_batch_uses_last_clicks() -> None:
     batch = make_batch(sessions(CLICKS, ORDERED), np.array([3]), max_length=2)
     assert batch.inputs.tolist() == [9, 10]
     assert batch.targets.tolist() == [10, 11]
 
 
-def test_a_session_of_one_click_is_no_training_session():
+def test_training_rows_have_two_clicks() -> None:
+    assert training_rows(sessions(CLICKS, ORDERED)).tolist() == [0, 2, 3]
+
+
+def test_make_batch_refuses_sessions_of_one_click() -> None:
     data = sessions(CLICKS, ORDERED)
-    assert training_rows(data).tolist() == [0, 2, 3]
     with pytest.raises(InputError, match="two clicks"):
         make_batch(data, np.array([0, 1]), max_length=50)
     with pytest.raises(InputError, match="two clicks"):
         make_batch(data, np.array([], dtype=np.int64), max_length=50)
 
 
-def test_the_order_of_an_epoch():
+def test_epoch_order_depends_on_seed_and_epoch() -> None:
     rows = np.arange(100)
     first, second = (epoch_order(rows, "shuffled", 1, epoch) for epoch in (0, 1))
     assert sorted(first.tolist()) == rows.tolist()
@@ -66,7 +73,7 @@ def test_the_order_of_an_epoch():
     assert epoch_order(rows, "chronological", 1, 0).tolist() == rows.tolist()
 
 
-def test_the_randomness_of_two_batches_differs():
+def test_random_of_differs_between_batches() -> None:
     draws = {
         tuple(random_of(*place).integers(0, 1 << 30, 4)) for place in [(1, 0, 0), (1, 0, -1), (1, 1, 0), (1, -1, 0)]
     }
@@ -81,18 +88,18 @@ def cost(lengths: np.ndarray, cuts: list[int], overhead: int) -> int:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=7), st.integers(0, 8))
-def test_length_groups_cost_least(lengths, overhead):
+def test_length_groups_have_least_cost(lengths: list[int], overhead: int) -> None:
     rising = np.sort(np.array(lengths))
     cuts = length_groups(rising, overhead)
     n = len(rising)
-    every = ([i + 1 for i in range(n - 1) if chosen >> i & 1] + [n] for chosen in range(1 << (n - 1)))
+    all_cuts = ([i + 1 for i in range(n - 1) if chosen >> i & 1] + [n] for chosen in range(1 << (n - 1)))
     assert cuts[-1] == n
-    assert cost(rising, cuts, overhead) == min(cost(rising, other, overhead) for other in every)
+    assert cost(rising, cuts, overhead) == min(cost(rising, other, overhead) for other in all_cuts)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(2, 12), min_size=1, max_size=20), st.sampled_from([0, 5, 1 << 30]))
-def test_rectangles_hold_every_step_once(lengths, overhead):
+def test_rectangles_contain_every_step_once(lengths: list[int], overhead: int) -> None:
     clicks = [list(range(1, length + 1)) for length in lengths]
     batch = make_batch(sessions(clicks, [[False] * n for n in lengths]), np.arange(len(lengths)), max_length=8)
     found = rectangles(batch, overhead)
@@ -102,7 +109,7 @@ def test_rectangles_hold_every_step_once(lengths, overhead):
         assert (part.source >= 0).sum(axis=1).tolist() == batch.lengths[part.first : part.last].tolist()
 
 
-def test_the_parts_of_several_processes_are_the_batch():
+def test_part_of_splits_the_batch_between_processes() -> None:
     batch = make_batch(sessions(CLICKS, ORDERED), np.array([0, 2, 3]), max_length=50)
     parts = [part_of(batch, rank, 2) for rank in range(2)]
     assert [part.sessions.tolist() for part, _ in parts] == [[2, 3], [0]]

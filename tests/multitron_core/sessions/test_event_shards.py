@@ -1,10 +1,9 @@
-"""Shards: whole sessions, in order, in memory or through files, and nothing left behind."""
+"""Shards: complete sessions in their order, in memory or through files that are removed."""
 
 from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -32,7 +31,7 @@ def log_of(rows: int, seed: int = 0) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("rows_in_memory", [1, 100, 700, 10_000])
-def test_sessions_stay_whole_and_in_order(rows_in_memory: int) -> None:
+def test_event_shards_keep_sessions_complete_and_in_order(rows_in_memory: int) -> None:
     log = log_of(2000)
     with EventShards(rows_in_memory=rows_in_memory) as shards:
         shards.read(log)
@@ -44,16 +43,15 @@ def test_sessions_stay_whole_and_in_order(rows_in_memory: int) -> None:
     assert (len(parts) > 1) == (rows_in_memory < 2000)
     sessions = [set(part["session_id"]) for part in parts]
     assert sum(map(len, sessions)) == log["session_id"].n_unique()
-    together = pl.concat(parts)
-    for (session,), own in together.partition_by("session_id", as_dict=True).items():
+    for (session,), events in pl.concat(parts).partition_by("session_id", as_dict=True).items():
         expected = log.filter(session_id=session)
-        assert own["item_id"].to_list() == expected["item_id"].to_list()
-        assert own["ts"].to_list() == expected["ts"].to_physical().to_list()
-        assert [files[place >> LINE_BITS] for place in own["place"]] == expected["file"].to_list()
-        assert [place % (1 << LINE_BITS) for place in own["place"]] == expected["line"].to_list()
+        assert events["item_id"].to_list() == expected["item_id"].to_list()
+        assert events["ts"].to_list() == expected["ts"].to_physical().to_list()
+        assert [files[place >> LINE_BITS] for place in events["place"]] == expected["file"].to_list()
+        assert [place % (1 << LINE_BITS) for place in events["place"]] == expected["line"].to_list()
 
 
-def test_files_go_with_the_shards() -> None:
+def test_event_shards_remove_their_folder() -> None:
     with EventShards(rows_in_memory=10) as shards:
         assert shards.folder is None
         shards.read(log_of(100))
@@ -63,7 +61,7 @@ def test_files_go_with_the_shards() -> None:
     assert not folder.exists()
 
 
-def test_without_lines_the_order_of_rows_stands_for_them() -> None:
+def test_event_shards_number_rows_without_lines() -> None:
     with EventShards() as shards:
         shards.read(log_of(50).drop("file", "line"))
         assert len(shards) == 1
@@ -71,7 +69,7 @@ def test_without_lines_the_order_of_rows_stands_for_them() -> None:
     assert part["place"].to_list() == list(range(50))
 
 
-def test_users_are_cut_within_their_shard() -> None:
+def test_event_shards_split_users_into_sessions() -> None:
     log = pl.DataFrame(
         {"session_id": "u", "item_id": [1, 2, 3], "ts": [START + timedelta(minutes=m) for m in (50, 0, 10)],
          "event_type": "click"},
@@ -86,8 +84,11 @@ def test_users_are_cut_within_their_shard() -> None:
     assert part.sort("ts").select("session_id", "item_id").rows() == [(start, 2), (start, 3), (later, 1)]
 
 
-def test_an_error_in_the_stream_arrives_as_it_was(tmp_path: Path) -> None:
+def test_event_shards_raise_errors_of_the_stream() -> None:
     with EventShards() as shards, pytest.raises(InputError, match=r"unknown event types.*look"):
         shards.read(log_of(50).with_columns(event_type=pl.lit("look")))
+
+
+def test_event_shards_refuse_invalid_rows_in_memory() -> None:
     with pytest.raises(InputError, match="rows_in_memory"):
         EventShards(rows_in_memory=0)

@@ -1,4 +1,4 @@
-"""Preparation against a slow, obvious reference; the official figures; refusals; the command."""
+"""Preparation compared with a simple reference; figures of the official code; refused input."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,6 @@ from hypothesis import strategies as st
 from multitron_core.errors import InputError
 from multitron_core.events.formats.format import TIME
 from multitron_core.events.read import read_events
-from multitron_core.sessions.__main__ import main
 from multitron_core.sessions.encoded import EncodedSessions
 from multitron_core.sessions.prepare import PreparedSessions, prepare_sessions
 
@@ -48,10 +48,11 @@ def log_of(events: list[Event]) -> pl.DataFrame:
 def reference(
     events: list[Event], *, days: float, by_last: bool, midnight: bool, min_clicks: int, min_item: int
 ) -> Any:
-    """The rules of preparation, step by step, as lists and dictionaries.
+    """The rules of preparation, step by step, with lists and dictionaries.
 
-    Returns train and test as [(session, items, labels)], the vocabulary, orders of train and test; None where a part
-    is empty.
+    Returns:
+        Train and test as [(session, items, labels)], the vocabulary, the numbers of orders in train and test; None if
+        train or test is empty.
     """
     clicks: dict[str, list[Event]] = {}
     for event in events:
@@ -61,41 +62,43 @@ def reference(
         clicks[session] = sorted(clicks[session], key=lambda event: event.time)
 
     def long(sessions: dict[str, list[Event]]) -> dict[str, list[Event]]:
-        return {session: own for session, own in sessions.items() if len(own) >= min_clicks}
+        return {session: events for session, events in sessions.items() if len(events) >= min_clicks}
 
     clicks = long(clicks)
-    support = Counter(event.item for own in clicks.values() for event in own)
-    clicks = {session: [event for event in own if support[event.item] >= min_item] for session, own in clicks.items()}
+    support = Counter(event.item for session_clicks in clicks.values() for event in session_clicks)
+    clicks = {key: [event for event in value if support[event.item] >= min_item] for key, value in clicks.items()}
     clicks = long(clicks)
     if not clicks:
         return None
-    last_start = max(own[0].time for own in clicks.values())
+    last_start = max(session_clicks[0].time for session_clicks in clicks.values())
     split = (last_start // DAY * DAY if midnight else last_start) - days * DAY
     which = -1 if by_last else 0
-    train = {session: own for session, own in clicks.items() if own[which].time < split}
-    test = {session: own for session, own in clicks.items() if own[which].time >= split}
-    vocabulary = list(dict.fromkeys(event.item for own in train.values() for event in own))
-    test = long({session: [event for event in own if event.item in vocabulary] for session, own in test.items()})
+    train = {key: value for key, value in clicks.items() if value[which].time < split}
+    test = {key: value for key, value in clicks.items() if value[which].time >= split}
+    vocabulary = list(dict.fromkeys(event.item for session_clicks in train.values() for event in session_clicks))
+    test = long({key: [event for event in value if event.item in vocabulary] for key, value in test.items()})
     if not train or not test:
         return None
     orders = [event for event in events if event.type == "order" and event.item in vocabulary]
 
     def finished(sessions: dict[str, list[Event]]) -> tuple[list[Any], int]:
         merged = {}
-        for session, own in sessions.items():
-            its_orders = [event for event in orders if event.session == session]
-            merged[session] = sorted(own + its_orders, key=lambda event: event.time)
+        for session, session_clicks in sessions.items():
+            session_orders = [event for event in orders if event.session == session]
+            merged[session] = sorted(session_clicks + session_orders, key=lambda event: event.time)
         rows = []
-        for session, own in sorted(merged.items(), key=lambda pair: pair[1][0].time):
-            items, labels, ordered = [], [], set()
-            for event in reversed(own):
+        for session, session_events in sorted(merged.items(), key=lambda pair: pair[1][0].time):
+            items: list[int] = []
+            labels: list[bool] = []
+            ordered: set[int] = set()
+            for event in reversed(session_events):
                 if event.type == "order":
                     ordered.add(event.item)
                 else:
                     items.insert(0, vocabulary.index(event.item) + 1)
                     labels.insert(0, event.item in ordered)
             rows.append((session, items, labels))
-        return rows, sum(event.type == "order" for own in merged.values() for event in own)
+        return rows, sum(event.type == "order" for session_events in merged.values() for event in session_events)
 
     train_rows, train_orders = finished(train)
     test_rows, test_orders = finished(test)
@@ -106,7 +109,8 @@ def as_rows(sessions: EncodedSessions) -> list[Any]:
     return [(row["session_id"], row["items"], row["ordered"]) for row in sessions.to_frame().to_dicts()]
 
 
-def add_up(statistics: dict[str, Any]) -> None:
+def assert_adds_up(statistics: dict[str, Any]) -> None:
+    """Assert that every event is either used or dropped."""
     for event_type in ("clicks", "orders", "carts"):
         used = sum(statistics[part].get(event_type, 0) for part in ("train", "test"))
         dropped = sum(count for reason, count in statistics["dropped"].items() if reason.startswith(event_type))
@@ -118,7 +122,7 @@ events = st.lists(
         Event,
         st.sampled_from("abcdefgh"),
         st.integers(1, 6),
-        # Few different times, so that clicks, orders and session starts tie.
+        # Few distinct times, so that clicks, orders and session starts have equal times.
         st.integers(0, 3).flatmap(lambda day: st.integers(0, 3).map(lambda minute: day * DAY + minute * 60)),
         st.sampled_from(["click", "click", "click", "click", "order", "cart"]),
     ),
@@ -135,12 +139,13 @@ events = st.lists(
     st.integers(1, 5),
     st.sampled_from([7, 1_000_000]),
 )
-def test_preparation_equals_the_reference(
+def test_prepare_sessions_equals_the_reference(
     log: list[Event], format: str, days: float, min_clicks: int, min_item: int, rows_in_memory: int
 ) -> None:
-    by_last = midnight = format == "yoochoose"
-    midnight = not midnight
-    expected = reference(log, days=days, by_last=by_last, midnight=midnight, min_clicks=min_clicks, min_item=min_item)
+    by_last = format == "yoochoose"
+    expected = reference(
+        log, days=days, by_last=by_last, midnight=not by_last, min_clicks=min_clicks, min_item=min_item
+    )
     options: dict[str, Any] = {
         "split_days": days,
         "min_session_clicks": min_clicks,
@@ -161,26 +166,26 @@ def test_preparation_equals_the_reference(
         test_orders,
     )
     assert prepared.statistics["items"] == len(vocabulary)
-    add_up(prepared.statistics)
+    assert_adds_up(prepared.statistics)
 
 
 @settings(max_examples=50, deadline=None)
 @given(events, st.randoms())
-def test_the_lines_decide_and_not_the_order_of_rows(log: list[Event], random: Any) -> None:
+def test_prepare_sessions_depends_on_lines_not_row_order(log: list[Event], random: Random) -> None:
     frame = log_of(log).with_row_index("line").with_columns(pl.col("line").cast(pl.Int64), file=pl.lit("f"))
     order = list(range(len(log)))
     random.shuffle(order)
-    results = []
+    results: list[tuple[Any, ...]] = []
     for each in (frame, frame[order]):
         try:
             prepared = prepare_sessions(each, split_days=1, min_item_clicks=1)
             results.append((as_rows(prepared.train), as_rows(prepared.test), prepared.vocabulary.hash))
         except InputError as error:
-            results.append((str(error), [], ""))
+            results.append((str(error),))
     assert results[0] == results[1]
 
 
-def test_a_click_precedes_an_order_of_the_same_time() -> None:
+def test_prepare_sessions_click_precedes_simultaneous_order() -> None:
     log = [
         Event("a", 1, 0, "click"), Event("a", 2, 60, "click"), Event("a", 1, 60, "order"), Event("a", 2, 60, "order"),
         Event("a", 1, 120, "click"), Event("b", 1, 3 * DAY, "click"), Event("b", 2, 3 * DAY + 1, "click"),
@@ -191,7 +196,7 @@ def test_a_click_precedes_an_order_of_the_same_time() -> None:
     assert as_rows(prepared.test) == [("b", [1, 2], [False, False])]
 
 
-def test_long_pauses_cut_users_into_sessions() -> None:
+def test_prepare_sessions_splits_users_at_pauses() -> None:
     minutes = [0, 10, 40, 71, 80, 3000, 3001]
     log = [Event("u", item, 60 * minute, "click") for item, minute in enumerate(minutes, 1)]
     prepared = prepare_sessions(
@@ -200,12 +205,12 @@ def test_long_pauses_cut_users_into_sessions() -> None:
     )  # fmt: skip
     assert prepared.train.session_ids.to_list() == ["u@2026-01-01T00:00:00.000000Z", "u@2026-01-01T01:11:00.000000Z"]
     assert [items for _, items, _ in as_rows(prepared.train)] == [[1, 2, 3], [4, 5]]
-    add_up(prepared.statistics)
+    assert_adds_up(prepared.statistics)
     with pytest.raises(InputError, match="gap"):
         prepare_sessions(log_of(log), session_gap=timedelta(0))
 
 
-def test_otto_takes_the_published_split_or_a_split_by_time(tmp_path: Path) -> None:
+def test_prepare_sessions_of_otto_by_file_or_by_time(tmp_path: Path) -> None:
     def session(number: int, day: int, *items: int) -> str:
         start = 1_767_225_600_000 + day * 86_400_000
         listed = [{"aid": item, "ts": start + 1000 * step, "type": "clicks"} for step, item in enumerate(items)]
@@ -218,7 +223,7 @@ def test_otto_takes_the_published_split_or_a_split_by_time(tmp_path: Path) -> No
     assert as_rows(prepared.train) == [("1", [1, 2], [False, True]), ("2", [2, 1, 3], [False, False, True])]
     assert as_rows(prepared.test) == [("3", [1, 3], [False, True])]
     assert prepared.statistics["split"] is None
-    add_up(prepared.statistics)
+    assert_adds_up(prepared.statistics)
     by_time = prepare_sessions(read_events(tmp_path, "otto"), "otto", split_days=3)
     assert by_time.statistics["train"]["sessions"] == 1
     (tmp_path / "otto-recsys-test.jsonl").unlink()
@@ -226,7 +231,7 @@ def test_otto_takes_the_published_split_or_a_split_by_time(tmp_path: Path) -> No
         prepare_sessions(read_events(tmp_path, "otto"), "otto")
 
 
-def test_prepared_sessions_are_replaced_whole(tmp_path: Path) -> None:
+def test_prepared_sessions_save_replaces_the_folder(tmp_path: Path) -> None:
     log = [Event(session, item, day * DAY + item, "click") for session, day in (("a", 0), ("b", 3)) for item in (1, 2)]
     prepared = prepare_sessions(log_of(log), min_item_clicks=1)
     folder = tmp_path / "sessions"
@@ -238,13 +243,13 @@ def test_prepared_sessions_are_replaced_whole(tmp_path: Path) -> None:
         assert loaded.vocabulary.hash == prepared.vocabulary.hash == loaded.test.vocabulary_hash
         assert loaded.statistics == prepared.statistics
     folders = [path.name.split(".")[0] for path in tmp_path.iterdir() if path.is_dir()]
-    assert folders == ["sessions"] * 3, "the link, the folder it points to, and the one before"
+    assert folders == ["sessions"] * 3, "the link, its folder, and the previous folder"
     (folder / "statistics.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
         PreparedSessions.load(folder)
 
 
-def test_refusals_name_what_is_wrong(tmp_path: Path) -> None:
+def test_prepare_sessions_errors_name_the_problem() -> None:
     log = log_of([Event("a", 1, 0, "click"), Event("a", 1, 1, "click")])
     with pytest.raises(InputError, match=r"no train session.*split_days"):
         prepare_sessions(log, min_item_clicks=1)
@@ -266,17 +271,19 @@ def test_refusals_name_what_is_wrong(tmp_path: Path) -> None:
         prepare_sessions(log.with_columns(item_id=pl.lit(None, pl.Int64)))
     with pytest.raises(InputError, match=r"unknown format.*diginetica"):
         prepare_sessions(log, "csv")
-    for name, value in (
-        ("split_days", -1),
-        ("split_days", math.nan),
-        ("min_item_clicks", 0),
-        ("min_session_clicks", 0),
-    ):
-        with pytest.raises(InputError, match=r"out of range|negative"):
-            prepare_sessions(log, **{name: value})
 
 
-def test_too_many_rejects_stop_the_run_and_few_do_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "rules",
+    [{"split_days": -1}, {"split_days": math.nan}, {"min_item_clicks": 0}, {"min_session_clicks": 0}],
+)
+def test_prepare_sessions_refuses_rules_out_of_range(rules: dict[str, Any]) -> None:
+    log = log_of([Event("a", 1, 0, "click"), Event("a", 1, 1, "click")])
+    with pytest.raises(InputError, match=r"out of range|negative"):
+        prepare_sessions(log, **rules)
+
+
+def test_prepare_sessions_refuses_too_many_rejects(tmp_path: Path) -> None:
     good = [f"{session},2026-01-0{day}T00:00:0{click}.000Z,7,0"
             for session, day in ((1, 1), (2, 5)) for click in range(5)]  # fmt: skip
     (tmp_path / "yoochoose-buys.dat").write_text("1,2026-01-01T01:00:00.000Z,7,1,1\n")
@@ -288,33 +295,9 @@ def test_too_many_rejects_stop_the_run_and_few_do_not(tmp_path: Path) -> None:
     assert prepared.statistics["train"] == {"sessions": 1, "clicks": 5, "orders": 1}
 
 
-def test_official_figures_of_diginetica(real_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_sessions_equals_official_diginetica(real_data: Path) -> None:
     prepared = prepare_sessions(read_events(real_data / "diginetica-full", "diginetica"), "diginetica")
     assert prepared.statistics["train"] == {"sessions": 185_979, "clicks": 901_695, "orders": 6_643}
     assert prepared.statistics["test"] == {"sessions": 15_900, "clicks": 76_395, "orders": 875}
     assert prepared.statistics["items"] == 41_969
-    add_up(prepared.statistics)
-
-
-def test_the_command(real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["--format", "diginetica", "--data", str(real_data / "diginetica-week")]
-    assert main([*command, "--stats"]) == 2
-    refusal = capsys.readouterr().err
-    assert "no train session" in refusal
-    assert "2016-05-25" in refusal
-    assert "split_days" in refusal
-    assert main([*command, "--split-days", "2", "--stats", "--out", str(tmp_path / "out")]) == 0
-    assert "5,687" in capsys.readouterr().out
-    assert len(PreparedSessions.load(tmp_path / "out").train) == 5_687
-
-
-def test_the_command_reads_a_table_with_a_mapping(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [f"u,{item},2026-01-0{day}T00:0{item}:00Z\n" for day in (1, 4) for item in range(3)]
-    (tmp_path / "events.csv").write_text("customer,sku,at\n" + "".join(2 * lines + 2 * lines))
-    columns = json.dumps({"user_id": "customer", "item_id": "sku", "ts": "at", "event_type": None, "session_gap": 45})
-    command = ["--format", "table", "--data", str(tmp_path / "events.csv"), "--columns", columns, "--without-orders"]
-    assert main([*command, "--stats"]) == 0
-    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:3]] == [
-        ["train", "1", "12", "0"],
-        ["test", "1", "12", "0"],
-    ]
+    assert_adds_up(prepared.statistics)

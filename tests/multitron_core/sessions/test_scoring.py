@@ -1,4 +1,4 @@
-"""Sessions for scoring: a reference, the window, the run date, unknown items."""
+"""Sessions for scoring: comparison with a reference, window, run date, unknown items."""
 
 from __future__ import annotations
 
@@ -30,19 +30,20 @@ def log_of(rows: list[Row]) -> pl.DataFrame:
 
 
 def reference(rows: list[Row], until: date | None, days: int | None) -> list[Any]:
+    """Rows of the sessions to score, computed with lists."""
     ids = VOCABULARY.item_ids.to_list()
     end = None if until is None else (until - START.date()).days * 24 + 24
-    seen = [row for row in rows if end is None or row[2] < end]
-    if days is not None and seen:
-        # Without a run date the window ends with the last event, which is in it.
-        first = end - 24 * days if end is not None else max(row[2] for row in seen) - 24 * days + 1e-9
-        alive = {row[0] for row in seen if row[2] >= first}
-        seen = [row for row in seen if row[0] in alive]
+    used = [row for row in rows if end is None or row[2] < end]
+    if days is not None and used:
+        # Without a run date, the window ends with the last event and includes it.
+        first = end - 24 * days if end is not None else max(row[2] for row in used) - 24 * days + 1e-9
+        active = {row[0] for row in used if row[2] >= first}
+        used = [row for row in used if row[0] in active]
     result = []
-    for session in sorted({row[0] for row in seen}):
-        own = sorted((row for row in seen if row[0] == session), key=lambda row: row[2])
-        clicks = [row for row in own if row[3] == "click" and row[1] in ids]
-        labels = [any(o[3] == "order" and o[1] == click[1] and o[2] >= click[2] for o in own) for click in clicks]
+    for session in sorted({row[0] for row in used}):
+        events = sorted((row for row in used if row[0] == session), key=lambda row: row[2])
+        clicks = [row for row in events if row[3] == "click" and row[1] in ids]
+        labels = [any(o[3] == "order" and o[1] == click[1] and o[2] >= click[2] for o in events) for click in clicks]
         if clicks:
             result.append(
                 {"session_id": session, "items": [ids.index(click[1]) + 1 for click in clicks], "ordered": labels}
@@ -63,7 +64,7 @@ rows = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(rows, st.none() | st.integers(0, 5), st.none() | st.integers(1, 4), st.sampled_from([5, 1_000_000]))
-def test_scoring_sessions_equal_the_reference(
+def test_encode_sessions_equals_the_reference(
     log: list[Row], until_day: int | None, days: int | None, rows_in_memory: int
 ) -> None:
     until = None if until_day is None else START.date() + timedelta(days=until_day)
@@ -77,7 +78,7 @@ def test_scoring_sessions_equal_the_reference(
         assert statistics["in"][kind] == statistics.get(kind, 0) + dropped
 
 
-def test_nothing_later_than_the_run_date_is_seen() -> None:
+def test_encode_sessions_ignores_events_after_run_date() -> None:
     log = log_of([("a", 10, 1, "click"), ("a", 20, 23, "click"), ("a", 30, 24, "click"), ("a", 10, 25, "order")])
     sessions, _ = encode_sessions(log, VOCABULARY, until=date(2026, 1, 1), days=1)
     assert sessions.to_frame().rows() == [("a", [2, 3], [False, False])]
@@ -87,7 +88,7 @@ def test_nothing_later_than_the_run_date_is_seen() -> None:
     assert len(sessions) == 0
 
 
-def test_unknown_items_are_counted_and_reported() -> None:
+def test_encode_sessions_counts_unknown_items() -> None:
     log = log_of([("a", 10, 1, "click"), ("a", 70, 2, "click"), ("b", 70, 2, "click"), ("b", 80, 2, "click")])
     sessions, statistics = encode_sessions(log, VOCABULARY)
     assert sessions.session_ids.to_list() == ["a"]
@@ -95,7 +96,7 @@ def test_unknown_items_are_counted_and_reported() -> None:
     assert statistics["dropped"] == {"clicks: item that the vocabulary does not have": 3}
 
 
-def test_users_are_cut_and_old_sessions_left_out() -> None:
+def test_encode_sessions_drops_old_sessions_of_users() -> None:
     log = log_of([("u", 10, 0, "click"), ("u", 20, 40, "click"), ("u", 30, 41, "click")])
     sessions, statistics = encode_sessions(
         log, VOCABULARY, until=date(2026, 1, 2), days=1, session_gap=timedelta(hours=2)
@@ -104,11 +105,14 @@ def test_users_are_cut_and_old_sessions_left_out() -> None:
     assert statistics["dropped"] == {"clicks: session that ended before the window": 1}
 
 
-def test_string_items() -> None:
+def test_encode_sessions_of_string_items() -> None:
     log = log_of([("a", 10, 1, "click"), ("a", 20, 2, "click")]).with_columns(pl.col("item_id").cast(pl.String))
     vocabulary = Vocabulary(pl.Series(["20", "10"]))
     assert encode_sessions(log, vocabulary)[0].items.tolist() == [2, 1]
     with pytest.raises(InputError, match="another type"):
         encode_sessions(log, VOCABULARY)
-    with pytest.raises(InputError, match="days"):
-        encode_sessions(log, vocabulary, days=0)
+
+
+def test_encode_sessions_refuses_days_below_1() -> None:
+    with pytest.raises(InputError, match="days is not positive"):
+        encode_sessions(log_of([("a", 10, 1, "click")]), VOCABULARY, days=0)

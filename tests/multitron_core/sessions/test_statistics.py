@@ -1,4 +1,4 @@
-"""Counts of preparation as rows."""
+"""Statistics as rows, and their sums."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCORING: dict[str, Any] = {
 }
 
 
-def test_rows_and_their_rules() -> None:
+def test_statistics_rows_have_rules_of_drops() -> None:
     assert statistics_rows(SCORING).rows() == [
         ("in", "clicks", "", 9),
         ("in", "orders", "", 2),
@@ -32,10 +32,10 @@ def test_rows_and_their_rules() -> None:
         ("dropped", "clicks", "item that the vocabulary does not have", 2),
         ("dropped", "orders", "session without known clicks", 1),
     ]
+
+
+def test_unaccounted_names_differences() -> None:
     assert unaccounted(SCORING) == {}
-
-
-def test_what_is_lost_is_named() -> None:
     assert unaccounted({**SCORING, "clicks": 6}) == {"clicks": 1}
     parts = {"train": {"sessions": 1, "clicks": 4, "orders": 1}, "test": {"sessions": 1, "clicks": 3, "orders": 1}}
     training = {"in": SCORING["in"], "dropped": SCORING["dropped"], **parts}

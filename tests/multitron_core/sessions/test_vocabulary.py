@@ -1,6 +1,9 @@
+"""The vocabulary: encoding, hash, file."""
+
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,12 +20,12 @@ ids = st.one_of(
 )
 
 
-def series(values: list) -> pl.Series:
+def series(values: list[Any]) -> pl.Series:
     return pl.Series(values, dtype=pl.String if values and isinstance(values[0], str) else pl.Int64)
 
 
 @given(ids)
-def test_encoding_and_decoding_are_inverse(values: list) -> None:
+def test_vocabulary_decode_inverts_encode(values: list[Any]) -> None:
     vocabulary = Vocabulary(series(values))
     indices = vocabulary.encode(series(values))
     assert indices.dtype == pl.Int32
@@ -31,7 +34,7 @@ def test_encoding_and_decoding_are_inverse(values: list) -> None:
     assert vocabulary.decode(indices).dtype == vocabulary.item_ids.dtype
 
 
-def test_an_unknown_item_is_index_0_and_index_0_is_no_item() -> None:
+def test_vocabulary_index_0_is_not_an_item() -> None:
     vocabulary = Vocabulary(pl.Series([70, 30]))
     assert vocabulary.encode(pl.Series([30, 5, 70, 30])).to_list() == [2, 0, 1, 2]
     for wrong in (0, 3, -1):
@@ -39,28 +42,19 @@ def test_an_unknown_item_is_index_0_and_index_0_is_no_item() -> None:
             vocabulary.decode(np.array([1, wrong]))
 
 
-def test_the_hash_tells_order_type_and_boundaries_apart() -> None:
-    hashes = [
-        Vocabulary(pl.Series(values, dtype=dtype)).hash
-        for values, dtype in [
-            ([1, 2], pl.Int64),
-            ([2, 1], pl.Int64),
-            (["1", "2"], pl.String),
-            (["12"], pl.String),
-            (["a", "bc"], pl.String),
-            (["ab", "c"], pl.String),
-        ]
-    ]
+def test_vocabulary_hash_depends_on_order_type_and_bounds() -> None:
+    ids: list[list[Any]] = [[1, 2], [2, 1], ["1", "2"], ["12"], ["a", "bc"], ["ab", "c"]]
+    hashes = [Vocabulary(series(values)).hash for values in ids]
     assert len(set(hashes)) == len(hashes)
 
 
-def test_the_hash_never_changes() -> None:
-    # Deployed models carry it: another value would make every one of them refuse its sessions.
+def test_vocabulary_hash_is_stable() -> None:
+    # Deployed models store the hash; with another value, all of them would refuse their sessions.
     expected = "9355b077c8bc927705d7fddb0ce26978371ae06e69dc22075452ea5136e7b4d4"
     assert Vocabulary(pl.Series([9, 70000, -4])).hash == expected
 
 
-def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
+def test_vocabulary_save_and_load(tmp_path: Path) -> None:
     vocabulary = Vocabulary(pl.Series(["b", "a"]))
     vocabulary.save(tmp_path / "vocabulary.parquet")
     loaded = Vocabulary.load(tmp_path / "vocabulary.parquet")
@@ -72,9 +66,14 @@ def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
             Vocabulary.load(tmp_path / name)
 
 
-def test_what_is_no_vocabulary_is_refused() -> None:
-    for wrong in (pl.Series([1, 1]), pl.Series([1, None]), pl.Series([0.5])):
-        with pytest.raises(InputError):
-            Vocabulary(wrong)
+@pytest.mark.parametrize(
+    ("values", "message"), [([1, 1], "distinct and not null"), ([1, None], "distinct and not null"), ([0.5], "Int64")]
+)
+def test_vocabulary_refuses_invalid_ids(values: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Vocabulary(pl.Series(values))
+
+
+def test_vocabulary_encode_refuses_other_types() -> None:
     with pytest.raises(InputError, match="another type"):
         Vocabulary(pl.Series([1])).encode(pl.Series(["1"]))

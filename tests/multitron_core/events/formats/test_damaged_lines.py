@@ -1,4 +1,4 @@
-"""Ten thousand randomly damaged lines in each format: no crash, and every line is an event or a reject."""
+"""Ten thousand randomly damaged lines per format: no crash, and every line is an event or a reject."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def otto(number: int) -> str:
         {"aid": number % 97 + step, "ts": 1_661_724_000_278 + 1000 * step, "type": kind}
         for step, kind in enumerate(["clicks", "carts", "orders"][: 1 + number % 3])
     ]
-    # Every fourth line is spelt as other JSON writers do.
+    # Every fourth line has the separators of other JSON writers.
     separators = (", ", ": ") if number % 4 == 0 else (",", ":")
     return json.dumps({"session": number, "events": events}, separators=separators)
 
@@ -57,19 +57,19 @@ FORMATS: dict[str, tuple[str, str, str, Callable[[int], str]]] = {
 
 
 def damaged(line: bytes, dice: random.Random) -> bytes:
-    """A line with one to three accidents, without a line end in it."""
+    """A line with one to three random changes, without a line end in it."""
     for _ in range(dice.randint(1, 3)):
         place = dice.randrange(len(line) + 1)
-        accident = dice.randrange(6)
-        if accident == 0:
+        change = dice.randrange(6)
+        if change == 0:
             line = line[:place]
-        elif accident == 1:
+        elif change == 1:
             line = line[:place] + bytes([dice.randrange(256)]) + line[place:]
-        elif accident == 2:
+        elif change == 2:
             line = line[:place] + bytes([dice.randrange(256)]) + line[place + 1 :]
-        elif accident == 3:
+        elif change == 3:
             line = line[:place] + line[place + dice.randint(1, 10) :]
-        elif accident == 4:
+        elif change == 4:
             line = line[place:] + line[:place]
         else:
             line = line + line
@@ -77,7 +77,7 @@ def damaged(line: bytes, dice: random.Random) -> bytes:
 
 
 def read(folder: Path, format: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    # Half of the lines are damaged: from those, nobody could tell that the item ids are integers.
+    # Half of the lines are damaged, too many for the automatic choice of the item type.
     columns = ColumnMapping(item_type="integer")
     log = read_events(folder, format, columns=columns, orders_required=False)
     events, rejects = pl.collect_all([log.events, log.rejects], engine="streaming")
@@ -85,7 +85,7 @@ def read(folder: Path, format: str) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_line_is_accounted_for(name: str, tmp_path: Path) -> None:
+def test_read_events_accounts_for_every_line(name: str, tmp_path: Path) -> None:
     format, file_name, header, line = FORMATS[name]
     dice = random.Random(name)
     good = [line(number).encode() for number in range(2 * LINES)]
@@ -101,7 +101,7 @@ def test_every_line_is_accounted_for(name: str, tmp_path: Path) -> None:
     assert accepted | rejected == set(range(first, 2 * LINES + first))
     assert len(rejects) == len(rejected)  # a line is rejected once
     assert {number + first for number in range(2 * LINES) if number not in bad} <= accepted
-    assert len(rejected) > LINES / 2  # some accidents leave a good line
+    assert len(rejected) > LINES / 2  # some changes leave a valid line
     assert rejects["reason"].null_count() == 0
     assert events.null_count().sum_horizontal().item() == 0
     assert rejects["text"].str.len_chars().max() <= TEXT_LIMIT  # type: ignore[operator]
@@ -118,11 +118,11 @@ def test_every_line_is_accounted_for(name: str, tmp_path: Path) -> None:
     assert set(empty["reason"]) == {"empty line"}
     kept = events.filter(pl.col("line").is_in(alone["line"].unique().implode()))
     columns = ["line", "session_id", "item_id", "ts", "event_type"]
-    assert kept.sort(columns).equals(alone.sort(columns))  # damage nearby changes no good line
+    assert kept.sort(columns).equals(alone.sort(columns))  # damaged neighbours change no valid line
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_compressed_files_give_the_same(name: str, tmp_path: Path) -> None:
+def test_read_events_of_compressed_files(name: str, tmp_path: Path) -> None:
     format, file_name, header, line = FORMATS[name]
     raw = "".join(text + "\n" for text in [*([header] if header else []), *map(line, range(500)), "rubbish"]).encode()
     logs = []
@@ -131,7 +131,7 @@ def test_compressed_files_give_the_same(name: str, tmp_path: Path) -> None:
         folder.mkdir()
         path = folder / (file_name + suffix)
         if suffix == ".zst":
-            # Compressed by polars: the standard library has zstd from Python 3.14 on only.
+            # polars compresses the file, because the standard library has no zstd before Python 3.14.
             pl.DataFrame({"line": raw.decode().splitlines()}).write_csv(
                 path, include_header=False, quote_style="never", separator="\x1f", compression="zstd"
             )

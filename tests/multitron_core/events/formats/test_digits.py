@@ -1,4 +1,4 @@
-"""Integers out of text, against Python's own."""
+"""Integers parsed from text, compared with `int`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NUMBERS = st.lists(st.text("0123456789", min_size=1, max_size=18), max_size=50)
 
 
 @given(NUMBERS)
-def test_any_digits_between_anything(numbers: list[str]) -> None:
+def test_read_integers_between_other_bytes(numbers: list[str]) -> None:
     text, ends = "x" * 24, []
     for number in numbers:
         text += number
@@ -24,7 +24,7 @@ def test_any_digits_between_anything(numbers: list[str]) -> None:
     assert found.tolist() == [*map(int, numbers)]
 
 
-def test_one_length_for_all() -> None:
+def test_read_integers_of_one_length() -> None:
     text = np.frombuffer(b" " * 24 + b"1661724000278,1662328774770", np.uint8)
     assert read_integers(text, np.array([37, 51]), 13).tolist() == [1661724000278, 1662328774770]
     assert read_integers(text, np.zeros(0, np.int64), 13).tolist() == []
