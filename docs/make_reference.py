@@ -7,7 +7,7 @@ import datetime as dt
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +67,17 @@ def reference() -> str:
         *_commands(),
         "## shop.toml",
         *_settings(),
-        "## Training settings\n\n`[model.training]` of shop.toml, or `multitron train --set NAME=VALUE`. The columns "
-        "behind the default are what the presets change.",
-        _config(TrainingConfig, lambda preset: dataclasses.asdict(preset.training)),
+        "## Training settings\n\n`[model.training]` of shop.toml, or `multitron train --set NAME=VALUE`. The section "
+        "may be left out: `epochs` is `schedule.epochs`. `optimiser` and `schedule` alone are `optimiser.algorithm` and "
+        "`schedule.shape`. The column `presets` lists the values that presets change.",
+        *_training_settings(),
         "Regularisers: "
         + ", ".join(f"`{name}`" for name in REGULARISERS)
         + ". Losses of events: "
         + ", ".join(f"`{name}`" for name in EVENT_LOSSES)
         + ".",
         "## Model settings",
-        _config(ModelConfig, lambda preset: dict(preset.model)),
+        _config(ModelConfig, {name: dict(make().model) for name, make in PRESETS.items()}),
         "## Formats",
         _table(
             ("format", "files, by what their name contains", "test sessions"),
@@ -133,18 +134,27 @@ def _settings() -> Iterable[str]:
     )
 
 
-def _config(kind: type, of_preset: Callable[[Any], dict[str, Any]]) -> str:
+def _training_settings() -> Iterable[str]:
+    for name, field in TrainingConfig.model_fields.items():
+        section = field.annotation
+        assert isinstance(section, type)
+        assert issubclass(section, BaseModel)
+        presets = {preset: dict(getattr(make().training, name)) for preset, make in PRESETS.items()}
+        yield f"### {name}\n\n{inspect.getdoc(section)}\n\n" + _config(section, presets, prefix=f"{name}.")
+
+
+def _config(kind: type[BaseModel], presets: Mapping[str, Mapping[str, Any]], prefix: str = "") -> str:
+    """A table of settings, with the values of the presets that differ from the defaults."""
     notes = _comments(kind)
-    presets = {name: of_preset(make()) for name, make in PRESETS.items()}
     rows = []
-    for field in dataclasses.fields(kind):
-        default = None if field.default is dataclasses.MISSING else field.default
+    for name, field in kind.model_fields.items():
         changed = [
-            f"{name}: `{values[field.name]}`"
-            for name, values in presets.items()
-            if field.name in values and values[field.name] != default
+            f"{preset}: `{values[name]}`"
+            for preset, values in presets.items()
+            if name in values and values[name] != field.default
         ]
-        rows.append((f"`{field.name}`", _default(field.default), "; ".join(changed), notes.get(field.name, "")))
+        default = "must be there" if field.is_required() else _default(field.default)
+        rows.append((f"`{prefix}{name}`", default, "; ".join(changed), notes.get(name, "")))
     return _table(("setting", "default", "presets", "meaning"), rows)
 
 
