@@ -66,8 +66,8 @@ def reference() -> str:
         "## shop.toml",
         *_settings(),
         "## Training settings\n\n`[model.training]` of shop.toml, or `multitron train --set NAME=VALUE`. The section "
-        "may be left out: `epochs` is `schedule.epochs`. `optimiser` and `schedule` alone are `optimiser.algorithm` and "
-        "`schedule.shape`. The column `presets` lists the values that presets change.",
+        "may be left out: `epochs` is `schedule.epochs`. `optimiser` and `schedule` alone are "
+        "`optimiser.algorithm` and `schedule.shape`. The column `presets` lists the values that presets change.",
         *_training_settings(),
         "Regularisers: "
         + ", ".join(f"`{name}`" for name in REGULARISERS)

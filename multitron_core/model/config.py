@@ -34,7 +34,7 @@ class ModelConfig(Config):
     # pi has one weight per objective, in this order
     objectives: Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_distinct)] = ("click", "order")
     positions: Literal["start", "end"] = "start"  # "end" (official) leaks to each step how many clicks follow
-    # "added": the embeddings of a session's clicks are added to its state, with one learned weight per objective
+    # "added": the embeddings of a session's clicks are added to its state, with one weight per objective
     own_clicks: Literal["attended", "added"] = "attended"
     initialisation: Literal["normal", "xavier"] = "normal"  # "xavier" (official) starts with scores of about 0
     # "unit": item embeddings of norm 1, so that frequent items win by direction and not by length; official "free"

@@ -104,7 +104,9 @@ def step_gradients(model: MultiTRON, inputs: StepInputs, losses: StepLosses, *, 
     Returns:
         Means in float64 [k + 2], and the gradients.
     """
-    batch_rows, uniform_rows = (rows.detach().requires_grad_() for rows in table_rows(model, inputs))
+    with torch.no_grad():
+        batch_rows, uniform_rows = table_rows(model, inputs)
+    batch_rows, uniform_rows = batch_rows.requires_grad_(), uniform_rows.requires_grad_()
     with torch.autocast(batch_rows.device.type, torch.bfloat16, enabled=autocast):
         of_steps = losses_of(model, batch_rows, uniform_rows, inputs, losses)
     pi = inputs.pi[inputs.negatives.session_of_step]

@@ -101,7 +101,7 @@ def train(
         if not is_out_of_memory(error):
             raise
         where = f"{trainer.place()} on {trainer.device}" if trainer else None
-        graphs = trainer is not None and trainer.graphs
+        graphs = bool(trainer and trainer.graphs)
         raise out_of_memory(config, len(dataset.vocabulary), where=where, graphs=graphs) from error
     if leader:
         state, names = trainer.state, trainer.model.config.objectives
@@ -146,9 +146,8 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(config.data.seed)
             self.model = MultiTRON(shape).to(device)
-        self.optimiser = Adam(
-            self.model, self.model.item_embedding.weight, lazy=config.optimiser.algorithm == "lazy_adam"
-        )
+        embedding, lazy = self.model.item_embedding.weight, config.optimiser.algorithm == "lazy_adam"
+        self.optimiser = Adam(self.model, embedding, lazy=lazy)
         autocast = uses_bfloat16(config.runtime.precision, device)
         compute = partial(step_gradients, self.model, losses=self.losses, autocast=autocast)
         self.graphs = config.runtime.cuda_graphs and device.type == "cuda"
@@ -173,10 +172,8 @@ class Trainer:
             on_epoch(row)
         while not self.state.finished(config.schedule.epochs, config.validation.patience):
             state = self.state
-            with (
-                self._progress_bar(shown=progress) as bar,
-                closing(prefetch(self.batches(state.epoch, state.batch))) as batches,
-            ):
+            batches = prefetch(self.batches(state.epoch, state.batch))
+            with self._progress_bar(shown=progress) as bar, closing(batches):
                 began = time.perf_counter()
                 for inputs in batches:
                     means = self.step(to_device(inputs, self.device))
@@ -249,14 +246,10 @@ class Trainer:
         steps = config.schedule.epochs * self.epoch_batches
         rate = learning_rate(self.optimiser.steps, steps, config.optimiser, config.schedule)
         self.optimiser.step(torch.cat([inputs.batch_items, inputs.uniform_items]), torch.cat(gradients[-2:]), rate)
-        values: list[float] = means.tolist()  # waits for the GPU; its work for this step is queued by now
+        values: list[float] = means.tolist()  # waits for the GPU; the whole step is queued by now
+        limit = config.runtime.loss_limit
         check_loss(
-            values[0],
-            config.runtime.loss_limit,
-            inputs.batch,
-            self.data.session_ids,
-            where=self.place(),
-            checkpoint=self.checkpoint,
+            values[0], limit, inputs.batch, self.data.session_ids, where=self.place(), checkpoint=self.checkpoint
         )
         return values
 

@@ -167,7 +167,7 @@ def own_clicks(weights: Weights, config: ModelConfig, clicks: Sequence[int], pi:
     if config.own_clicks == "added":
         for step in range(len(clicks)):
             for item in clicks[: step + 1]:
-                added[step] += linear(weights["own_clicks"], pi) * weights["item_embedding.weight"][item]
+                added[step] += linear(weights["own_clicks"].tolist(), pi) * weights["item_embedding.weight"][item]
     return added
 
 

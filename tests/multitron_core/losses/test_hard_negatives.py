@@ -56,15 +56,17 @@ def test_hardest_logits_match_the_plain_formula(
         negatives = negatives._replace(correction=torch.randn(b + u))
     found: list[torch.Tensor] = []
     expected: list[torch.Tensor] = []
-    for results, plain in ((found, False), (expected, True)):
+    for results in (found, expected):
         torch.manual_seed(3)
         states, table = torch.randn(23, 8).requires_grad_(), torch.randn(b + u, 8).requires_grad_()
-        if plain:
+        if results is expected:
             loss = plain_loss(states, table, negatives, kept, mask_targets)
         else:
             logits = hardest_logits(states, table, negatives, kept=kept, mask_targets=mask_targets, search=search)
             loss = click_loss((states * table[negatives.targets]).sum(dim=1), logits)
         loss.sum().backward()
+        assert states.grad is not None
+        assert table.grad is not None
         results += [loss.detach(), states.grad, table.grad]
     torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=0)
     for gradient, plain in zip(found[1:], expected[1:], strict=True):

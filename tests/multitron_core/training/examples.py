@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
+from safetensors.torch import load_file
 
 from multitron_core.sessions.encoded import EncodedSessions
 from multitron_core.sessions.vocabulary import Vocabulary
@@ -50,3 +53,14 @@ def small(**settings: object) -> Preset:
         "checkpoint_steps": 2,
     }
     return presets.named("demo", model={"dimension": 16, "layers": 1}, training=values | settings)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a model folder."""
+    return load_file(folder / "weights.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two model folders have the same weights, bit by bit."""
+    first, second = weights(one), weights(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -91,20 +91,23 @@ class TestTrainingState:
 
 def test_load_training_restores_model_optimiser_and_progress(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    model = nn.ModuleDict({"embedding": nn.Embedding(4, 3)})
+    model = nn.ModuleDict({"embedding": nn.Embedding(4, 3), "linear": nn.Linear(3, 2)})
     weight = next(model.parameters())
     optimiser = Adam(model, weight, lazy=True)
+    for parameter in model["linear"].parameters():
+        parameter.grad = torch.randn_like(parameter)
     optimiser.step(torch.tensor([1, 2]), torch.randn(2, 3), learning_rate=0.1)
     state, best = TrainingState(epoch=1, batch=2, best_loss=0.1 + 0.2), {"embedding.weight": torch.randn(4, 3)}
     save_training(tmp_path / "file", model, optimiser, best, state, "identity")
 
     other = copy.deepcopy(model)
-    nn.init.zeros_(next(other.parameters()))
+    for parameter in other.parameters():
+        nn.init.zeros_(parameter)
     restored = Adam(other, next(other.parameters()), lazy=True)
     found, found_best = load_training(tmp_path / "file", other, restored, "identity")
     assert found == state
     assert torch.equal(found_best["embedding.weight"], best["embedding.weight"])
-    assert torch.equal(next(other.parameters()), weight)
+    assert all(torch.equal(*pair) for pair in zip(other.parameters(), model.parameters(), strict=True))
     assert all(torch.equal(restored.state()[name], tensor) for name, tensor in optimiser.state().items())
     with pytest.raises(InputError, match="other settings or other data"):
         load_training(tmp_path / "file", other, restored, "another")

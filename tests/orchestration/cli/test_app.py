@@ -70,7 +70,7 @@ def test_no_shop_is_told_with_the_mend(tmp_path: Path) -> None:
     [
         (("train", "--set", "epochs"), "NAME=VALUE"),
         (("train", "--set", "epochs=0"), "epochs"),
-        (("train", "--set", "speed=3"), "unknown settings"),
+        (("train", "--set", "speed=3"), "unknown setting"),
         (("train", "--preset", "tiny"), "unknown preset"),
         (("score", "--date", "yesterday"), "not a date"),
         (("score", "--date", "2026-03-02", "--until", "2026-03-01"), "before the first"),
