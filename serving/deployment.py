@@ -251,7 +251,7 @@ def _verify(
                     "the loaded version gives other lists than the model folder",
                     where=f"{candidate.model_name} version {candidate.version}, pi {pi}",
                     found=difference,
-                    hint="deploy again; if the lists still differ, compare the torch version of the server with this one",
+                    hint="deploy again; if lists still differ, check that the server has the same torch version",
                 )
             lists += len(request.items)
     return lists

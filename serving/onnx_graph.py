@@ -34,7 +34,8 @@ try:
 except ImportError as error:
     raise InputError(
         "an export for the onnxruntime backend needs the package onnx",
-        found=str(error), hint="pip install 'multitron-batch[onnx]'"
+        found=str(error),
+        hint="pip install 'multitron-batch[onnx]'",
     ) from error
 
 OPSET, IR_VERSION = 18, 9

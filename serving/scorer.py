@@ -87,8 +87,8 @@ def score_sessions(
             so a deployment during scoring changes no row.
         assortment: item ids that lists may contain. Ids outside the vocabulary are ignored with a warning, because the
             model cannot score them. None allows all items.
-        exclude_clicked: exclude the items that a session clicked from its list.
-        exclude_ordered: exclude the items that a session ordered from its list.
+        exclude_clicked: leave items that the session clicked out of its list.
+        exclude_ordered: leave items that the session ordered out of its list.
         batch_sessions: largest number of sequences per request.
         in_flight: largest number of requests in flight.
         window_sessions: sessions per window; bounds memory.
