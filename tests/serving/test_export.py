@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_export_version_writes_what_the_python_backend_needs(deployed: Path, voc
     assert (manifest.model_version, manifest.vocabulary_hash) == ("first", vocabulary.hash)
     assert (manifest.items, manifest.max_length, manifest.objectives) == (ITEMS, 10, 2)
     for name in ("model.py", "version_program.py"):
-        assert not {"serving", "multitron_core"} & set((folder / name).read_text().split()), "it imports the project"
+        assert not re.search(r"(import|from)\s+(serving|multitron_core)", (folder / name).read_text())
     assert all(archive_is_plain(folder / name) for name in ("exact.pt2", "screened.pt2"))
 
 

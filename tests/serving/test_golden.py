@@ -50,7 +50,7 @@ def test_compare_lists_accepts_equal_lists_and_near_ties() -> None:
     [
         (INDEX[:, :2], SCORES[:, :2], r"lists of shape \(1, 2\), expected \(1, 3\)"),
         (INDEX, SCORES * np.nan, "not finite"),
-        (INDEX, SCORES + np.float32([0.0, 0.1, 0.0]), "session 0, rank 2: score 1.1, expected 1"),
+        (INDEX, np.array([[2.0, 1.1, 0.5]], np.float32), "session 0, rank 2: score 1.1, expected 1"),
         (INDEX[:, [0, 2, 1]], SCORES, "session 0, rank 2: item 2, expected 1"),
         (np.array([[9, 1, 2]]), SCORES, "session 0, rank 1: item 9, expected 3"),
     ],

@@ -6,11 +6,16 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from multitron_core.errors import InputError, UnavailableError
+from multitron_core.sessions.vocabulary import Vocabulary
+from serving.deployment import deploy
 from serving.in_process import InProcessScorer, InProcessServer
-from serving.interface import ScoringRequest
+from serving.interface import ONNX_BACKEND, Scorer, ScoringRequest
+from serving.scorer import score_sessions
+from tests.serving.conftest import some_sessions
 
 REQUEST = ScoringRequest(np.ones((1, 1), np.int64), np.ones(1, np.int64), np.full((1, 2), 0.5, np.float32), 5)
 
@@ -46,6 +51,25 @@ def test_in_process_server_serves_the_deployed_version(repository: Path, model_d
         np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-5)
         with pytest.raises(UnavailableError, match="not served any more"):
             server.scorer().top_k(REQUEST, dataclasses.replace(live, version=8))
+
+
+def test_in_process_server_serves_an_onnx_version(repository: Path, model_dir: Path, vocabulary: Vocabulary) -> None:
+    def lists(scorer: Scorer) -> pl.DataFrame:
+        assortment = vocabulary.item_ids.gather_every(2)
+        sessions = some_sessions(vocabulary, 120)
+        return pl.concat(
+            score_sessions(
+                sessions, "0.25", 7, scorer=scorer, vocabulary=vocabulary, assortment=assortment, exclude_clicked=True
+            )
+        )
+
+    expected = lists(InProcessScorer(model_dir))
+    with InProcessServer(repository) as server:
+        deploy(model_dir, server, golden_pi=["0.50"], backend=ONNX_BACKEND)
+        assert server.live_model().backend == ONNX_BACKEND
+        found = lists(server.scorer())
+    assert found.drop("score").equals(expected.drop("score"))
+    np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-5, atol=1e-5)
 
 
 def test_in_process_server_without_a_deployment(tmp_path: Path) -> None:

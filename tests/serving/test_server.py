@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from serving.scorer import score_sessions
 from serving.server import TritonServer
 from serving.triton_scorer import TritonScorer
 from tests.serving.conftest import is_alive, model_process, process_group, some_sessions, wait_until
+
+NIGHT = date(2026, 1, 5)
 
 
 def listening_addresses(pid: int) -> set[str]:
@@ -99,7 +102,8 @@ def test_triton_server_restarts_if_killed_while_it_loads(tmp_path: Path, caplog:
     config = tmp_path / "repository" / "multitron" / "config.pbtxt"
     config.parent.mkdir(parents=True)
     config.write_text("not a configuration")
-    with KilledOnce(tmp_path / "repository") as server:
+    server = KilledOnce(tmp_path / "repository")
+    with server:
         assert server.client().is_server_ready()
         assert server.killed is not None
         assert server.process_id not in (None, server.killed)
@@ -160,10 +164,10 @@ def test_triton_server_killed_while_it_scores(repository: Path, tmp_path: Path, 
             after_first()
             yield from scored
 
-        lake.replace_partition("2026-01-05", "0.50", frames(), model_version="first", k=5, expected_lists=400)
+        lake.replace_partition(NIGHT, "0.50", frames(), model_version="first", k=5, expected_lists=400)
 
     def rows() -> pl.DataFrame:
-        return lake.read_recommendations("0.50", "2026-01-05", unpublished=True).sort("session_id", "rank")
+        return lake.read_recommendations("0.50", NIGHT, unpublished=True).sort("session_id", "rank")
 
     expected: pl.DataFrame | None = None
     # Each server finds what the killed one had served, and the repeated run ends in the same rows.

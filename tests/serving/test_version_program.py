@@ -27,19 +27,21 @@ def test_version_program_with_a_screen_gives_the_lists(
     save_file({**weights, "own_clicks": torch.tensor([0.3, 0.9])}, model_dir / "weights.safetensors")
     export_version(model_dir, tmp_path / "1", on_gpu=on_gpu)
     measured = list[torch.dtype]()
+
+    def always_pays(device: torch.device, dtype: torch.dtype) -> bool:
+        measured.append(dtype)
+        return True
+
     # Which product is faster depends on the machine; this test needs the screened program on every one.
-    monkeypatch.setattr(version_program, "rounding_pays", lambda device, dtype: not measured.append(dtype))
+    monkeypatch.setattr(version_program, "rounding_pays", always_pays)
     program = VersionProgram(str(tmp_path / "1"))
     assert measured == [rounding]
     assert program.chosen == f"screened in {rounding}".replace("torch.", "")
     expected = InProcessScorer(model_dir)
     for request in golden_requests(expected.live_model(), None, np.array([0.3, 0.7], np.float32), 20):
-        index, scores = program.top_k(
-            *map(torch.from_numpy, (request.items, request.lengths, request.pi)),
-            20,
-            torch.zeros(len(request.items), 1, dtype=torch.int64),
-            program.all_allowed,
-        )
+        items, lengths, pi = map(torch.from_numpy, (request.items, request.lengths, request.pi))
+        excluded = torch.zeros(len(items), 1, dtype=torch.int64)
+        index, scores = program.top_k(items, lengths, pi, 20, excluded, program.all_allowed)
         assert compare_lists(expected.top_k(request), (index.numpy(), scores.numpy())) is None
 
 
