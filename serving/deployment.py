@@ -1,10 +1,14 @@
-"""Deploy a model so that it cannot be half deployed.
+"""Deploy a model atomically, or roll back to an earlier version.
 
-The new version is exported beside the live one, loaded under a name of its own, and asked golden questions: the lists
-of real sessions at several preferences, whose answers the in-process scorer gave. Only then its folder gets its number,
-so that what a killed deployment leaves is no version to roll back to, and `config.pbtxt` names it live. Until that one
-rename the old version answers, and a candidate that fails never touches it; after it the old version stays loaded for
-clients that began with it.
+1. Export the new version to a staging folder in the repository.
+2. Load it under a separate name, as a candidate.
+3. Compare its lists with those of the in-process scorer, by golden requests: held-out sessions at several preferences.
+4. Run the quality gates.
+5. Rename the staging folder to the version number, then replace `config.pbtxt`, which makes the version live.
+
+The previous version answers until `config.pbtxt` is replaced; a failing candidate never touches it. Afterwards the
+previous version stays loaded for clients that started with it. A killed deployment leaves a staging folder only, which
+is not a version that `rollback` accepts.
 """
 
 from __future__ import annotations
@@ -41,20 +45,21 @@ from serving.repository import (
 
 logger = logging.getLogger(__name__)
 
-CANDIDATE = "-candidate"  # what the name of a version under examination ends with
+CANDIDATE = "-candidate"
+"""Suffix of the model name under which a version is verified."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """What a deployment or a rollback left live."""
+    """Result of a deployment or a rollback: the live version."""
 
     model_name: str
     version: int
     model_version: str
     vocabulary_hash: str
-    previous_version: int | None  # still loaded; what `rollback` goes back to
-    golden_lists: int  # lists that were compared
-    pruned: tuple[int, ...]  # versions that were removed
+    previous_version: int | None  # stays loaded; the default target of `rollback`
+    golden_lists: int  # number of lists compared; 0 for a rollback
+    pruned: tuple[int, ...]  # versions removed from the repository
 
 
 def deploy(
@@ -70,23 +75,26 @@ def deploy(
     settings: InstanceSettings = DEFAULT_SETTINGS,
     model_name: str = MODEL_NAME,
 ) -> Deployment:
-    """Export, load, verify and promote a model; whatever fails, what was live stays live.
+    """Export, load, verify and promote a model. On any failure the live version stays live.
 
     Args:
         model_dir: a model folder, written by training.
         server: an entered `TritonServer` or `InProcessServer` with a repository.
-        golden_sessions: held-out sessions to compare lists of (256 of them are used); None makes random ones.
-        golden_pi: the preferences they are compared at, of as many weights as the model has objectives.
-        golden_k: items a list.
-        gates: what else it must show (see `serving.quality`), asked when the lists agree.
-        keep: versions to keep, the live one and the one before it always among them.
-        backend: Triton's backend that runs the version: "python" (torch), or "onnxruntime" for a container without it.
-        settings: how the server runs the version.
-        model_name: the model of the repository.
+        golden_sessions: held-out sessions whose lists are compared; at most 256 are used. None uses random sessions.
+        golden_pi: preference keys at which lists are compared, with one weight per objective of the model.
+        golden_k: items per list, capped at the number of items in the vocabulary.
+        gates: quality gates (see `serving.gates`), called after the lists have been compared.
+        keep: number of versions to keep. The live version and the previous one are never removed.
+        backend: Triton backend that runs the version: "python" (torch), or "onnxruntime" for a container without torch.
+        settings: instances, threads, memory and batching of the version on the server.
+        model_name: the model in the repository.
+
+    Returns:
+        The live version, the previous one, the number of lists compared and the versions removed.
 
     Raises:
-        InputError: the model folder is not whole, the server cannot load the version, a golden list differs, or a gate
-            refuses it. The candidate is unloaded and removed.
+        InputError: the model folder is incomplete, another deployment runs, the server cannot load the version, a
+            golden list differs, or a gate refuses the version. The candidate is unloaded and removed.
         UnavailableError: the server does not answer.
     """
     repository = _repository(server, model_name)
@@ -104,12 +112,12 @@ def deploy(
             for gate in gates:
                 gate(folder, repository.version_folder(live.version) if live else None)
             folder.rename(repository.version_folder(version))
-        except BaseException as error:  # an interrupt too must leave nothing half deployed
+        except BaseException as error:  # an interrupt must leave no candidate either
             logger.error("version %d of %s is refused: %s", version, model_name, error)
             repository.remove(version)
             raise
-        held = _with_live(version, live, repository)
-        _promote(repository, server, make_config(repository, live=version, held=held, settings=settings), config)
+        loaded = _with_live(version, live, repository)
+        _promote(repository, server, make_config(repository, live=version, loaded=loaded, settings=settings), config)
         return _report(repository, live.version if live else None, lists, repository.prune(keep))
 
 
@@ -117,12 +125,17 @@ def rollback(version: int | None, server: Server, *, model_name: str = MODEL_NAM
     """Make a kept version live again.
 
     Args:
-        version: its number; None means the version that was live before the last deployment.
+        version: its number; None selects the version that was live before the last deployment.
         server: an entered `TritonServer` or `InProcessServer` with a repository.
-        model_name: the model of the repository.
+        model_name: the model in the repository.
+
+    Returns:
+        The live version and the one that was live before this call.
 
     Raises:
-        InputError: nothing is deployed, the version is not kept, or a file of it differs from its checksum.
+        InputError: nothing is deployed, the version is not kept, a file differs from its checksum, or another
+            deployment runs.
+        UnavailableError: the server does not answer.
     """
     repository = _repository(server, model_name)
     with repository.locked():
@@ -131,33 +144,33 @@ def rollback(version: int | None, server: Server, *, model_name: str = MODEL_NAM
             raise InputError("nothing is deployed", where=repository.folder, hint="deploy a model first")
         live = live_model_of(config)
         if version is None:
-            others = [held for held in config.version_policy.specific.versions if held != live.version]
+            others = [loaded for loaded in config.version_policy.specific.versions if loaded != live.version]
             version = others[0] if others else None
         if version is None or version not in repository.versions():
             raise InputError(
-                "that version is not kept",
+                "the version is not kept",
                 where=repository.folder,
                 found=version,
                 hint=f"name one of {repository.versions()}",
             )
         folder = repository.version_folder(version)
         verify_checksums(folder)
-        held = _with_live(version, live, repository)
+        loaded = _with_live(version, live, repository)
         settings = settings_of(config)
         if version not in config.version_policy.specific.versions:
             with _candidate(repository, server, version, folder, settings):
-                pass  # a version that does not load changes nothing
-        _promote(repository, server, make_config(repository, live=version, held=held, settings=settings), config)
+                pass  # a version that cannot be loaded raises here, before the live version is touched
+        _promote(repository, server, make_config(repository, live=version, loaded=loaded, settings=settings), config)
         return _report(repository, live.version if live.version != version else None, 0, [])
 
 
 def _with_live(version: int, live: LiveModel | None, repository: ModelRepository) -> list[int]:
-    """The versions to hold when `version` goes live: the one that is live stays for the clients that began with it.
+    """The versions to load when `version` goes live: also the live one, for clients that started with it.
 
-    A model has one backend in Triton, so a version of another backend cannot stay.
+    A Triton model has one backend, so a live version of another backend cannot stay loaded.
     """
-    same = live is not None and live.backend == read_manifest(repository.version_folder(version)).backend
-    return sorted({version, live.version}) if live is not None and same else [version]
+    same_backend = live is not None and live.backend == read_manifest(repository.version_folder(version)).backend
+    return sorted({version, live.version}) if live is not None and same_backend else [version]
 
 
 def _repository(server: Server, model_name: str) -> ModelRepository:
@@ -171,17 +184,17 @@ def _repository(server: Server, model_name: str) -> ModelRepository:
 
 
 def _promote(
-    repository: ModelRepository, server: Server, promoted: pb.ModelConfig, before: pb.ModelConfig | None
+    repository: ModelRepository, server: Server, promoted: pb.ModelConfig, previous: pb.ModelConfig | None
 ) -> None:
-    """Make a configuration the live one, on disk and on the server; or neither."""
+    """Make a configuration live on disk and on the server; on failure restore the previous one on disk."""
     repository.write_config(promoted)
     try:
         server.load(repository.model_name)
     except BaseException:
-        if before is None:
+        if previous is None:
             (repository.folder / "config.pbtxt").unlink()
         else:
-            repository.write_config(before)
+            repository.write_config(previous)
         raise
 
 
@@ -189,22 +202,22 @@ def _promote(
 def _candidate(
     repository: ModelRepository, server: Server, version: int, folder: Path, settings: InstanceSettings
 ) -> Iterator[Scorer]:
-    """A version loaded under a name of its own, so that whatever happens to it leaves the live model alone."""
+    """A version loaded under a separate model name, so that its failure cannot affect the live model."""
     name = f"{repository.model_name}{CANDIDATE}"
-    aside = ModelRepository(repository.root, name)
-    shutil.rmtree(aside.folder, ignore_errors=True)  # of a deployment that was killed
-    aside.folder.mkdir()
+    candidate = ModelRepository(repository.root, name)
+    shutil.rmtree(candidate.folder, ignore_errors=True)  # left by a killed deployment
+    candidate.folder.mkdir()
     try:
-        beside = Path("..") / repository.model_name
-        (aside.folder / str(version)).symlink_to(beside / folder.name)
-        (aside.folder / "warmup").symlink_to(beside / "warmup")
-        server.load(name, config=make_config(aside, live=version, held=[version], settings=settings))
+        live_folder = Path("..") / repository.model_name
+        (candidate.folder / str(version)).symlink_to(live_folder / folder.name)
+        (candidate.folder / "warmup").symlink_to(live_folder / "warmup")
+        server.load(name, config=make_config(candidate, live=version, loaded=[version], settings=settings))
         try:
             yield server.scorer(model_name=name)
         finally:
             server.unload(name)
     finally:
-        shutil.rmtree(aside.folder, ignore_errors=True)
+        shutil.rmtree(candidate.folder, ignore_errors=True)
 
 
 def _verify(
@@ -214,7 +227,14 @@ def _verify(
     pis: Sequence[str],
     k: int,
 ) -> int:
-    """Ask the loaded version and the in-process scorer the golden questions; returns the number of lists compared."""
+    """Compare the loaded version with the in-process scorer by golden requests.
+
+    Returns:
+        The number of lists compared.
+
+    Raises:
+        InputError: a list differs.
+    """
     expected_scorer = InProcessScorer(model_dir)
     live = expected_scorer.live_model()
     candidate = found_scorer.live_model()
@@ -228,10 +248,10 @@ def _verify(
             difference = compare_lists(expected, found)
             if difference:
                 raise InputError(
-                    "the loaded model does not give the lists of the model folder",
+                    "the loaded version gives other lists than the model folder",
                     where=f"{candidate.model_name} version {candidate.version}, pi {pi}",
                     found=difference,
-                    hint="export again; if it happens again, the server's torch differs from this one",
+                    hint="deploy again; if lists still differ, check that the server has the same torch version",
                 )
             lists += len(request.items)
     return lists

@@ -1,20 +1,23 @@
-"""From a model folder to a version folder: a self-contained program that needs nothing of this project.
+"""Export a model folder to a Triton version folder, which runs without this project.
 
-A version folder holds what its backend needs.
+Files of a version for the python backend:
 
-For the python backend:
-- `exact.pt2` and `screened.pt2`: the scoring program by `torch.export`, in fp32 throughout and with a screen in int8
-  (bfloat16 for a GPU, and for tables that int8 rounds too coarsely); their lists are the same, and the server uses the
-  faster one. `torch.export.save` writes a zip of JSON; it pickles only example inputs, opaque constants and tensors of
-  unusual kinds. We drop the example inputs, and a program takes its weights as an argument, so an archive holds no
-  tensor at all; `archive_is_plain` checks that.
-- `screen.safetensors`: what `program.Screen` makes of the weights;
-- `model.py` and `version_program.py`: what Triton runs.
-For the onnxruntime backend, which a stock container has without torch:
+- `exact.pt2` and `screened.pt2`: the scoring program, exported by `torch.export`. The first computes in fp32
+  throughout. The second screens the catalogue in int8, or in bfloat16 for a GPU and for tables that int8 rounds too
+  coarsely. Both give the same lists; the server uses the faster one. `torch.export.save` writes a zip of JSON. It
+  pickles only example inputs, opaque constants and tensors of unusual kinds. The export drops the example inputs and
+  passes the weights as an argument, so an archive holds no tensor; `archive_is_plain` checks this.
+- `screen.safetensors`: the low-precision item table, see `scoring_program.Screen`.
+- `model.py` and `version_program.py`: the code that Triton runs.
+
+Files for the onnxruntime backend, which a stock container runs without torch:
+
 - `model.onnx`: the same program as a graph, see `onnx_graph`.
-For both:
-- `weights.safetensors`: the training's numbers;
-- `manifest.json`: what the version is, and the SHA-256 of the other files.
+
+Files for both:
+
+- `weights.safetensors`: the trained weights, float32.
+- `manifest.json`: identity and shape of the version, and the SHA-256 of its other files.
 """
 
 from __future__ import annotations
@@ -40,15 +43,20 @@ from serving.scoring_program import BLOCK_ITEMS, ScoringProgram, screen_for
 from serving.version_program import check_files, file_sha256
 
 SERVER_FILES = {"model.py": "triton_model.py", "version_program.py": "version_program.py"}
-CARRIED_FILES = ("front.parquet", "metrics.parquet")  # kept with the version, so that a later one can be compared
+"""Files of a version folder that are copies of files of this package."""
+CARRIED_FILES = ("front.parquet", "metrics.parquet")
+"""Files of the model folder that a version keeps, so that quality gates can compare a later version with it."""
 
 
 class _WithWeights(nn.Module):
-    """A scoring program whose weights are an argument; the program is held out of sight of `torch.export`."""
+    """A scoring program that takes its weights as an argument.
+
+    The tuple hides the program's parameters from `torch.export`, which would store them in the archive.
+    """
 
     def __init__(self, program: ScoringProgram) -> None:
         super().__init__()
-        self._held = (program,)
+        self._hidden_program = (program,)
 
     def forward(
         self,
@@ -60,18 +68,21 @@ class _WithWeights(nn.Module):
         allowed: Tensor,
         weights: dict[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        return torch.func.functional_call(self._held[0], weights, (items, lengths, pi, k, excluded, allowed))
+        return torch.func.functional_call(self._hidden_program[0], weights, (items, lengths, pi, k, excluded, allowed))
 
 
 def export_program(program: ScoringProgram, path: Path) -> None:
-    """Write a scoring program with dynamic sessions, steps, k and exclusions.
+    """Write a scoring program with dynamic numbers of sessions, steps, items per list and exclusions.
 
     Args:
         program: in evaluation mode, on the CPU.
         path: the `.pt2` file to write.
+
+    Raises:
+        InputError: the archive holds a tensor or a pickle.
     """
     config = program.model.config
-    # Sorted by name wherever the program is called: torch.export takes a dict's values in their order.
+    # Sorted by name, here and wherever the program is called: torch.export takes the values of a dict in order.
     weights = {name: weight.detach() for name, weight in sorted(program.state_dict().items())}
     sessions, steps, width = Dim("sessions", min=1), Dim("steps", min=1, max=config.max_length), Dim("width", min=1)
     longest = min(2, config.max_length)
@@ -95,16 +106,18 @@ def export_program(program: ScoringProgram, path: Path) -> None:
     )
     with torch.no_grad():
         exported = torch.export.export(_WithWeights(program), arguments, dynamic_shapes=shapes)
-    exported.example_inputs = None  # they would be pickled
+    exported.example_inputs = None  # torch.export.save would pickle them
     torch.export.save(exported, path)
     if not archive_is_plain(path):
         raise InputError(
-            "the exported program is not plain", where=path, hint="use the torch version of the project's lock file"
+            "the exported program holds a tensor or a pickle",
+            where=path,
+            hint="use the torch version of the project's lock file",
         )
 
 
 def archive_is_plain(path: Path) -> bool:
-    """Whether a `.pt2` archive holds neither a tensor nor a pickle, so that loading it runs no code of its own."""
+    """Whether a `.pt2` archive holds neither a tensor nor a pickle, so that loading it cannot run code from it."""
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             inner = entry.filename.split("/", 1)[-1]
@@ -124,18 +137,22 @@ def export_version(
     on_gpu: bool = False,
     block_items: int = BLOCK_ITEMS,
 ) -> Manifest:
-    """Write a version folder; it appears under its name only when it is whole.
+    """Write a version folder, which appears under its name only when it is complete.
 
     Args:
         model_dir: a model folder, written by training.
-        target: the version folder to make; must not exist.
-        backend: Triton's backend that will run it, "python" or "onnxruntime".
-        on_gpu: whether it will run on a GPU; it runs on both, but not as fast.
-        block_items: items scored at a time.
+        target: the version folder to create; must not exist.
+        backend: Triton backend that will run it, "python" or "onnxruntime".
+        on_gpu: whether the screen is made for a GPU (bfloat16) or for a CPU (int8). A version runs on both; on the
+            other device it may be slower.
+        block_items: items scored per matrix product; bounds memory.
+
+    Returns:
+        The manifest of the version.
 
     Raises:
-        InputError: the model folder is not whole, its vocabulary is not the one it was trained with, or an unknown
-            backend.
+        InputError: the model folder is incomplete, its vocabulary is not the one it was trained with, or the backend
+            is unknown.
     """
     if backend not in (PYTHON_BACKEND, ONNX_BACKEND):
         raise InputError("unknown backend", found=backend, hint=f"use {PYTHON_BACKEND} or {ONNX_BACKEND}")
@@ -145,7 +162,7 @@ def export_version(
     vocabulary = Vocabulary.load(model_dir / "vocabulary.parquet")
     if vocabulary.hash != vocabulary_hash or len(vocabulary) != model.config.items:
         raise InputError(
-            "the model and its vocabulary do not belong together",
+            "the model was trained with another vocabulary",
             where=model_dir,
             found={"hash": vocabulary.hash, "items": len(vocabulary)},
             hint=f"expected {vocabulary_hash} and {model.config.items} items; train the model again",
@@ -154,7 +171,7 @@ def export_version(
         exact = ScoringProgram(model, block_items=block_items).eval()
         save_file(exact.state_dict(), staging / "weights.safetensors")
         if backend == ONNX_BACKEND:
-            from serving.onnx_graph import write_onnx  # needs a package that not everybody has
+            from serving.onnx_graph import write_onnx  # needs the optional package onnx
 
             write_onnx(model.config, staging / "weights.safetensors", staging / ONNX_FILE, block_items=block_items)
         else:
@@ -177,7 +194,7 @@ def export_version(
 
 
 def _write_programs(exact: ScoringProgram, folder: Path, *, on_gpu: bool) -> None:
-    """What the python backend needs beside the weights."""
+    """Write the files that only the python backend needs: programs, screen and server code."""
     screen = screen_for(exact.model.item_embedding.weight.detach()[1:], on_gpu=on_gpu)
     screened = ScoringProgram(exact.model, screen=screen, block_items=exact.block_items).eval()
     export_program(exact, folder / "exact.pt2")
@@ -190,6 +207,12 @@ def _write_programs(exact: ScoringProgram, folder: Path, *, on_gpu: bool) -> Non
 
 def verify_checksums(version_folder: Path) -> Manifest:
     """Compare every file of a version with its checksum.
+
+    Args:
+        version_folder: a version folder, written by `export_version`.
+
+    Returns:
+        The manifest of the version.
 
     Raises:
         InputError: a file is missing or differs.
@@ -205,6 +228,9 @@ def verify_checksums(version_folder: Path) -> Manifest:
 
 def model_identity(model_dir: Path) -> tuple[str, str]:
     """The version of a model folder and the hash of its vocabulary.
+
+    Args:
+        model_dir: a model folder, written by training.
 
     Raises:
         InputError: not a model folder.

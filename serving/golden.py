@@ -1,4 +1,4 @@
-"""Golden requests: the questions that a loaded version must answer as the in-process scorer does."""
+"""Golden requests: a loaded version must answer them with the lists of the in-process scorer."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from multitron_core.sessions.encoded import EncodedSessions
 from serving.interface import LiveModel, ScoringRequest
 
 GOLDEN_SESSIONS = 256
+"""Largest number of sessions in a golden request."""
 TOLERANCE = 1e-4
-"""Difference of scores, relative to the largest, that two correct fp32 evaluations may show; lists whose items differ
-only where scores lie that close are equal."""
+"""Accepted difference of scores between two correct fp32 evaluations, relative to the largest absolute score. Lists
+whose items differ only where their scores lie this close count as equal."""
 
 
 def golden_requests(
     model: LiveModel, sessions: EncodedSessions | None, pi: np.ndarray, k: int
 ) -> Iterator[ScoringRequest]:
-    """Two requests: sessions of all lengths in one padded batch, and one session alone.
+    """Two requests: one padded batch of sessions of all lengths, then its first session alone.
 
     Args:
-        model: gives the number of items and the longest session.
-        sessions: held-out sessions; None makes random ones.
-        pi: float32 [objectives].
-        k: items a list.
+        model: its number of items and maximum session length are used.
+        sessions: held-out sessions, of which at most `GOLDEN_SESSIONS` are drawn; None uses random sessions.
+        pi: preference, float32 [objectives].
+        k: items per list.
+
+    Yields:
+        The two requests. The draw has a fixed seed, so equal arguments give equal requests.
     """
     generator = np.random.default_rng(0)
     if sessions is None or not len(sessions):
@@ -50,11 +54,14 @@ def golden_requests(
 def compare_lists(
     expected: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.ndarray], *, tolerance: float = TOLERANCE
 ) -> str | None:
-    """What differs between two sets of lists, in words; None where nothing does.
+    """Describe the first difference between two sets of lists.
 
     Args:
         expected, found: item indices int [sessions, k] and scores float [sessions, k], best first.
-        tolerance: of scores, relative to the largest absolute score expected (at least 1e-3).
+        tolerance: accepted difference of scores, relative to the largest absolute expected score (at least 1e-3).
+
+    Returns:
+        The difference in words; None where the lists are equal within the tolerance.
     """
     (expected_index, expected_scores), (found_index, found_scores) = expected, found
     if expected_index.shape != found_index.shape or expected_scores.shape != found_scores.shape:
@@ -70,10 +77,11 @@ def compare_lists(
             f"expected {expected_scores[row, rank]:.6g}"
         )
     for row, rank in np.argwhere(expected_index != found_index):
-        # Another item at this rank is right only where its own expected score lies as close as that.
-        place = np.flatnonzero(expected_index[row] == found_index[row, rank])
-        own = expected_scores[row, place[0]] if len(place) else expected_scores[row, -1]
-        if abs(float(own) - float(expected_scores[row, rank])) > allowance:
+        # Another item at this rank is correct only if its expected score lies within the tolerance of this rank's.
+        # An item outside the expected list has at most the score of the last rank.
+        expected_ranks = np.flatnonzero(expected_index[row] == found_index[row, rank])
+        item_score = expected_scores[row, expected_ranks[0]] if len(expected_ranks) else expected_scores[row, -1]
+        if abs(float(item_score) - float(expected_scores[row, rank])) > allowance:
             return (
                 f"session {row}, rank {rank + 1}: item {found_index[row, rank]}, expected {expected_index[row, rank]}"
             )

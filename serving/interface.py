@@ -1,4 +1,4 @@
-"""What a scorer is asked and what it says of itself: the interface that Triton and the in-process scorer share."""
+"""The interface that Triton and the in-process scorer share: requests, model metadata, scorers and servers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from tritonclient.grpc import model_config_pb2 as pb
 from multitron_core.errors import InputError
 
 PYTHON_BACKEND, ONNX_BACKEND = "python", "onnxruntime"
+"""Names of the Triton backends that can run a version."""
 
 
 @dataclass(frozen=True)
 class LiveModel:
-    """The model that answers: what a metadata call gives."""
+    """Metadata of a deployed model, as the server reports it."""
 
     model_name: str
     version: int  # version number in the Triton repository
     model_version: str  # "version" of the model folder's config.json
     vocabulary_hash: str
-    items: int
-    max_length: int  # clicks that the model reads
-    objectives: int = 2  # weights of a preference
-    backend: str = PYTHON_BACKEND  # Triton's backend that runs it
+    items: int  # items of the vocabulary
+    max_length: int  # clicks per session that the model reads; earlier ones are cut
+    objectives: int = 2  # weights per preference
+    backend: str = PYTHON_BACKEND  # Triton backend that runs it
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +34,13 @@ class ScoringRequest:
     """One batch of sessions.
 
     Args:
-        items: int64 [sessions, steps], 1-based indices, 0 behind a session's end.
-        lengths: int64 [sessions], clicks a session, 1 to steps.
-        pi: float32 [sessions, objectives].
-        k: items a list.
-        excluded: int64 [sessions, width >= 1], distinct indices that a session's list must not hold, 0 for none; None
-            excludes nothing.
-        assortment: bool [items], true for an item that lists may hold; None allows all.
+        items: int64 [sessions, steps], 1-based indices, 0 after the end of a session.
+        lengths: int64 [sessions], clicks per session, 1 to steps.
+        pi: preferences, float32 [sessions, objectives].
+        k: items per list.
+        excluded: int64 [sessions, width >= 1], distinct 1-based indices that the session's list must not contain, 0
+            for none; None excludes nothing.
+        assortment: bool [items], true for items that lists may contain; None allows all.
     """
 
     items: np.ndarray
@@ -55,41 +56,52 @@ class ScoringRequest:
 
 
 class Scorer(Protocol):
-    """Whoever answers scoring requests. `top_k` is called from several threads at once."""
+    """Answers scoring requests. `top_k` must be safe to call from several threads at once."""
 
     def live_model(self) -> LiveModel:
-        """The model that counts as deployed."""
+        """The live model."""
 
     def top_k(self, request: ScoringRequest, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
-        """Item indices int32 [sessions, k] and scores float32 [sessions, k] of that version, best first.
+        """Score one batch of sessions with one version.
+
+        Args:
+            request: the sessions, their preferences and the items per list.
+            model: the version to use.
+
+        Returns:
+            Item indices int32 [sessions, k] (1-based) and scores float32 [sessions, k], best first.
 
         Raises:
-            InputError: a request that the model cannot answer.
-            UnavailableError: no answer now.
+            InputError: the model cannot answer the request.
+            UnavailableError: the scorer does not answer.
         """
 
 
 class Server(Protocol):
-    """Who holds deployed versions: `TritonServer` or `InProcessServer`."""
+    """Serves deployed versions: `TritonServer` or `InProcessServer`."""
 
-    repository: Path | None
-    urls: tuple[str, ...]
+    repository: Path | None  # model repository; None where only scoring is possible
+    urls: tuple[str, ...]  # addresses, for messages
 
     def load(self, model_name: str, *, config: pb.ModelConfig | None = None) -> None:
-        """Load or reload a model; `config` stands in for the repository's `config.pbtxt`."""
+        """Load or reload a model; `config` replaces the repository's `config.pbtxt`."""
 
     def unload(self, model_name: str) -> None:
-        """Drop a model."""
+        """Unload a model."""
 
     def scorer(self, *, model_name: str) -> Scorer:
-        """Who answers scoring requests."""
+        """A scorer for the model."""
 
     def live_model(self, *, model_name: str) -> LiveModel:
-        """Which model is live."""
+        """Metadata of the live version of the model."""
 
 
 def check_k(k: int, items: int) -> None:
-    """Refuse a list length that the vocabulary cannot fill.
+    """Check that the vocabulary can fill a list of k items.
+
+    Args:
+        k: items per list.
+        items: items of the vocabulary.
 
     Raises:
         InputError: k < 1 or k > items.

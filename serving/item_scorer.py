@@ -1,4 +1,4 @@
-"""What to show beside an item: the item is scored as a session of one click."""
+"""Recommendations for an item: it is scored as a session with one click on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from serving.scorer import score_sessions
 
 
 def one_click_sessions(vocabulary: Vocabulary) -> EncodedSessions:
-    """A session for every item: one click on it. The session's id is the item's, of the item's own type."""
+    """One session per item, with one click on it.
+
+    Args:
+        vocabulary: the items, n of them.
+
+    Returns:
+        n sessions. The session id is the item's id and keeps its type.
+    """
     count = len(vocabulary)
     return EncodedSessions(
         vocabulary.item_ids.alias("session_id"),
@@ -29,17 +36,19 @@ def one_click_sessions(vocabulary: Vocabulary) -> EncodedSessions:
 def score_items(
     pi: str | float, k: int = 20, *, scorer: Scorer, vocabulary: Vocabulary, **options: Any
 ) -> Iterator[pl.DataFrame]:
-    """The k best items beside every item of the vocabulary, itself left out.
+    """The k best items for every item of the vocabulary; a list never contains the item it is for.
 
     Args:
         pi, k, scorer, vocabulary: as in `score_sessions`.
-        options: of `score_sessions`: `assortment`, `batch_sessions`, `in_flight`, `window_sessions`, `progress`.
+        options: passed to `score_sessions`: `model`, `assortment`, `batch_sessions`, `in_flight`, `window_sessions`,
+            `progress`.
 
     Yields:
-        Frames `for_item_id`, `rank` Int16, `item_id`, `score` Float32; rows rise by for_item_id, then rank.
+        Frames with `for_item_id` and `item_id` (the vocabulary's type), `rank` Int16 (1 to k) and `score` Float32,
+        sorted by for_item_id, then rank.
 
     Raises:
-        InputError, UnavailableError: as `score_sessions`.
+        InputError, UnavailableError: as in `score_sessions`.
     """
     lists = score_sessions(
         one_click_sessions(vocabulary),

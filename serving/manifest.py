@@ -1,4 +1,4 @@
-"""What a version folder says of itself, for whoever reads it without torch."""
+"""The manifest of a version folder, readable without torch."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ from multitron_core.errors import InputError
 from serving.interface import PYTHON_BACKEND
 
 MANIFEST_FILE = "manifest.json"
-ONNX_FILE = "model.onnx"  # the name that Triton looks for
+ONNX_FILE = "model.onnx"  # Triton's default name for the onnxruntime backend
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a version is; `manifest.json` in its folder."""
+    """Identity, shape and checksums of a version; the content of `manifest.json`."""
 
-    model_version: str
+    model_version: str  # "version" of the model folder's config.json
     vocabulary_hash: str
-    items: int
-    max_length: int
-    objectives: int
-    block_items: int
-    files: dict[str, str]  # name -> SHA-256, hexadecimal
-    backend: str = PYTHON_BACKEND  # Triton's backend that runs it
+    items: int  # items of the vocabulary
+    max_length: int  # clicks per session that the model reads
+    objectives: int  # weights per preference
+    block_items: int  # items scored per matrix product
+    files: dict[str, str]  # file name -> SHA-256, hexadecimal
+    backend: str = PYTHON_BACKEND  # Triton backend that runs it
 
 
 def read_manifest(version_folder: Path) -> Manifest:
-    """What a version folder says of itself.
+    """Read the manifest of a version folder.
+
+    Args:
+        version_folder: a version folder, written by `export_version`.
 
     Raises:
-        InputError: no such version, or a damaged manifest.
+        InputError: the manifest is missing or damaged.
     """
     try:
         return Manifest(**json.loads((version_folder / MANIFEST_FILE).read_text()))

@@ -1,13 +1,15 @@
-"""The scoring program as an ONNX graph, for Triton's onnxruntime backend: a stock container, without torch.
+"""The scoring program as an ONNX graph, for Triton's onnxruntime backend in a stock container without torch.
 
-The graph is written node by node with `onnx.helper`. Its weights stay in the `weights.safetensors` beside it: a
-safetensors file is a header and plain numbers, so an initializer names the file and an offset, and both variants of a
-version share one file and its checksum. It scores in fp32 throughout (onnxruntime has no bfloat16 product on a CPU)
-and in blocks of items. ONNX's TopK puts the smaller place first among equals; blocks and candidates are joined in the
-order of items, so ties are broken by item index as in `program`.
+The graph is written node by node with `onnx.helper`. Its weights stay in `weights.safetensors` in the same folder. A
+safetensors file is a header followed by plain numbers, so an initializer refers to the file by an offset. Versions of
+both backends therefore store their weights in the same format.
 
-onnxruntime reads no request parameters, so an assortment is an input, a bit an item, and the model has no batch
-dimension in Triton's sense: each request is answered by itself.
+Scoring is fp32 throughout (onnxruntime has no bfloat16 matrix product on a CPU), in blocks of items. ONNX's TopK
+returns the smaller position first among equal values. Blocks and candidates are concatenated in item order, so ties
+are broken by item index, as in `scoring_program`.
+
+onnxruntime reads no request parameters. An assortment is therefore an input with one bit per item. The model has no
+batch dimension in Triton's sense: the server answers each request separately.
 
 Source of the operators: the ONNX specification, operator set 18 (onnxruntime of Triton 24.10 reads up to 21).
 """
@@ -31,7 +33,9 @@ try:
     from onnx import TensorProto, helper, numpy_helper
 except ImportError as error:
     raise InputError(
-        "the ONNX variant needs the package onnx", found=str(error), hint="pip install 'multitron-batch[onnx]'"
+        "an export for the onnxruntime backend needs the package onnx",
+        found=str(error),
+        hint="pip install 'multitron-batch[onnx]'",
     ) from error
 
 OPSET, IR_VERSION = 18, 9
@@ -50,13 +54,13 @@ OUTPUTS: dict[str, tuple[Any, list[str | int | None]]] = {
 
 
 def write_onnx(config: ModelConfig, weights: Path, path: Path, *, block_items: int = BLOCK_ITEMS) -> None:
-    """Write the graph.
+    """Write the ONNX graph of a model.
 
     Args:
-        config: the model's shape.
-        weights: a safetensors file in the folder of `path`, with the names of `ScoringProgram.state_dict()`.
+        config: shape of the model.
+        weights: a safetensors file in the folder of `path`, with the names of `ScoringProgram.state_dict()`, float32.
         path: the `.onnx` file to write.
-        block_items: items scored at a time.
+        block_items: items scored per matrix product; bounds memory.
     """
     graph = _Graph(weights)
     states = _states(graph, config)
@@ -78,7 +82,10 @@ def write_onnx(config: ModelConfig, weights: Path, path: Path, *, block_items: i
 
 
 class _Graph:
-    """Nodes in the order in which they are added; a node's output is named after its operator."""
+    """Collects the nodes and initializers of a graph, in the order of the calls.
+
+    An output without a given name is named after its operator.
+    """
 
     def __init__(self, weights: Path) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -90,22 +97,30 @@ class _Graph:
         self._data = 8 + length
 
     def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """A node with one output; its name."""
+        """Add a node with one output.
+
+        Returns:
+            The name of the output.
+        """
         return self.add_many(operator, inputs, [output or f"{operator.lower()}_{len(self.nodes)}"], **attributes)[0]
 
     def add_many(self, operator: str, inputs: Sequence[str], outputs: list[str], **attributes: Any) -> list[str]:
-        """A node with several outputs."""
+        """Add a node with several outputs.
+
+        Returns:
+            The names of the outputs.
+        """
         self.nodes.append(helper.make_node(operator, list(inputs), outputs, **attributes))
         return outputs
 
     def constant(self, values: Any, dtype: Any = np.int64) -> str:
-        """A small tensor inside the graph."""
+        """Add a small tensor to the graph itself; returns its name."""
         name = f"constant_{len(self.initializers)}"
         self.initializers.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
     def weight(self, name: str, *, first: int = 0, stop: int | None = None) -> str:
-        """A float32 tensor of the weight file, or its rows from `first` to `stop`."""
+        """Add a float32 tensor of the weight file, or its rows from `first` to `stop`; returns its name."""
         entry = self._header[f"model.{name}"]
         rows, *rest = entry["shape"]
         stop = rows if stop is None else stop
@@ -118,14 +133,14 @@ class _Graph:
             "length": (stop - first) * row_bytes,
         }.items():
             tensor.external_data.add(key=key, value=str(value))
-        if all(known.name != tensor.name for known in self.initializers):
+        if all(other.name != tensor.name for other in self.initializers):
             self.initializers.append(tensor)
         return tensor.name
 
     def linear(self, x: str, name: str) -> str:
         """x W^T + b, x float [..., d]."""
-        turned = self.add("Transpose", self.weight(f"{name}.weight"), perm=[1, 0])
-        return self.add("Add", self.add("MatMul", x, turned), self.weight(f"{name}.bias"))
+        transposed = self.add("Transpose", self.weight(f"{name}.weight"), perm=[1, 0])
+        return self.add("Add", self.add("MatMul", x, transposed), self.weight(f"{name}.bias"))
 
     def norm(self, x: str, name: str) -> str:
         """Layer normalisation over the last dimension."""
@@ -138,61 +153,65 @@ class _Graph:
 
 
 def _states(graph: _Graph, config: ModelConfig) -> str:
-    """The state after each session's last click, float [sessions, d]: what `MultiTRON.last_states` computes."""
+    """The state after the last click of each session, float [sessions, d], as in `MultiTRON.last_states`."""
     d = config.dimension
     embedded = graph.add("Gather", graph.weight("item_embedding.weight"), "items")  # (sessions, steps, d)
-    joint = graph.add("Transpose", graph.weight("linear.weight"), perm=[1, 0])  # (d + objectives, d)
-    of_item = graph.add("Slice", joint, graph.constant([0]), graph.constant([d]))
-    of_pi = graph.add("Slice", joint, graph.constant([d]), graph.constant([d + len(config.objectives)]))
-    preference = graph.add("Add", graph.add("MatMul", "pi", of_pi), graph.weight("linear.bias"))  # (sessions, d)
+    linear = graph.add("Transpose", graph.weight("linear.weight"), perm=[1, 0])  # (d + objectives, d)
+    item_rows = graph.add("Slice", linear, graph.constant([0]), graph.constant([d]))
+    pi_rows = graph.add("Slice", linear, graph.constant([d]), graph.constant([d + len(config.objectives)]))
+    preference = graph.add("Add", graph.add("MatMul", "pi", pi_rows), graph.weight("linear.bias"))  # (sessions, d)
     preference = graph.add("Unsqueeze", preference, graph.constant([1]))
-    x = graph.add("Add", graph.add("MatMul", embedded, of_item), preference)
+    x = graph.add("Add", graph.add("MatMul", embedded, item_rows), preference)
     x = graph.add("Mul", x, graph.constant(math.sqrt(d / 2), np.float32))
 
     steps = graph.add("Squeeze", graph.add("Shape", "items", start=1, end=2), graph.constant([0]))
     step = graph.add("Range", graph.constant(0), steps, graph.constant(1))  # (steps)
-    place = step
+    position = step
     if config.positions == "end":
-        place = graph.add("Add", graph.add("Sub", graph.constant(config.max_length), "lengths"), step)
-        place = graph.add("Min", place, graph.constant(config.max_length - 1))  # (sessions, steps)
-    x = graph.add("Add", x, graph.add("Gather", graph.weight("position_embedding.weight"), place))
+        position = graph.add("Add", graph.add("Sub", graph.constant(config.max_length), "lengths"), step)
+        position = graph.add("Min", position, graph.constant(config.max_length - 1))  # (sessions, steps)
+    x = graph.add("Add", x, graph.add("Gather", graph.weight("position_embedding.weight"), position))
 
-    # A step attends to those up to it; the last layer computes one step alone, which attends up to the session's end.
+    # A step attends to itself and earlier steps. The last layer computes only the last step of each session, which
+    # attends to the whole session.
     row = graph.add("Unsqueeze", step, graph.constant([1]))
-    causal = _masked(graph, graph.add("LessOrEqual", step, row))  # (steps, steps)
-    whole = _masked(graph, graph.add("Less", step, "lengths"))  # (sessions, steps)
-    whole = graph.add("Unsqueeze", whole, graph.constant([1, 2]))  # (sessions, 1, 1, steps)
+    causal = _mask(graph, graph.add("LessOrEqual", step, row))  # (steps, steps)
+    session = _mask(graph, graph.add("Less", step, "lengths"))  # (sessions, steps)
+    session = graph.add("Unsqueeze", session, graph.constant([1, 2]))  # (sessions, 1, 1, steps)
     for layer in range(config.layers - 1):
         x = _layer(graph, config, layer, x, x, causal)
     last = graph.add("Unsqueeze", graph.add("Sub", "lengths", graph.constant(1)), graph.constant([2]))
     x_last = graph.add("GatherND", x, last, batch_dims=1)  # (sessions, 1, d)
-    x = _layer(graph, config, config.layers - 1, x_last, x, whole)  # (sessions, 1, d)
+    x = _layer(graph, config, config.layers - 1, x_last, x, session)  # (sessions, 1, d)
     states = graph.norm(graph.add("Squeeze", x, graph.constant([1])), "norm")
     if config.own_clicks == "attended":
         return states
-    often = graph.add("Mul", "pi", graph.weight("own_clicks"))  # (sessions, objectives)
-    often = graph.add("ReduceSum", often, graph.constant([-1]))  # (sessions, 1)
+    weight = graph.add("Mul", "pi", graph.weight("own_clicks"))  # (sessions, objectives)
+    weight = graph.add("ReduceSum", weight, graph.constant([-1]))  # (sessions, 1)
     clicks = graph.add("ReduceSum", embedded, graph.constant([1]), keepdims=0)  # (sessions, d)
-    return graph.add("Add", states, graph.add("Mul", often, clicks))
+    return graph.add("Add", states, graph.add("Mul", weight, clicks))
 
 
-def _masked(graph: _Graph, seen: str) -> str:
-    """0 where a step is seen and -inf where it is not."""
-    return graph.add("Where", seen, graph.constant(0.0, np.float32), graph.constant(-np.inf, np.float32))
+def _mask(graph: _Graph, visible: str) -> str:
+    """0 for visible steps and -inf for the others."""
+    return graph.add("Where", visible, graph.constant(0.0, np.float32), graph.constant(-np.inf, np.float32))
 
 
 def _layer(graph: _Graph, config: ModelConfig, number: int, queried: str, x: str, mask: str) -> str:
-    """An encoder layer for the steps `queried` over the steps `x`: what `model.EncoderLayer` computes."""
+    """Encoder layer with the queries of `queried` and the keys and values of `x`, as in `EncoderLayer`."""
     name, d = f"layers.{number}", config.dimension
-    joint = graph.linear(graph.norm(x, f"{name}.norm1"), f"{name}.attention_in")  # (sessions, steps, 3 d)
-    asked = joint if queried == x else graph.linear(graph.norm(queried, f"{name}.norm1"), f"{name}.attention_in")
+    projected = graph.linear(graph.norm(x, f"{name}.norm1"), f"{name}.attention_in")  # (sessions, steps, 3 d)
+    if queried == x:
+        query_source = projected
+    else:
+        query_source = graph.linear(graph.norm(queried, f"{name}.norm1"), f"{name}.attention_in")
     query, key, value = (
-        _split(graph, config, graph.columns(part, place * d, (place + 1) * d))
-        for place, part in enumerate((asked, joint, joint))
+        _split_heads(graph, config, graph.columns(part, slot * d, (slot + 1) * d))
+        for slot, part in enumerate((query_source, projected, projected))
     )  # (sessions, heads, steps, d / heads)
-    turned = graph.add("Transpose", key, perm=[0, 1, 3, 2])
+    transposed = graph.add("Transpose", key, perm=[0, 1, 3, 2])
     scale = graph.constant(1.0 / math.sqrt(d // config.heads), np.float32)
-    weights = graph.add("Add", graph.add("Mul", graph.add("MatMul", query, turned), scale), mask)
+    weights = graph.add("Add", graph.add("Mul", graph.add("MatMul", query, transposed), scale), mask)
     attended = graph.add("MatMul", graph.add("Softmax", weights, axis=-1), value)
     attended = graph.add("Transpose", attended, perm=[0, 2, 1, 3])
     attended = graph.add("Reshape", attended, graph.constant([0, 0, d]))
@@ -201,17 +220,18 @@ def _layer(graph: _Graph, config: ModelConfig, number: int, queried: str, x: str
     return graph.add("Add", out, graph.linear(hidden, f"{name}.feed_forward_out"))
 
 
-def _split(graph: _Graph, config: ModelConfig, x: str) -> str:  # (sessions, steps, d) -> (sessions, heads, steps, _)
+def _split_heads(graph: _Graph, config: ModelConfig, x: str) -> str:
+    """[sessions, steps, d] -> [sessions, heads, steps, d / heads]."""
     shape = graph.constant([0, 0, config.heads, config.dimension // config.heads])
     return graph.add("Transpose", graph.add("Reshape", x, shape), perm=[0, 2, 1, 3])
 
 
 def _lists(graph: _Graph, config: ModelConfig, states: str, block_items: int) -> None:
-    """The k best allowed items that are not excluded: the graph's outputs, from states [sessions, d]."""
+    """Add the outputs of the graph: the k best allowed and not excluded items, from states [sessions, d]."""
     k = graph.add("Cast", graph.add("ReduceMax", "k", keepdims=0), to=TensorProto.INT64)
     k = graph.add("Reshape", k, graph.constant([1]))
     width = graph.add("Shape", "excluded", start=1, end=2)
-    wanted = graph.add("Add", k, width)  # whatever is excluded, k of these are left
+    wanted = graph.add("Add", k, width)  # at least k of these are not excluded
     bits = [[0.0 if byte >> bit & 1 else -np.inf for bit in range(8)] for byte in range(256)]
     packed = graph.add("Cast", "assortment", to=TensorProto.INT32)
     unpacked = graph.add("Gather", graph.constant(bits, np.float32), packed)
@@ -223,19 +243,20 @@ def _lists(graph: _Graph, config: ModelConfig, states: str, block_items: int) ->
         bias = graph.add("Slice", allowed, graph.constant([first]), graph.constant([stop]))
         block = graph.add("Gemm", states, table, bias, transB=1)  # (sessions, block)
         count = graph.add("Min", wanted, graph.constant([stop - first]))
-        best, place = graph.add_many("TopK", [block, count], [f"best_{first}", f"place_{first}"])
+        best, position = graph.add_many("TopK", [block, count], [f"best_{first}", f"position_{first}"])
         scores.append(best)
-        index.append(graph.add("Add", place, graph.constant(first + 1)))
+        index.append(graph.add("Add", position, graph.constant(first + 1)))
     candidates = graph.add("Concat", *scores, axis=1)
     items = graph.add("Concat", *index, axis=1)
-    barred = graph.add(
+    matches = graph.add(
         "Equal",
         graph.add("Unsqueeze", items, graph.constant([2])),
         graph.add("Unsqueeze", "excluded", graph.constant([1])),
     )  # (sessions, candidates, width)
-    is_barred = graph.add("ReduceMax", graph.add("Cast", barred, to=TensorProto.INT32), graph.constant([2]), keepdims=0)
-    is_barred = graph.add("Cast", is_barred, to=TensorProto.BOOL)
-    left = graph.add("Where", is_barred, graph.constant(-np.inf, np.float32), candidates)
-    _, place = graph.add_many("TopK", [left, k], ["score", "list_place"])
-    chosen = graph.add("GatherElements", items, place, axis=1)
+    matches = graph.add("Cast", matches, to=TensorProto.INT32)
+    is_excluded = graph.add("ReduceMax", matches, graph.constant([2]), keepdims=0)
+    is_excluded = graph.add("Cast", is_excluded, to=TensorProto.BOOL)
+    remaining = graph.add("Where", is_excluded, graph.constant(-np.inf, np.float32), candidates)
+    _, position = graph.add_many("TopK", [remaining, k], ["score", "list_position"])
+    chosen = graph.add("GatherElements", items, position, axis=1)
     graph.add("Cast", chosen, output="item_index", to=TensorProto.INT32)

@@ -1,8 +1,8 @@
-"""The Triton model repository of a shop: numbered version folders and the one `config.pbtxt` that says which is live.
+"""The Triton model repository of a shop: numbered version folders and one `config.pbtxt`.
 
-`config.pbtxt` is the only truth about what is live: its parameters name the live version, its version policy names the
-versions that the server holds (the live one and the one before it, so that a client that began with the old one can
-finish). It is replaced atomically; a server that restarts therefore comes up with what was live.
+`config.pbtxt` is the single record of what is live. Its parameters name the live version. Its version policy names the
+versions that the server loads: the live one and the previous one, so that clients of the previous one can finish. The
+file is replaced atomically, so a restarted server always serves the live version.
 """
 
 from __future__ import annotations
@@ -25,23 +25,26 @@ from serving.interface import ONNX_BACKEND, LiveModel
 from serving.manifest import ONNX_FILE, Manifest, read_manifest
 
 MODEL_NAME = "multitron"
-ASSORTMENT = "assortment"  # the input that has no row a session
+"""Default name of the model in the repository."""
+ASSORTMENT = "assortment"
+"""Name of the only input without a session dimension."""
 WARMUP_SESSIONS = 64
+"""Sessions in the warm-up request of a batched version."""
 
 
 @dataclass(frozen=True)
 class InstanceSettings:
-    """How the server runs a version.
+    """Instances, threads, memory and batching of a version on the server.
 
-    On a CPU one instance with all threads is the default: a second instance competes for the same cores.
+    The default is one instance with all threads: on a CPU a second instance competes for the same cores.
     """
 
     instances: int = 1
     on_gpu: bool = False
     threads_per_instance: int = 0  # 0: torch's default, all cores
-    score_memory_mib: int = 256  # bound of the scores that an instance holds at a time
-    max_batch_size: int = 4096  # sessions a request, and sessions that the server puts together
-    max_queue_delay_us: int = 0  # how long a small request waits for others to join it
+    score_memory_mib: int = 256  # memory limit for the scores of one matrix product, per instance, in MiB
+    max_batch_size: int = 4096  # largest number of sessions per request, and per batch that the server forms
+    max_queue_delay_us: int = 0  # microseconds that a request waits for others to form a batch
 
 
 DEFAULT_SETTINGS = InstanceSettings()
@@ -50,18 +53,23 @@ _SETTINGS = tuple(field.name for field in fields(InstanceSettings))
 
 @dataclass(frozen=True)
 class ModelRepository:
-    """The folder of one model in a Triton repository."""
+    """The folder of one model in a Triton repository.
+
+    Args:
+        root: the repository.
+        model_name: name of the model, which is the name of its folder.
+    """
 
     root: Path
     model_name: str = MODEL_NAME
 
     @property
     def folder(self) -> Path:
-        """Where the versions and `config.pbtxt` stand."""
+        """The folder with the versions and `config.pbtxt`."""
         return self.root / self.model_name
 
     def versions(self) -> list[int]:
-        """The numbers of the versions that have passed their examination, rising."""
+        """The numbers of the verified versions, ascending."""
         if not self.folder.is_dir():
             return []
         return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
@@ -71,18 +79,18 @@ class ModelRepository:
         return self.folder / str(version)
 
     def candidate_folder(self, version: int) -> Path:
-        """Where a version stands until it has passed; the next deployment removes what a killed one left there."""
+        """The folder of a version until it is verified. The next deployment removes one that a killed one left."""
         return self.folder / f".staging-{version}"
 
     def warmup_folder(self, version: int) -> Path:
-        """Where the inputs of a version's warm-up stand; Triton looks for them in `warmup`, beside the versions."""
+        """The folder with the warm-up inputs of a version; Triton reads them from `warmup`, next to the versions."""
         return self.folder / "warmup" / str(version)
 
     def read_config(self) -> pb.ModelConfig | None:
-        """What is deployed; None before the first deployment.
+        """The deployed configuration; None before the first deployment.
 
         Raises:
-            InputError: a `config.pbtxt` that is not ours.
+            InputError: `config.pbtxt` is damaged or was not written by a deployment.
         """
         path = self.folder / "config.pbtxt"
         if not path.exists():
@@ -103,38 +111,52 @@ class ModelRepository:
             new.write_text(text_format.MessageToString(config))
 
     def prune(self, keep: int) -> list[int]:
-        """Remove the oldest versions beyond `keep`, never one that the config names; returns what was removed."""
+        """Remove all but the newest versions; versions that the configuration names always stay.
+
+        Args:
+            keep: number of versions to keep, >= 1.
+
+        Returns:
+            The numbers of the removed versions.
+        """
         config = self.read_config()
-        held = set(config.version_policy.specific.versions) if config else set()
-        removed = [version for version in self.versions()[:-keep] if version not in held]
+        loaded = set(config.version_policy.specific.versions) if config else set()
+        removed = [version for version in self.versions()[:-keep] if version not in loaded]
         for version in removed:
             self.remove(version)
         return removed
 
     def remove(self, version: int) -> None:
-        """Remove a version or a candidate, and its warm-up; harmless where it is not there."""
+        """Remove a version or candidate and its warm-up inputs; does nothing where they do not exist."""
         for folder in (self.candidate_folder(version), self.version_folder(version), self.warmup_folder(version)):
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the repository against other deployments.
+        """Lock the repository against other deployments, and remove what a killed deployment left.
 
         Raises:
-            InputError: another deployment holds it.
+            InputError: another deployment holds the lock.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         refusal = InputError("another deployment is under way", where=self.folder, hint="wait until it has finished")
         with file_lock(self.folder / ".lock", refusal=refusal):
-            for left_over in self.folder.glob(".staging-*"):  # of a deployment that was killed
+            for left_over in self.folder.glob(".staging-*"):
                 shutil.rmtree(left_over)
             yield
 
 
 def make_config(
-    repository: ModelRepository, *, live: int, held: list[int], settings: InstanceSettings
+    repository: ModelRepository, *, live: int, loaded: list[int], settings: InstanceSettings
 ) -> pb.ModelConfig:
-    """The configuration with which the server holds the versions `held` and `live` counts as deployed."""
+    """The Triton configuration of a model.
+
+    Args:
+        repository: contains the version folder of `live`.
+        live: number of the live version.
+        loaded: numbers of the versions that the server loads; contains `live`.
+        settings: instances, threads, memory and batching.
+    """
     manifest = read_manifest(repository.version_folder(live))
     config = pb.ModelConfig(name=repository.model_name, backend=manifest.backend, input=_inputs(manifest))
     config.output.add(name="item_index", data_type=pb.TYPE_INT32, dims=[-1])
@@ -144,8 +166,8 @@ def make_config(
         kind=pb.ModelInstanceGroup.KIND_GPU if settings.on_gpu else pb.ModelInstanceGroup.KIND_CPU,
     )
     if manifest.backend == ONNX_BACKEND:
-        # No batch dimension in Triton's sense: an assortment is one for all sessions, and requests of different k or
-        # length must not be put together.
+        # No batch dimension in Triton's sense: the sessions of a request share one assortment, and requests with
+        # different k or length must not be batched together.
         config.default_model_filename = ONNX_FILE
         for tensor in [*config.input, *config.output]:
             if tensor.name != ASSORTMENT:
@@ -158,7 +180,7 @@ def make_config(
         config.max_batch_size = settings.max_batch_size
         config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
     config.model_warmup.append(_warmup(config, live))
-    config.version_policy.specific.versions.extend(sorted(held))
+    config.version_policy.specific.versions.extend(sorted(loaded))
     for name, value in {
         "live_version": live,
         "model_version": manifest.model_version,
@@ -172,7 +194,7 @@ def make_config(
 
 
 def _inputs(manifest: Manifest) -> list[pb.ModelInput]:
-    """The inputs, without a batch dimension."""
+    """The inputs of a version, without a batch dimension."""
     inputs = [
         pb.ModelInput(name="items", data_type=pb.TYPE_INT64, dims=[-1]),
         pb.ModelInput(name="lengths", data_type=pb.TYPE_INT64, dims=[1]),
@@ -190,9 +212,10 @@ def _inputs(manifest: Manifest) -> list[pb.ModelInput]:
 
 
 def _warmup(config: pb.ModelConfig, version: int) -> pb.ModelWarmup:
-    """A request that the server answers before it calls an instance ready: sessions of one click on the first item.
+    """The request that the server answers before an instance is ready: sessions with one click on the first item.
 
-    Its values come from files (`write_warmup`): zeros are no item and random numbers are none either.
+    Triton can fill a warm-up with zeros or random numbers, which are not item indices. The values therefore come from
+    the files of `write_warmup`.
     """
     batched = config.max_batch_size > 0
     warmup = pb.ModelWarmup(name="one click", batch_size=min(WARMUP_SESSIONS, config.max_batch_size) if batched else 1)
@@ -207,7 +230,13 @@ def _warmup(config: pb.ModelConfig, version: int) -> pb.ModelWarmup:
 
 
 def write_warmup(repository: ModelRepository, version: int, manifest: Manifest) -> None:
-    """Write the files that the warm-up of a version reads."""
+    """Write the input files of a version's warm-up request.
+
+    Args:
+        repository: the repository of the version.
+        version: number of the version.
+        manifest: manifest of the version.
+    """
     folder = repository.warmup_folder(version)
     folder.mkdir(parents=True, exist_ok=True)
     values: dict[str, np.ndarray] = {
@@ -223,15 +252,18 @@ def write_warmup(repository: ModelRepository, version: int, manifest: Manifest) 
 
 
 def settings_of(config: pb.ModelConfig) -> InstanceSettings:
-    """The settings with which a configuration was made."""
+    """The settings stored in a configuration that `make_config` made."""
     return InstanceSettings(**{name: json.loads(config.parameters[name].string_value) for name in _SETTINGS})
 
 
 def live_model_of(config: pb.ModelConfig) -> LiveModel:
-    """What a configuration says is live.
+    """Metadata of the live version, from a model configuration.
+
+    Args:
+        config: a model configuration, from `config.pbtxt` or from a server.
 
     Raises:
-        InputError: a configuration that no deployment of ours wrote.
+        InputError: the configuration was not written by a deployment of this project.
     """
     parameters = {name: value.string_value for name, value in config.parameters.items()}
     try:
@@ -242,7 +274,7 @@ def live_model_of(config: pb.ModelConfig) -> LiveModel:
             vocabulary_hash=parameters["vocabulary_hash"],
             items=int(parameters["items"]),
             max_length=int(parameters["max_length"]),
-            objectives=next(each.dims[-1] for each in config.input if each.name == "pi"),
+            objectives=next(tensor.dims[-1] for tensor in config.input if tensor.name == "pi"),
             backend=config.backend,
         )
     except (KeyError, ValueError, StopIteration) as error:
@@ -250,5 +282,5 @@ def live_model_of(config: pb.ModelConfig) -> LiveModel:
             "the model on the server was not deployed by this project",
             where=config.name,
             found=sorted(parameters),
-            hint="deploy a model, or name the model that was deployed",
+            hint="deploy a model, or give the name of a deployed one",
         ) from error

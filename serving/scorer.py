@@ -1,8 +1,8 @@
 """Score sessions into recommendation rows, as a stream.
 
-Sessions are taken in the order of their ids, a window at a time. Within a window equal sequences are scored once, and
-sequences of one length share a request, so nothing is padded. Several requests are in flight; a window's rows come out
-in order while the next window is being scored. The rows are the same whatever the order of the sessions given.
+Sessions are processed in the order of their ids, in windows. Within a window equal sequences are scored once, and
+sequences of equal length share a request, so there is no padding. Several requests are in flight. The rows of a window
+are yielded in order while the next window is being scored. The rows do not depend on the order of the given sessions.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScoringProgress:
-    """How far scoring is."""
+    """Progress of `score_sessions` after a window."""
 
-    sessions: int  # scored so far
-    total: int
-    requests: int  # answered so far
-    sequences: int  # scored so far, without repeats
-    seconds: float
+    sessions: int  # sessions scored so far
+    total: int  # sessions to score
+    requests: int  # requests answered so far
+    sequences: int  # sequences scored so far; equal ones of a window count once
+    seconds: float  # since the start
 
     @property
     def rate(self) -> float:
-        """Sessions a second since the start."""
+        """Sessions per second since the start."""
         return self.sessions / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float:
-        """At the rate so far."""
+        """Estimated seconds until the end, at the rate so far."""
         return (self.total - self.sessions) / self.rate if self.rate > 0 else float("inf")
 
 
 def log_progress(progress: ScoringProgress) -> None:
-    """Write a line to the log: what `score_sessions` does unless told otherwise."""
+    """Log one line of progress; the default of `score_sessions`."""
     logger.info(
-        "scored %d of %d sessions (%.0f a second, %.0f s left)",
+        "scored %d of %d sessions (%.0f per second, %.0f s left)",
         progress.sessions,
         progress.total,
         progress.rate,
@@ -77,29 +77,31 @@ def score_sessions(
     """The k best items of every session at one preference.
 
     Args:
-        sessions: encoded with `vocabulary`; ids are distinct and every session has a click.
-        pi: the weight on orders, as a key or a number; for a model of more objectives see `preference.preference`.
-        k: items a list.
+        sessions: encoded with `vocabulary`; ids are distinct and every session has at least one click.
+        pi: the weight on orders, as a key or a number; for models with more objectives see
+            `multitron_core.preference.keys.preference`.
+        k: items per list.
         scorer: a `TritonScorer` or an `InProcessScorer`.
-        vocabulary: gives the items their ids back.
-        model: the version to ask, from `scorer.live_model()`; None asks which is live. Every request names it, so that
-            a deployment in the middle changes no row.
-        assortment: item ids that lists may hold; ids that the vocabulary lacks are passed over (the model cannot
-            score them). None allows all items.
-        exclude_clicked: keep the items that a session clicked out of its list.
-        exclude_ordered: keep the items that a session ordered out of its list.
-        batch_sessions: sequences a request at most.
-        in_flight: requests that wait for an answer at a time.
-        window_sessions: sessions that are grouped together; bounds memory.
+        vocabulary: the vocabulary of the deployed model; decodes item indices to ids.
+        model: the version to use, from `scorer.live_model()`; None uses the live one. Every request names the version,
+            so a deployment during scoring changes no row.
+        assortment: item ids that lists may contain. Ids outside the vocabulary are ignored with a warning, because the
+            model cannot score them. None allows all items.
+        exclude_clicked: leave items that the session clicked out of its list.
+        exclude_ordered: leave items that the session ordered out of its list.
+        batch_sessions: largest number of sequences per request.
+        in_flight: largest number of requests in flight.
+        window_sessions: sessions per window; bounds memory.
         progress: called after each window.
 
     Yields:
-        Frames `session_id` String, `rank` Int16 (1 to k), `item_id` (the vocabulary's type), `score` Float32, a window
-        each; rows rise by session_id, then rank, within a frame and from frame to frame.
+        One frame per window: `session_id` (the type of the sessions' ids), `rank` Int16 (1 to k), `item_id` (the
+        vocabulary's type) and `score` Float32, sorted by session_id, then rank, within and across frames.
 
     Raises:
-        InputError: another vocabulary than the deployed model's; k, pi or the sessions cannot be scored; too few items
-            are left for k. Raised at the call, before the first frame, where it can be known then.
+        InputError: the sessions or `vocabulary` have another vocabulary than the model; k, pi or the sessions cannot
+            be scored; fewer than k items remain for a list. Where possible it is raised at the call, before the first
+            frame.
         UnavailableError: the scorer does not answer.
     """
     live = model or scorer.live_model()
@@ -107,7 +109,7 @@ def score_sessions(
     _check(sessions, k, live, vocabulary)
     allowed = None if assortment is None else _assortment(assortment, vocabulary, k)
     order = sessions.session_ids.arg_sort().to_numpy()
-    # A generator of its own, so that what is wrong is said at the call and not at the first frame.
+    # The generator is a separate function, so that the checks above raise at the call and not at the first frame.
     return _stream(
         sessions,
         order,
@@ -122,7 +124,7 @@ def score_sessions(
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """What is the same for all windows."""
+    """The arguments of `score_sessions` that are equal for all windows."""
 
     pi: np.ndarray
     k: int
@@ -135,11 +137,11 @@ class _Plan:
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Distinct sequences of one length, and the sessions of the window that have them."""
+    """A request for distinct sequences of one length, and the n sessions of the window that have them."""
 
     request: ScoringRequest
-    rows: np.ndarray  # int64 [n]: places in the window
-    which: np.ndarray  # int64 [n]: the row of the request that a place has
+    rows: np.ndarray  # int64 [n]: positions of the sessions in the window
+    which: np.ndarray  # int64 [n]: for each of them the row of the request
 
 
 def _stream(
@@ -152,22 +154,23 @@ def _stream(
     window_sessions: int,
     progress: Callable[[ScoringProgress], None],
 ) -> Iterator[pl.DataFrame]:
-    begun = time.monotonic()
+    """The frames of `score_sessions`; `order` is int64 [sessions], positions sorted by session id."""
+    started = time.monotonic()
     done = ScoringProgress(0, len(order), 0, 0, 0.0)
     windows = [order[start : start + window_sessions] for start in range(0, len(order), window_sessions)]
     waiting: deque[tuple[np.ndarray, list[tuple[_Batch, Future[tuple[np.ndarray, np.ndarray]]]]]] = deque()
     with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="scoring") as pool:
         try:
-            for place in range(len(windows) + 1):
-                if place < len(windows):  # the next window is under way before the last one is awaited
-                    batches = _batches(sessions, windows[place], plan)
+            for number in range(len(windows) + 1):
+                if number < len(windows):  # submit the next window before waiting for the previous one
+                    batches = _batches(sessions, windows[number], plan)
                     waiting.append(
                         (
-                            windows[place],
+                            windows[number],
                             [(batch, pool.submit(scorer.top_k, batch.request, plan.live)) for batch in batches],
                         )
                     )
-                if len(waiting) > 1 or place == len(windows):
+                if len(waiting) > 1 or number == len(windows):
                     if not waiting:
                         break
                     window, answers = waiting.popleft()
@@ -177,16 +180,16 @@ def _stream(
                         sessions=done.sessions + len(window),
                         requests=done.requests + len(answers),
                         sequences=done.sequences + sum(len(batch.request.items) for batch, _ in answers),
-                        seconds=time.monotonic() - begun,
+                        seconds=time.monotonic() - started,
                     )
                     progress(done)
                     yield frame
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)  # the reader may have stopped early
+            pool.shutdown(wait=True, cancel_futures=True)  # the consumer may close the generator early
 
 
 def _batches(sessions: EncodedSessions, window: np.ndarray, plan: _Plan) -> list[_Batch]:
-    """The requests of a window: sequences of one length, each sequence once, in a fixed order."""
+    """The requests of a window, each with distinct sequences of one length, in a fixed order."""
     offsets = np.asarray(sessions.offsets)
     begin, end = offsets[window], offsets[window + 1]
     used = np.minimum(end - begin, plan.live.max_length)
@@ -200,11 +203,11 @@ def _batches(sessions: EncodedSessions, window: np.ndarray, plan: _Plan) -> list
         distinct, which = _distinct(keys)
         for start in range(0, len(distinct), plan.batch_sessions):
             part = distinct[start : start + plan.batch_sessions]
-            mine = np.flatnonzero((which >= start) & (which < start + len(part)))
-            barred = None
+            members = np.flatnonzero((which >= start) & (which < start + len(part)))
+            part_excluded = None
             if excluded is not None:
-                widest = max(1, int(width[rows[mine]].max()))
-                barred = part[:, length : length + widest]
+                widest = max(1, int(width[rows[members]].max()))
+                part_excluded = part[:, length : length + widest]
             batches.append(
                 _Batch(
                     ScoringRequest(
@@ -212,40 +215,43 @@ def _batches(sessions: EncodedSessions, window: np.ndarray, plan: _Plan) -> list
                         lengths=np.full(len(part), length),
                         pi=np.tile(plan.pi, (len(part), 1)),
                         k=plan.k,
-                        excluded=barred,
+                        excluded=part_excluded,
                         assortment=plan.assortment,
                     ),
-                    rows[mine],
-                    which[mine] - start,
+                    rows[members],
+                    which[members] - start,
                 )
             )
     return batches
 
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows of an int64 matrix, and for each row the place of its like; in a fixed order."""
+    """The distinct rows of an int64 matrix in a fixed order, and for each row its position among them."""
     rows = np.ascontiguousarray(rows)
-    as_one = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    _, first, which = np.unique(as_one, return_index=True, return_inverse=True)
+    as_bytes = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
+    _, first, which = np.unique(as_bytes, return_index=True, return_inverse=True)
     return rows[first], which
 
 
 def _excluded(sessions: EncodedSessions, begin: np.ndarray, end: np.ndarray, plan: _Plan) -> np.ndarray | None:
-    """Distinct items that each session's list must not hold, int64 [sessions, widest], 0 behind the last."""
+    """The distinct items that each session's list must not contain, int64 [sessions, widest], padded with 0.
+
+    None where the plan excludes nothing.
+    """
     if not (plan.exclude_clicked or plan.exclude_ordered):
         return None
     lengths = end - begin
     row = np.repeat(np.arange(len(begin)), lengths)
     click = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(begin, lengths)
-    if not plan.exclude_clicked:  # every ordered item of an encoded session was clicked before
+    if not plan.exclude_clicked:  # ordered items are clicked items, so exclude_clicked covers them
         chosen = np.asarray(sessions.ordered)[click]
         row, click = row[chosen], click[chosen]
     pairs = np.unique(np.stack([row, np.asarray(sessions.items)[click].astype(np.int64)], axis=1), axis=0)
     counts = np.bincount(pairs[:, 0], minlength=len(begin))
     column = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)
-    barred = np.zeros((len(begin), max(1, int(counts.max(initial=0)))), np.int64)
-    barred[pairs[:, 0], column] = pairs[:, 1]
-    return barred
+    excluded = np.zeros((len(begin), max(1, int(counts.max(initial=0)))), np.int64)
+    excluded[pairs[:, 0], column] = pairs[:, 1]
+    return excluded
 
 
 def _frame(
@@ -255,20 +261,21 @@ def _frame(
     plan: _Plan,
     vocabulary: Vocabulary,
 ) -> pl.DataFrame:
+    """The rows of a window, after its requests have been answered."""
     index = np.empty((len(window), plan.k), np.int32)
     scores = np.empty((len(window), plan.k), np.float32)
     for batch, answer in answers:
         found_index, found_scores = answer.result()
         index[batch.rows], scores[batch.rows] = found_index[batch.which], found_scores[batch.which]
-    whole = np.isfinite(scores).all(axis=1)
-    if not whole.all():
-        row = int(np.flatnonzero(~whole)[0])
-        barred = bool(np.isneginf(scores[row]).any())
+    valid = np.isfinite(scores).all(axis=1)
+    if not valid.all():
+        row = int(np.flatnonzero(~valid)[0])
+        too_short = bool(np.isneginf(scores[row]).any())
         raise InputError(
-            "a list cannot be filled" if barred else "a score is not a finite number",
+            "a list cannot be filled" if too_short else "a score is not a finite number",
             where=f"session {sessions.session_ids[int(window[row])]}",
             found=scores[row].tolist(),
-            hint="allow more items in the assortment or ask for a smaller k" if barred else "train the model again",
+            hint="allow more items in the assortment or use a smaller k" if too_short else "train the model again",
         )
     return pl.DataFrame(
         {
@@ -281,6 +288,7 @@ def _frame(
 
 
 def _check(sessions: EncodedSessions, k: int, live: LiveModel, vocabulary: Vocabulary) -> None:
+    """Raise InputError for sessions, a vocabulary or a k that the model cannot score."""
     for name, found in (("sessions", sessions.vocabulary_hash), ("vocabulary", vocabulary.hash)):
         if found != live.vocabulary_hash:
             raise InputError(
@@ -298,22 +306,23 @@ def _check(sessions: EncodedSessions, k: int, live: LiveModel, vocabulary: Vocab
         raise InputError(
             "session ids repeat",
             found=str(sessions.session_ids.filter(sessions.session_ids.is_duplicated())[0]),
-            hint="give every session an id of its own",
+            hint="give every session a distinct id",
         )
 
 
 def _assortment(assortment: pl.Series, vocabulary: Vocabulary, k: int) -> np.ndarray:
+    """An assortment of item ids as bool [items]."""
     indices = vocabulary.encode(assortment.drop_nulls()).to_numpy()
     allowed = np.zeros(len(vocabulary), bool)
     allowed[indices[indices > 0] - 1] = True
     unknown = int((indices == 0).sum())
     if unknown:
-        logger.warning("%d of %d items of the assortment are unknown to the model", unknown, len(indices))
+        logger.warning("%d of %d items of the assortment are not in the model's vocabulary", unknown, len(indices))
     if int(allowed.sum()) < k:
         raise InputError(
             "the assortment is smaller than a list",
             where=f"k = {k}",
-            found=f"{int(allowed.sum())} items that the model knows",
-            hint="allow more items or ask for a smaller k",
+            found=f"{int(allowed.sum())} items of the model's vocabulary",
+            hint="allow more items or use a smaller k",
         )
     return allowed

@@ -1,8 +1,8 @@
-"""The model that Triton's python backend runs: copied as `model.py` into every version folder.
+"""The model that Triton's python backend runs. It is copied to `model.py` in every version folder.
 
-It needs torch and the file beside it, not this project. Requests that arrive together are answered together where
-they agree in k, assortment and shape. Tensors cross by DLPack: the stub of Triton 2.51 was built for numpy 1, and a
-tensor that it makes from an array of numpy 2 is empty.
+It needs torch and `version_program.py` in the same folder, and must not import this project. Requests of a batch with
+equal k, assortment and shape are scored together. Tensors are exchanged by DLPack, because the stub of Triton 2.51 was
+built for numpy 1: a tensor that it makes from a numpy 2 array is empty.
 """
 
 from __future__ import annotations
@@ -19,19 +19,24 @@ import torch
 import triton_python_backend_utils as pb_utils
 from torch import Tensor
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
 class TritonPythonModel:
-    """One instance of one version."""
+    """One instance of one version. Triton calls its methods, whose names and arguments Triton defines."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        """Load the program of the version.
+
+        Args:
+            args: model configuration as JSON, repository, version and device, by Triton's names.
+        """
         config = json.loads(args["model_config"])
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
         threads = int(parameters["threads_per_instance"])
         if threads > 0:
             torch.set_num_threads(threads)
-        sys.path.insert(0, HERE)
+        sys.path.insert(0, FOLDER)
         self.program = importlib.import_module("version_program").VersionProgram(
             os.path.join(args["model_repository"], args["model_version"]),
             device=f"cuda:{args['model_instance_device_id']}" if args["model_instance_kind"] == "GPU" else "cpu",
@@ -39,30 +44,38 @@ class TritonPythonModel:
         )
         self.last_assortment: tuple[str | None, Tensor] = (None, self.program.all_allowed)
         pb_utils.Logger.log_info(
-            f"{args['model_name']} version {args['model_version']} answers with the program {self.program.chosen}, "
-            f"on {torch.get_num_threads()} threads"
+            f"{args['model_name']} version {args['model_version']} scores with the program {self.program.chosen} on "
+            f"{torch.get_num_threads()} threads"
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer a batch of requests.
+
+        Args:
+            requests: Triton's request objects.
+
+        Returns:
+            One response per request, in their order; an invalid request gets an error response.
+        """
         responses: list[Any] = [None] * len(requests)
         groups = defaultdict(list)
-        for place, request in enumerate(requests):
+        for number, request in enumerate(requests):
             try:
                 tensors, allowed, key = self._read(request)
             except ValueError as error:
-                responses[place] = pb_utils.InferenceResponse(
+                responses[number] = pb_utils.InferenceResponse(
                     error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
                 )
             else:
-                groups[key].append((place, tensors, allowed))
+                groups[key].append((number, tensors, allowed))
         for (k, *_), members in groups.items():
             parts = zip(*(tensors for _, tensors, _ in members), strict=True)
             items, lengths, pi, excluded = map(torch.cat, parts)
             index, scores = self.program.top_k(items, lengths, pi, k, excluded, members[0][2])
             start = 0
-            for place, tensors, _ in members:
+            for number, tensors, _ in members:
                 stop = start + len(tensors[0])
-                responses[place] = pb_utils.InferenceResponse(
+                responses[number] = pb_utils.InferenceResponse(
                     [
                         pb_utils.Tensor.from_dlpack("item_index", index[start:stop]),
                         pb_utils.Tensor.from_dlpack("score", scores[start:stop]),
@@ -72,7 +85,15 @@ class TritonPythonModel:
         return responses
 
     def _read(self, request: Any) -> tuple[tuple[Tensor, ...], Tensor, tuple[Any, ...]]:
-        """The tensors of a request and what it must agree in with others; a ValueError says what is wrong."""
+        """Read and check a request.
+
+        Returns:
+            The tensors items, lengths, pi and excluded; the allowed items; and the key that requests scored together
+            share.
+
+        Raises:
+            ValueError: the request is invalid.
+        """
 
         def tensor(name: str) -> Any:
             value = pb_utils.get_input_tensor_by_name(request, name)
@@ -99,19 +120,23 @@ class TritonPythonModel:
         return (items, lengths, pi, excluded), self._allowed(assortment), key
 
     def _allowed(self, assortment: str | None) -> Tensor:
-        """0 for each item of an assortment and -inf for the others, float32 [items].
+        """The allowed items, float32 [items]: 0 for items of the assortment and -inf for the others.
 
-        An assortment is base64 of bits, least significant first, a bit an item; None means all items.
+        Args:
+            assortment: base64 of one bit per item, least significant bit first; None allows all items.
+
+        Raises:
+            ValueError: it is not base64, or has another number of bits.
         """
         if assortment is None:
             return self.program.all_allowed
-        # Remembering one is enough: a night has one assortment.
+        # Caching one is enough: a scoring run has one assortment.
         if assortment != self.last_assortment[0]:
             count = self.program.items
             packed = torch.frombuffer(bytearray(base64.b64decode(assortment, validate=True)), dtype=torch.uint8)
             if len(packed) != (count + 7) // 8:
-                raise ValueError(f"the assortment must have a bit for each of {count} items")
+                raise ValueError(f"the assortment must have one bit for each of {count} items")
             bits = (packed[:, None] >> torch.arange(8)) & 1  # (bytes, 8)
-            barred = (bits.flatten()[:count] == 0).to(self.program.device)
-            self.last_assortment = (assortment, self.program.all_allowed.masked_fill(barred, float("-inf")))
+            excluded = (bits.flatten()[:count] == 0).to(self.program.device)
+            self.last_assortment = (assortment, self.program.all_allowed.masked_fill(excluded, float("-inf")))
         return self.last_assortment[1]

@@ -1,4 +1,4 @@
-"""Scoring requests over gRPC, spread over several servers, repeated while a server is away."""
+"""Scoring requests over gRPC to one or several servers, with retries while a server is unavailable."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from serving.repository import MODEL_NAME, live_model_of
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 10.0
-"""How long a server may take to say that it lives and what is deployed; a stopped process would never answer."""
+"""Timeout of health and metadata calls, in seconds. A suspended process would never answer."""
 
 REST_SECONDS = 30.0
-"""For how long a server that gave no answer is passed over while another one answers."""
+"""Seconds for which a server that did not answer is skipped while another one answers."""
 
 _TYPES = {
     np.dtype(np.int64): "INT64",
@@ -35,15 +35,15 @@ _TYPES = {
 class TritonScorer:
     """Answers scoring requests with a deployed model; safe to call from several threads.
 
-    Scoring changes nothing on the server, so a request that got no answer is sent again, to the next server; the one
-    that gave none is passed over for a while, since finding out may take as long as a request may.
+    Scoring changes nothing on the server, so a request without an answer is sent again, to the next server. The server
+    that did not answer is skipped for `REST_SECONDS`, because every attempt may take as long as the request timeout.
 
     Args:
-        urls: gRPC addresses that serve the same repository.
-        client: gives the client of an address.
-        model_name: the model of the repository.
-        timeout: seconds that one request may take.
-        patience: seconds for which an unavailable server is tried again.
+        urls: gRPC addresses of servers of the same repository.
+        client: returns the client of an address.
+        model_name: the model in the repository.
+        timeout: seconds per request.
+        patience: seconds during which a request without an answer is retried.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class TritonScorer:
         self._rests_until: dict[str, float] = {}  # by address, in seconds of the monotonic clock
 
     def live_model(self) -> LiveModel:
-        """The model that counts as deployed, asked of the first server that answers.
+        """Metadata of the live version, from the first server that answers.
 
         Raises:
-            InputError: no model is deployed there.
+            InputError: no model is deployed, or it was not deployed by this project.
             UnavailableError: no server answers.
         """
         for url in self._urls:
@@ -72,13 +72,13 @@ class TritonScorer:
                 answer = self._client(url).get_model_config(self._model_name, client_timeout=ANSWER_SECONDS)
                 return live_model_of(answer.config)
             except InferenceServerException as error:
-                # Triton answers UNAVAILABLE for a model that it does not have, too.
+                # Triton's status is UNAVAILABLE for an unknown model, too.
                 if not is_unavailable(error) or "unknown model" in error.message():
                     raise InputError(
                         "no model is deployed",
                         where=f"{self._model_name} on {url}",
                         found=error.message(),
-                        hint="deploy one",
+                        hint="deploy a model first",
                     ) from error
                 last = error
         raise UnavailableError(
@@ -86,18 +86,18 @@ class TritonScorer:
         ) from last
 
     def top_k(self, request: ScoringRequest, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
-        """Item indices int32 [sessions, k] and scores float32 [sessions, k], best first.
+        """As `Scorer.top_k`.
 
         Raises:
             InputError: the server refuses the request.
-            UnavailableError: no answer within the patience, no server holds the version any more, or the process that
-                runs the model has ended.
+            UnavailableError: no server answers within the patience, no server has the version loaded any more, or the
+                process that runs the model has ended.
         """
         inputs, parameters = request_tensors(request, model)
         tensors = [_tensor(name, array) for name, array in inputs.items()]
         result = self._send(tensors, str(model.version), parameters)
         index, scores = result.as_numpy("item_index"), result.as_numpy("score")
-        assert index is not None  # the config names both outputs
+        assert index is not None  # the configuration has both outputs
         assert scores is not None
         return index, scores
 
@@ -106,7 +106,7 @@ class TritonScorer:
     ) -> triton.InferResult:
         deadline = time.monotonic() + self._patience
         pause = 0.1
-        without = set[str]()  # servers that do not hold the version: one that just started may load it yet
+        without = set[str]()  # servers without the version; one that has just started may still load it
         while True:
             url = self._next_url()
             try:
@@ -118,7 +118,7 @@ class TritonScorer:
                     parameters=parameters,
                 )
             except InferenceServerException as error:
-                gone, ended = error.status() == "StatusCode.NOT_FOUND", _has_lost_its_model(error)
+                gone, ended = error.status() == "StatusCode.NOT_FOUND", _has_ended(error)
                 if not (gone or ended or is_unavailable(error)):
                     raise InputError(
                         "the Triton server refuses the request", where=url, found=error.message()
@@ -129,29 +129,36 @@ class TritonScorer:
                 if without.issuperset(self._urls) or time.monotonic() > deadline:
                     what, hint = "the Triton server does not answer", "start the run again"
                     if gone:
-                        what, hint = "the deployed version is not served any more", f"{hint}: it will use the live one"
+                        what, hint = "the deployed version is not served any more", f"{hint}; it will use the live one"
                     if ended:
                         what = "the process of the model has ended on the Triton server"
-                        hint = f"see the server's log, start that server again where it runs by URL, then {hint}"
+                        hint = f"see the server's log, restart a server that is given by URL, then {hint}"
                     where = f"{self._model_name} version {version} on {url}"
                     raise UnavailableError(what, where=where, found=error.message(), hint=hint) from error
-                logger.info("no answer from %s (%s); trying again in %.1f s", url, error.message(), pause)
+                logger.info("no answer from %s (%s); retrying in %.1f s", url, error.message(), pause)
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
 
     def _next_url(self) -> str:
-        """The server whose turn it is; one that gave no answer of late only where all did."""
+        """The next server in turn. A skipped one is returned only if all are skipped."""
         first = next(self._turn)
-        in_turn = [self._urls[(first + place) % len(self._urls)] for place in range(len(self._urls))]
+        in_turn = [self._urls[(first + step) % len(self._urls)] for step in range(len(self._urls))]
         now = time.monotonic()
         return next((url for url in in_turn if self._rests_until.get(url, now) <= now), in_turn[0])
 
 
 def request_tensors(request: ScoringRequest, model: LiveModel) -> tuple[dict[str, np.ndarray], dict[str, str] | None]:
-    """The inputs of a request by name, and its parameters, as the model's backend reads them.
+    """The input tensors and parameters of a request, in the form of the model's backend.
 
-    The python backend reads an assortment from a parameter, since an input would have a row a session there;
-    onnxruntime cannot read parameters and needs every input.
+    The python backend reads an assortment from a request parameter, because an input would have one row per session.
+    onnxruntime reads no parameters and needs every input.
+
+    Args:
+        request: the request.
+        model: the version that will answer; its backend and number of items are used.
+
+    Returns:
+        Arrays by input name, and the request parameters (None for no parameters).
     """
     sessions = len(request.items)
     inputs: dict[str, np.ndarray] = {
@@ -172,20 +179,20 @@ def request_tensors(request: ScoringRequest, model: LiveModel) -> tuple[dict[str
 
 
 def is_unavailable(error: InferenceServerException) -> bool:
-    """Whether a gRPC error may pass by itself, so that the same request can be sent again."""
+    """Whether a gRPC error is temporary, so that the same request may be sent again."""
     return error.status() in ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED")
 
 
-def _has_lost_its_model(error: InferenceServerException) -> bool:
-    """Whether the process that runs a python model has ended (killed, say, for want of memory).
+def _has_ended(error: InferenceServerException) -> bool:
+    """Whether the process that runs a python model has ended, for example killed when memory ran out.
 
-    Triton 2.51 answers INTERNAL then and does not start the process again: another server, or a new one, can answer.
+    Triton 2.51 then answers INTERNAL and does not restart the process. Another server, or a restarted one, can answer.
     """
     return "Stub process" in error.message() and "not healthy" in error.message()
 
 
 def pack_assortment(assortment: np.ndarray) -> np.ndarray:
-    """An assortment (bool [items]) as bits, least significant first: uint8 [items / 8, rounded up]."""
+    """Pack an assortment, bool [items], into bits, least significant first: uint8 [items / 8, rounded up]."""
     return np.packbits(np.asarray(assortment, bool), bitorder="little")
 
 

@@ -1,7 +1,7 @@
-"""Open and run the exported programs of a version folder with torch alone.
+"""Load and run the exported programs of a version folder with torch alone.
 
-This file is copied into every version folder beside `model.py`; it must not import this project. The weights are
-mapped into memory, so that the instances of a server share one copy, as do a version and the one that replaces it.
+This file is copied into every version folder, next to `model.py`; it must not import this project. Weights are
+memory-mapped: all instances and processes that use a version share one copy.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _loaded: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {}
 
 
 class VersionProgram:
-    """The program of a version that is faster here.
+    """The program of a version, exact or screened, that is faster on this machine.
 
     Args:
         folder: a version folder, written by `export_version`.
-        device: where it runs.
-        score_memory_mib: bound of the scores that are held at a time.
+        device: torch device that runs it.
+        score_memory_mib: memory limit for the scores of one matrix product, in MiB.
 
     Raises:
-        ValueError: a file differs from its checksum or is not what it should be.
+        ValueError: a file is missing, differs from its checksum, or contains a tensor of an unexpected type.
     """
 
     def __init__(self, folder: str, *, device: str = "cpu", score_memory_mib: int = 256) -> None:
@@ -42,7 +42,7 @@ class VersionProgram:
         self.items: int = self.manifest["items"]
         self.max_length: int = self.manifest["max_length"]
         self.objectives: int = self.manifest["objectives"]
-        self._at_once = max(1, (score_memory_mib << 20) // (4 * min(self.manifest["block_items"], self.items)))
+        self._batch = max(1, (score_memory_mib << 20) // (4 * min(self.manifest["block_items"], self.items)))
         self.all_allowed = torch.zeros(self.items, device=self.device)
         weights = map_safetensors(os.path.join(folder, "weights.safetensors"))
         screen = map_safetensors(os.path.join(folder, "screen.safetensors"))
@@ -55,7 +55,7 @@ class VersionProgram:
         self._weights = {name: weight.to(self.device) for name, weight in sorted(weights.items())}
         name = "screened.pt2" if screened else "exact.pt2"
         self._program = _program(os.path.join(folder, name), self.manifest["files"][name])
-        # The first call is slow, and a program that cannot run must fail here, not in front of a client.
+        # The first call is slow. A program that cannot run must fail at loading, not at the first request.
         first = torch.ones(1, 1, dtype=torch.int64)
         pi = torch.full((1, self.objectives), 1.0 / self.objectives)
         self.top_k(first, first[0], pi, 1, torch.zeros_like(first), self.all_allowed)
@@ -64,62 +64,77 @@ class VersionProgram:
     def top_k(
         self, items: Tensor, lengths: Tensor, pi: Tensor, k: int, excluded: Tensor, allowed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Item indices int32 [sessions, k] and scores float32 [sessions, k] on the CPU, best first.
+        """The k best items per session.
 
         Args:
-            items: int64 [sessions, steps], 1-based indices, 0 behind a session's end.
-            lengths: int64 [sessions].
-            pi: float32 [sessions, objectives].
-            k: items a list.
-            excluded: int64 [sessions, width >= 1], indices that a session's list must not hold, 0 for none.
-            allowed: float32 [items] on `device`, 0 or -inf.
+            items: int64 [sessions, steps], 1-based indices, 0 after the end of a session.
+            lengths: int64 [sessions], clicks per session.
+            pi: preferences, float32 [sessions, objectives].
+            k: items per list.
+            excluded: int64 [sessions, width >= 1], indices that the session's list must not contain, 0 for none.
+            allowed: float32 [items] on `device`, 0 for items that lists may contain and -inf for the others.
+
+        Returns:
+            Item indices int32 [sessions, k] (1-based) and scores float32 [sessions, k] on the CPU, best first.
         """
         parts = []
-        for start in range(0, len(items), self._at_once):
-            rows = slice(start, start + self._at_once)
-            clicks, ends, preferences, barred = (part[rows].to(self.device) for part in (items, lengths, pi, excluded))
-            index, scores = self._program(clicks, ends, preferences, k, barred, allowed, self._weights)
+        for start in range(0, len(items), self._batch):
+            rows = slice(start, start + self._batch)
+            batch = [part[rows].to(self.device) for part in (items, lengths, pi)]
+            index, scores = self._program(*batch, k, excluded[rows].to(self.device), allowed, self._weights)
             parts.append((index.cpu(), scores.cpu()))
         return torch.cat([index for index, _ in parts]), torch.cat([scores for _, scores in parts])
 
 
 def _program(path: str, sha256: str) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The program of a file that has this checksum; it holds no weights and no state.
+    """The program in a file with this checksum; it contains no weights and no state.
 
-    The last few are kept: to load one takes seconds, and torch does not forget any program that it ever loaded.
+    The last programs are cached: loading one takes seconds, and torch never frees a program that it loaded.
     """
     program = _loaded.get(sha256)
     if program is None:
         program = _loaded[sha256] = torch.export.load(path).module()
         while len(_loaded) > _KEPT_PROGRAMS:
-            _loaded.pop(next(iter(_loaded)), None)  # another thread may have been quicker
+            _loaded.pop(next(iter(_loaded)), None)  # another thread may have removed it already
     return program
 
 
 def rounding_pays(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a matrix product in `dtype` is faster than in fp32 here: measured, a few milliseconds.
+    """Whether a matrix product in `dtype` is faster than in fp32 on a device, by a measurement of a few milliseconds.
 
-    Int8 is for CPUs: on a GPU it knows few shapes, and a version that was made for a CPU runs there in fp32.
+    For int8 on a GPU the answer is always no: int8 products support few shapes there, so a version made for a CPU runs
+    in fp32 on a GPU.
+
+    Args:
+        device: the device to measure.
+        dtype: torch.int8 or torch.bfloat16.
     """
     if dtype == torch.int8 and device.type != "cpu":
         return False
     seconds = []
-    for each in (torch.float32, dtype):
-        states, table = (torch.zeros(rows, 256, dtype=each, device=device) for rows in (64, 8192))
-        multiply = torch._int_mm if each == torch.int8 else torch.mm
+    for measured in (torch.float32, dtype):
+        states, table = (torch.zeros(rows, 256, dtype=measured, device=device) for rows in (64, 8192))
+        multiply = torch._int_mm if measured == torch.int8 else torch.mm
         best = float("inf")
         for _ in range(4):
-            begun = time.perf_counter()
-            multiply(states, table.T)[0, 0].item()  # waits for a GPU
-            best = min(best, time.perf_counter() - begun)
+            started = time.perf_counter()
+            multiply(states, table.T)[0, 0].item()  # waits until a GPU has finished
+            best = min(best, time.perf_counter() - started)
         seconds.append(best)
     return seconds[1] < seconds[0]
 
 
 def check_files(folder: str) -> dict[str, Any]:
-    """The manifest of a version folder, after comparing every file with its checksum.
+    """Compare every file of a version folder with its checksum.
+
+    Args:
+        folder: a version folder, written by `export_version`.
+
+    Returns:
+        The manifest.
 
     Raises:
+        OSError: the manifest cannot be read.
         ValueError: a file is missing or differs.
     """
     with open(os.path.join(folder, "manifest.json")) as file:
@@ -139,7 +154,15 @@ def file_sha256(path: str) -> str:
 
 
 def map_safetensors(path: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, mapped into memory: a length, a JSON header of that length, the numbers.
+    """Memory-map the tensors of a safetensors file.
+
+    The format is the header length (8 bytes, little-endian), a JSON header, then the numbers.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Tensors by name.
 
     Raises:
         ValueError: a tensor of an unexpected type.
@@ -159,9 +182,10 @@ def map_safetensors(path: str) -> dict[str, Tensor]:
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc to keep large freed blocks: returning them to the kernel and clearing them again costs more than the
-    matrix product that writes a new one on every call. Threads must share one arena for that: those of their own hold
-    64 MiB at most. Elsewhere than on glibc nothing happens.
+    """Make glibc keep large freed blocks for the next request; does nothing with another C library.
+
+    Each request writes its scores to a new block. Returning the block to the kernel and clearing the next one costs
+    more than the matrix product. Threads must share one arena, because the arena of a thread has at most 64 MiB.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

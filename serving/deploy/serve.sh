@@ -1,10 +1,10 @@
 #!/bin/sh
-# Starts Triton so that scoring is open to whoever reaches the port, and changing what is served is not: loading and
-# unloading models (which for the python backend means running code), shared memory, tracing and logging ask for the
-# key in MULTITRON_TRITON_ADMIN_KEY. The model that is deployed is loaded at the start; before the first deployment there is none.
+# Starts Triton. Every client that reaches the port can score. Model control (loading a model of the python backend runs
+# its code), shared memory, tracing and logging require the key in MULTITRON_TRITON_ADMIN_KEY. Deployed models are loaded
+# at the start.
 set -eu
 
-: "${MULTITRON_TRITON_ADMIN_KEY:?set it to a long random text, and to the same one where deployments run}"
+: "${MULTITRON_TRITON_ADMIN_KEY:?set it to a long random text, and to the same text where deployments run}"
 repository=${MODEL_REPOSITORY:-/models}
 guarded=model-repository,shared-memory,trace,logging
 key="multitron-admin-key=${MULTITRON_TRITON_ADMIN_KEY}"

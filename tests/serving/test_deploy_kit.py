@@ -1,8 +1,9 @@
-"""The deploy kit: each file by a parser or schema of its format, and the start script on a real server."""
+"""The files of `serving/deploy`: each by a parser or schema of its format, the scripts on a real server."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,19 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
-import yaml
-from compose_pydantic import ComposeSpecification
-from dockerfile_parse import DockerfileParser
+import yaml  # type: ignore[import-untyped]
+from compose_pydantic import ComposeSpecification  # type: ignore[import-untyped]
+from dockerfile_parse import DockerfileParser  # type: ignore[import-untyped]
 
 from multitron_core.errors import InputError
 from multitron_core.sessions.vocabulary import Vocabulary
+from serving.addresses import LOOPBACK, free_ports
 from serving.deployment import deploy
+from serving.interface import ONNX_BACKEND
 from serving.scorer import score_sessions
-from serving.server import ADMIN_KEY_VARIABLE, LOOPBACK, TritonServer, _chosen
-from serving.triton_home import assemble_backend, find_triton_home
-from tests.serving.conftest import process_of_its_model, require_triton, some_sessions, wait_until
+from serving.server import ADMIN_KEY_VARIABLE, TritonServer
+from serving.triton_home import assemble_backend
+from tests.serving.conftest import model_process, some_sessions, wait_until
 
 KIT = Path(__file__).parents[2] / "serving" / "deploy"
 
@@ -34,7 +37,7 @@ def manifests() -> dict[str, dict[str, Any]]:
     return {document["kind"]: document for document in documents}
 
 
-def test_the_image_is_pinned_and_runs_as_nobody_special() -> None:
+def test_dockerfile_pins_the_image_and_sets_a_user() -> None:
     parser = DockerfileParser(fileobj=(KIT / "Dockerfile").open("rb"))
     steps = [(step["instruction"], step["value"]) for step in parser.structure if step["instruction"] != "COMMENT"]
     images = [value.split("=", 1)[1] for instruction, value in steps if instruction == "ARG"]
@@ -53,9 +56,9 @@ def test_the_image_is_pinned_and_runs_as_nobody_special() -> None:
             assert (KIT / value.split()[-2]).is_file()
     assert [users[-1] for users in stages] == ["1000:1000", "1000:1000"]
     locked = (KIT.parents[1] / "requirements.lock").read_text().split()
-    asked = [line for line in (KIT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-    assert asked
-    assert set(asked) <= set(locked)
+    required = [line for line in (KIT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    assert required
+    assert set(required) <= set(locked)
 
 
 def test_compose_follows_its_specification() -> None:
@@ -68,18 +71,18 @@ def test_compose_follows_its_specification() -> None:
         assert service["cap_drop"] == ["ALL"]
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
         assert all(volume["read_only"] for volume in service["volumes"])
-    with pytest.raises(ValueError, match="read_only"):  # the schema does look
+    with pytest.raises(ValueError, match="read_only"):  # the schema is not empty
         ComposeSpecification.model_validate({"services": {"triton": {"read_only": ["no"]}}})
 
 
-def test_the_manifest_follows_the_schema_of_kubernetes(manifests: dict[str, dict[str, Any]]) -> None:
+def test_kubernetes_follows_its_schema(manifests: dict[str, dict[str, Any]]) -> None:
     for document in manifests.values():
         kubernetes_validate.validate(document, "1.31", strict=True)
-    with pytest.raises(kubernetes_validate.ValidationError):  # the schema does look
+    with pytest.raises(kubernetes_validate.ValidationError):  # the schema is not empty
         kubernetes_validate.validate({**manifests["Service"], "spec": {"ports": "8001"}}, "1.31", strict=True)
 
 
-def test_the_manifest_has_what_a_cluster_needs(manifests: dict[str, dict[str, Any]]) -> None:
+def test_kubernetes_has_probes_limits_and_matching_labels(manifests: dict[str, dict[str, Any]]) -> None:
     pod = manifests["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert {"startupProbe", "livenessProbe", "readinessProbe"} <= set(container)
@@ -100,23 +103,24 @@ def test_the_manifest_has_what_a_cluster_needs(manifests: dict[str, dict[str, An
 
 
 @contextmanager
-def served(repository: Path, run_dir: Path, key: str) -> Iterator[str]:
-    """The start script on the binary that is here; gives the gRPC address."""
-    home = find_triton_home()
-    ports = _chosen({"grpc": 0, "http": 0, "metrics": 0})
-    options = [f"--{name}-{what}" for name, port in ports.items() for what in (f"address={LOOPBACK}", f"port={port}")]
-    process = subprocess.Popen(
-        [str(KIT / "serve.sh"), f"--backend-directory={assemble_backend(home, run_dir)}", *options],
-        env={
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "TRITON_SERVER": str(home / "bin" / "tritonserver"),
-            "MODEL_REPOSITORY": str(repository),
-            ADMIN_KEY_VARIABLE: key,
-        },
-        stdout=(run_dir / "log").open("wb"),
-        stderr=subprocess.STDOUT,
-    )
+def served(triton: Path, repository: Path, run_dir: Path, key: str) -> Iterator[str]:
+    """Run `serve.sh` on the installed binary; yields the gRPC address."""
+    ports = free_ports({"grpc": 0, "http": 0, "metrics": 0})
+    options = [f"--{name}-{part}" for name, port in ports.items() for part in (f"address={LOOPBACK}", f"port={port}")]
+    run_dir.mkdir()
+    with (run_dir / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(KIT / "serve.sh"), f"--backend-directory={assemble_backend(triton, run_dir)}", *options],
+            env={
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "TRITON_SERVER": str(triton / "bin" / "tritonserver"),
+                "MODEL_REPOSITORY": str(repository),
+                ADMIN_KEY_VARIABLE: key,
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
     try:
         yield f"{LOOPBACK}:{ports['grpc']}"
     finally:
@@ -124,7 +128,7 @@ def served(repository: Path, run_dir: Path, key: str) -> Iterator[str]:
         process.wait(60)
 
 
-def test_without_a_key_it_does_not_start() -> None:
+def test_serve_sh_needs_a_key() -> None:
     environment = {name: value for name, value in os.environ.items() if name != ADMIN_KEY_VARIABLE}
     done = subprocess.run([str(KIT / "serve.sh")], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0
@@ -132,9 +136,43 @@ def test_without_a_key_it_does_not_start() -> None:
 
 
 @pytest.mark.slow
-def test_the_liveness_probe_sees_that_the_process_of_a_model_has_ended(tmp_path: Path, model_dir: Path) -> None:
-    require_triton()
-    port = _chosen({"http": 0})["http"]
+def test_serve_sh_guards_model_control_and_not_scoring(
+    triton: Path,
+    deployed: Path,
+    tmp_path: Path,
+    model_dir: Path,
+    vocabulary: Vocabulary,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    with served(triton, repository, tmp_path / "first", "right") as url:
+        monkeypatch.delenv(ADMIN_KEY_VARIABLE, raising=False)
+        with TritonServer(repository, urls=url) as server:
+            for key in (None, "wrong"):
+                if key:
+                    monkeypatch.setenv(ADMIN_KEY_VARIABLE, key)
+                with pytest.raises(InputError, match="requires a key"):  # the export for ONNX is the fast one
+                    deploy(model_dir, server, golden_pi=["0.50"], backend=ONNX_BACKEND)
+            shutil.copytree(deployed, repository, dirs_exist_ok=True)
+            monkeypatch.setenv(ADMIN_KEY_VARIABLE, "right")
+            server.load("multitron")
+        monkeypatch.delenv(ADMIN_KEY_VARIABLE)
+        with TritonServer(urls=url) as server:
+            sessions = some_sessions(vocabulary, 20)
+            frames = score_sessions(sessions, "0.50", 5, scorer=server.scorer(), vocabulary=vocabulary)
+            assert sum(len(frame) for frame in frames) == 100
+            with pytest.raises(InputError, match="requires a key"):
+                server.unload("multitron")
+    # A restart loads the deployed model.
+    with served(triton, repository, tmp_path / "second", "other") as url, TritonServer(urls=url) as server:
+        assert server.live_model().model_version == "first"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("triton")
+def test_alive_sh_fails_when_the_process_of_a_model_ended(tmp_path: Path, deployed: Path) -> None:
+    port = free_ports({"http": 0})["http"]
     with TritonServer(tmp_path / "repository", http_port=port) as server:
 
         def probe() -> subprocess.CompletedProcess[str]:
@@ -147,40 +185,11 @@ def test_the_liveness_probe_sees_that_the_process_of_a_model_has_ended(tmp_path:
             )
 
         assert probe().returncode == 0  # nothing is deployed yet
-        deploy(model_dir, server, golden_pi=["0.50"])
+        shutil.copytree(deployed, tmp_path / "repository", dirs_exist_ok=True)
+        server.load("multitron")
         wait_until(lambda: probe().returncode == 0)
-        ended = process_of_its_model(server)
+        ended = model_process(server)
         os.kill(ended, signal.SIGKILL)
         wait_until(lambda: f"process {ended} of a model has ended" in probe().stderr)
         server.stop()
         assert probe().returncode != 0
-
-
-@pytest.mark.slow
-def test_model_control_needs_the_key_and_scoring_does_not(
-    tmp_path: Path, model_dir: Path, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    require_triton()
-    repository = tmp_path / "repository"
-    repository.mkdir()
-    with served(repository, tmp_path, "right") as url:
-        monkeypatch.delenv(ADMIN_KEY_VARIABLE, raising=False)
-        with TritonServer(repository, urls=url) as server:
-            for key in (None, "wrong"):
-                if key:
-                    monkeypatch.setenv(ADMIN_KEY_VARIABLE, key)
-                with pytest.raises(InputError, match="only key holders"):
-                    deploy(model_dir, server, golden_pi=["0.50"])
-            monkeypatch.setenv(ADMIN_KEY_VARIABLE, "right")
-            deploy(model_dir, server, golden_pi=["0.50"])
-        monkeypatch.delenv(ADMIN_KEY_VARIABLE)
-        with TritonServer(urls=url) as server:
-            sessions = some_sessions(vocabulary, 20)
-            frames = score_sessions(sessions, "0.50", 5, scorer=server.scorer(), vocabulary=vocabulary)
-            assert sum(len(frame) for frame in frames) == 100
-            with pytest.raises(InputError, match="only key holders"):
-                server.unload("multitron")
-    # Started again, it serves what was deployed.
-    (tmp_path / "again").mkdir()
-    with served(repository, tmp_path / "again", "other") as url, TritonServer(urls=url) as server:
-        assert server.live_model().model_version == "first"

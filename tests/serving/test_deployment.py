@@ -1,30 +1,29 @@
-"""Deployments on a real Triton server: promoted when right, without effect when not."""
+"""Deployments: a correct version is promoted, any other one has no effect."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import threading
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from multitron_core.errors import InputError
 from multitron_core.sessions.encoded import EncodedSessions
 from multitron_core.sessions.vocabulary import Vocabulary
-from serving import deployment, version_program
+from serving import deployment
 from serving.deployment import deploy, rollback
 from serving.export import export_version
 from serving.gates import better_than
-from serving.golden import compare_lists, golden_requests
 from serving.in_process import InProcessScorer, InProcessServer
+from serving.interface import ONNX_BACKEND
 from serving.manifest import Manifest, read_manifest
 from serving.repository import ModelRepository
 from serving.scorer import score_sessions
@@ -44,180 +43,211 @@ def same_lists(one: pl.DataFrame, other: pl.DataFrame) -> bool:
     )
 
 
-def copy_altered(exported: Path, _: Path, folder: Path, *, with_checksums: bool = False, **options: Any) -> Manifest:
-    """Instead of an export: one whose weights are not the model folder's, if asked with checksums that fit them."""
-    shutil.copytree(exported, folder)
-    manifest, path = read_manifest(folder), folder / "weights.safetensors"
-    weights = load_file(path)
-    weights["model.norm.bias"] += 0.5
-    save_file(weights, path)
-    if with_checksums:
-        manifest = replace(manifest, files={**manifest.files, path.name: file_sha256(str(path))})
-        (folder / "manifest.json").write_text(json.dumps(manifest.__dict__))
-    return manifest
+def copying(exported: Path, *, alter: bool, with_checksums: bool = False) -> Callable[..., Manifest]:
+    """A replacement of `export_version` that copies an exported version.
+
+    Args:
+        exported: the version.
+        alter: change the weights of the copy.
+        with_checksums: make the checksums of the copy match its files.
+    """
+
+    def export(model_dir: Path, folder: Path, **options: Any) -> Manifest:
+        shutil.copytree(exported, folder)
+        manifest, path = read_manifest(folder), folder / "weights.safetensors"
+        if alter:
+            weights = load_file(path)
+            weights["model.norm.bias"] += 0.5
+            save_file(weights, path)
+        if with_checksums:
+            files = {**manifest.files, path.name: file_sha256(str(path))}
+            manifest = dataclasses.replace(manifest, files=files)
+            (folder / "manifest.json").write_text(json.dumps(manifest.__dict__))
+        return manifest
+
+    return export
 
 
-def test_a_whole_life_on_one_server(
-    server: TritonServer, model_dir: Path, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+@pytest.mark.usefixtures("triton")
+def test_deploy_refuse_promote_and_rollback_on_triton(
+    model_dir: Path, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sessions = some_sessions(vocabulary, 300)
-    with pytest.raises(InputError, match="no model is deployed"):
-        server.live_model()
+    sessions, repository = some_sessions(vocabulary, 300), tmp_path / "repository"
+    second_dir, exported = write_model(tmp_path / "second", seed=1, version="second"), tmp_path / "exported"
+    with TritonServer(repository) as server:
+        with pytest.raises(InputError, match="no model is deployed"):
+            server.live_model()
 
-    first = deploy(model_dir, server, golden_sessions=sessions, golden_pi=["0.00", "1.00"])
-    assert (first.version, first.previous_version, first.golden_lists) == (1, None, 2 * 257)
-    assert server.live_model().model_version == "first"
-    assert server.live_model().vocabulary_hash == vocabulary.hash
-    expected = pl.concat(score_sessions(sessions, "0.50", 5, scorer=InProcessScorer(model_dir), vocabulary=vocabulary))
-    assert same_lists(lists(server, sessions, vocabulary), expected)
+        first = deploy(model_dir, server, golden_sessions=sessions, golden_pi=["0.00", "1.00"])
+        assert (first.version, first.previous_version, first.golden_lists) == (1, None, 2 * 257)
+        assert server.live_model().model_version == "first"
+        assert server.live_model().vocabulary_hash == vocabulary.hash
+        scorer = InProcessScorer(model_dir)
+        expected = pl.concat(score_sessions(sessions, "0.50", 5, scorer=scorer, vocabulary=vocabulary))
+        assert same_lists(lists(server, sessions, vocabulary), expected)
 
-    # A version whose weights are not the model's is refused while a client scores without an error.
-    stop, failures, rounds = threading.Event(), [], []
+        # A version with other weights than its model folder is refused while a client scores without an error.
+        stop, failures, rounds = threading.Event(), list[Exception](), list[bool]()
 
-    def score_all_the_time() -> None:
-        while not stop.wait(0.1):
-            try:
-                rounds.append(same_lists(lists(server, sessions, vocabulary), expected))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the test must show it
-                failures.append(error)
+        def score_until_stopped() -> None:
+            while not stop.wait(0.1):
+                try:
+                    rounds.append(same_lists(lists(server, sessions, vocabulary), expected))
+                except Exception as error:  # noqa: BLE001 - the test reports every kind of error
+                    failures.append(error)
 
-    client = threading.Thread(target=score_all_the_time, daemon=True)
-    client.start()
+        client = threading.Thread(target=score_until_stopped, daemon=True)
+        client.start()
 
-    second_dir = write_model(tmp_path / "second", seed=1, version="second")
-    export_version(second_dir, tmp_path / "exported")
-    with monkeypatch.context() as patch:
-        patch.setattr(deployment, "export_version", partial(copy_altered, tmp_path / "exported", with_checksums=True))
-        with pytest.raises(InputError, match="does not give the lists"):
-            deploy(second_dir, server, golden_sessions=sessions, golden_pi=["0.50"])
-        patch.setattr(deployment, "export_version", partial(copy_altered, tmp_path / "exported"))
-        with pytest.raises(InputError, match="checksum"):
-            deploy(second_dir, server, golden_sessions=sessions)
-        patch.setattr(deployment, "verify_checksums", lambda folder: None)
-        with pytest.raises(InputError, match="checksum"):  # the server looks for itself
-            deploy(second_dir, server, golden_sessions=sessions)
-    assert ModelRepository(server.repository).versions() == [1]  # type: ignore[arg-type]
-    during_refusals = list(rounds)
+        export_version(second_dir, exported)
+        # A correct program exports no wrong version, so the faults are put into copies of a correct one.
+        with monkeypatch.context() as patch:
+            patch.setattr(deployment, "export_version", copying(exported, alter=True, with_checksums=True))
+            with pytest.raises(InputError, match="gives other lists"):
+                deploy(second_dir, server, golden_sessions=sessions, golden_pi=["0.50"])
+            patch.setattr(deployment, "export_version", copying(exported, alter=True))
+            with pytest.raises(InputError, match="checksum"):
+                deploy(second_dir, server, golden_sessions=sessions)
+            patch.setattr(deployment, "verify_checksums", lambda folder: None)
+            with pytest.raises(InputError, match="checksum"):  # the server verifies the checksums too
+                deploy(second_dir, server, golden_sessions=sessions)
+        assert ModelRepository(repository).versions() == [1]
+        during_refusals = list(rounds)
 
-    second = deploy(second_dir, server, golden_sessions=sessions, golden_pi=["0.50"])
-    stop.set()
-    client.join()
-    assert failures == []
-    assert len(during_refusals) > 2
-    assert all(during_refusals)
-    assert (second.version, second.previous_version) == (2, 1)
-    assert server.live_model().model_version == "second"
-    assert not same_lists(lists(server, sessions, vocabulary), expected)
+        # Deployed by the address of the server, from the export above, which need not be repeated.
+        with TritonServer(repository, urls=server.urls) as remote, monkeypatch.context() as patch:
+            patch.setattr(deployment, "export_version", copying(exported, alter=False))
+            second = deploy(second_dir, remote, golden_sessions=sessions, golden_pi=["0.50"])
+        stop.set()
+        client.join()
+        assert failures == []
+        assert len(during_refusals) > 2
+        assert all(during_refusals)
+        assert (second.version, second.previous_version) == (2, 1)
+        assert server.live_model().model_version == "second"
+        assert not same_lists(lists(server, sessions, vocabulary), expected)
 
-    back = rollback(None, server)
-    assert (back.version, back.previous_version) == (1, 2)
-    assert same_lists(lists(server, sessions, vocabulary), expected)
-    with pytest.raises(InputError, match="not kept"):
-        rollback(7, server)
+        back = rollback(None, server)
+        assert (back.version, back.previous_version) == (1, 2)
+        assert same_lists(lists(server, sessions, vocabulary), expected)
+        with pytest.raises(InputError, match="not kept"):
+            rollback(7, server)
 
-    # A server that is started again has what was live.
-    assert server.repository is not None
-    with TritonServer(server.repository) as again:
+    # A restarted server serves what was live.
+    with TritonServer(repository) as again:
         assert again.live_model().version == 1
         assert same_lists(lists(again, sessions, vocabulary), expected)
 
 
-@pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
-    """A repository with one deployed version, to be copied."""
-    repository = tmp_path_factory.mktemp("deployed") / "repository"
-    with InProcessServer(repository) as server:
-        deploy(model_dir, server, golden_pi=["0.50"])
-    return repository
+@pytest.fixture
+def repository_of_onnx(tmp_path: Path, model_dir: Path) -> Path:
+    """A repository with one version for onnxruntime, whose export takes a fraction of a second."""
+    with InProcessServer(tmp_path / "repository") as server:
+        deploy(model_dir, server, golden_pi=["0.50"], backend=ONNX_BACKEND)
+    return tmp_path / "repository"
 
 
 @pytest.fixture
-def here(tmp_path: Path, deployed: Path) -> InProcessServer:
-    """A server in this process with one deployed version: what follows does not depend on who serves."""
-    return InProcessServer(Path(shutil.copytree(deployed, tmp_path / "repository")))
+def in_process(repository_of_onnx: Path) -> InProcessServer:
+    """A server in this process with one deployed version, for what depends neither on the server nor the backend."""
+    return InProcessServer(repository_of_onnx)
 
 
-def test_a_version_that_answers_otherwise_is_refused(
-    here: InProcessServer, tmp_path: Path, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+def test_deploy_refuses_other_lists_and_a_failing_gate(
+    in_process: InProcessServer,
+    repository_of_onnx: Path,
+    tmp_path: Path,
+    vocabulary: Vocabulary,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = write_model(tmp_path / "other", seed=3, version="other")
     right = write_model(tmp_path / "right", seed=4, version="right")
-    monkeypatch.setattr(deployment, "export_version", lambda _, folder, **options: export_version(other, folder))
-    with here:
-        before = lists(here, some_sessions(vocabulary, 50), vocabulary)
-        with pytest.raises(InputError, match="does not give the lists"):
-            deploy(right, here)
-        monkeypatch.undo()
+    export_version(other, tmp_path / "exported", backend=ONNX_BACKEND)
+    with in_process:
+        before = lists(in_process, some_sessions(vocabulary, 50), vocabulary)
+        with monkeypatch.context() as patch:  # as above: a correct program exports no wrong version
+            patch.setattr(deployment, "export_version", copying(tmp_path / "exported", alter=False))
+            with pytest.raises(InputError, match="gives other lists"):
+                deploy(right, in_process)
+        gate = better_than({"click_recall_20": 0.47})
         with pytest.raises(InputError, match="not evaluated"):
-            deploy(right, here, golden_pi=["0.50"], gates=[better_than({"click_recall_20": 0.47})])
-        assert here.live_model().version == 1
-        assert same_lists(lists(here, some_sessions(vocabulary, 50), vocabulary), before)
-        assert ModelRepository(tmp_path / "repository").versions() == [1]
+            deploy(right, in_process, golden_pi=["0.50"], gates=[gate], backend=ONNX_BACKEND)
+        assert in_process.live_model().version == 1
+        assert same_lists(lists(in_process, some_sessions(vocabulary, 50), vocabulary), before)
+    assert ModelRepository(repository_of_onnx).versions() == [1]
 
 
-def test_what_a_killed_deployment_leaves_is_no_version(here: InProcessServer, tmp_path: Path) -> None:
+def test_deploy_that_is_killed_leaves_no_version(
+    in_process: InProcessServer, repository_of_onnx: Path, tmp_path: Path
+) -> None:
     second = write_model(tmp_path / "second", seed=1, version="second")
-    killed = tmp_path / "killed"
+    left = tmp_path / "left"
 
-    def as_a_kill_leaves_it(_: Path, __: Path | None) -> None:
-        shutil.copytree(tmp_path / "repository", killed, symlinks=True)
-        raise InputError("a gate that is still asked")
+    def copy_repository(_: Path, __: Path | None) -> None:
+        shutil.copytree(repository_of_onnx, left, symlinks=True)  # what a kill during the gates would leave
+        raise InputError("refused after the copy")
 
-    with here, pytest.raises(InputError, match="still asked"):
-        deploy(second, here, golden_pi=["0.50"], gates=[as_a_kill_leaves_it])
-    repository = ModelRepository(killed)
-    assert repository.versions() == [1]
-    with InProcessServer(killed) as again:
+    with in_process, pytest.raises(InputError, match="refused after the copy"):
+        deploy(second, in_process, golden_pi=["0.50"], gates=[copy_repository], backend=ONNX_BACKEND)
+    folder = left / "multitron"
+    assert {path.name for path in folder.iterdir()} == {".lock", ".staging-2", "config.pbtxt", "1", "warmup"}
+    assert ModelRepository(left).versions() == [1]
+    with InProcessServer(left) as again:
         with pytest.raises(InputError, match="not kept"):
             rollback(2, again)
-        deployed = deploy(second, again, golden_pi=["0.50"], keep=1)
+        deployed = deploy(second, again, golden_pi=["0.50"], keep=1, backend=ONNX_BACKEND)
         assert (deployed.version, deployed.previous_version, deployed.pruned) == (2, 1, ())
         assert rollback(None, again).version == 1
         assert rollback(2, again).version == 2  # it has its number now
-    assert {path.name for path in repository.folder.iterdir()} == {".lock", "config.pbtxt", "1", "2", "warmup"}
+    assert {path.name for path in folder.iterdir()} == {".lock", "config.pbtxt", "1", "2", "warmup"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("on_gpu", "rounding"), [(False, torch.int8), (True, torch.bfloat16)])
-def test_an_exported_program_with_a_screen_gives_the_lists(
-    tmp_path: Path, on_gpu: bool, rounding: torch.dtype, monkeypatch: pytest.MonkeyPatch
+def test_deploy_prunes_all_but_the_loaded_versions(
+    in_process: InProcessServer, repository_of_onnx: Path, tmp_path: Path
 ) -> None:
-    model_dir = write_model(tmp_path / "model", own_clicks="added")
-    weights = load_file(model_dir / "weights.safetensors")
-    save_file({**weights, "own_clicks": torch.tensor([0.3, 0.9])}, model_dir / "weights.safetensors")
-    export_version(model_dir, tmp_path / "1", on_gpu=on_gpu)
-    asked = list[torch.dtype]()
-    monkeypatch.setattr(version_program, "rounding_pays", lambda device, dtype: not asked.append(dtype))
-    program = version_program.VersionProgram(str(tmp_path / "1"))
-    assert asked == [rounding]
-    assert program.chosen == f"screened in {rounding}".replace("torch.", "")
-    monkeypatch.undo()
-    assert not version_program.rounding_pays(torch.device("cuda"), torch.int8)  # known without one
-    expected = InProcessScorer(model_dir)
-    for request in golden_requests(expected.live_model(), None, np.array([0.3, 0.7], np.float32), 20):
-        clicks = (request.items, request.lengths, request.pi)
-        index, scores = program.top_k(
-            *map(torch.from_numpy, clicks),
-            20,
-            torch.zeros(len(request.items), 1, dtype=torch.int64),
-            program.all_allowed,
-        )
-        assert compare_lists(expected.top_k(request), (index.numpy(), scores.numpy())) is None
-
-
-@pytest.mark.slow
-def test_old_versions_are_pruned_but_never_those_that_are_served(here: InProcessServer, tmp_path: Path) -> None:
-    repository = ModelRepository(tmp_path / "repository")
-    with here:
+    repository = ModelRepository(repository_of_onnx)
+    with in_process:
         for number in range(2, 5):
             model = write_model(tmp_path / str(number), seed=number, version=str(number))
-            last = deploy(model, here, golden_pi=["0.50"], keep=2)
+            last = deploy(model, in_process, golden_pi=["0.50"], keep=2, backend=ONNX_BACKEND)
         assert last.pruned == (2,)
         assert repository.versions() == [3, 4]
-        rollback(3, here)
+        rollback(3, in_process)
         assert repository.prune(keep=1) == []
 
 
-def test_two_deployments_at_once_are_refused(here: InProcessServer, model_dir: Path) -> None:
-    with here, ModelRepository(here.repository).locked(), pytest.raises(InputError, match="under way"):  # type: ignore[arg-type]
-        deploy(model_dir, here)
+def test_deploy_refuses_a_second_deployment(
+    in_process: InProcessServer, repository_of_onnx: Path, model_dir: Path
+) -> None:
+    locked = ModelRepository(repository_of_onnx).locked()
+    with in_process, locked, pytest.raises(InputError, match="under way"):
+        deploy(model_dir, in_process)
+
+
+def test_rollback_loads_a_version_of_another_backend(repository: Path, model_dir: Path) -> None:
+    with InProcessServer(repository) as server:
+        done = deploy(model_dir, server, golden_pi=["0.25"], backend=ONNX_BACKEND)
+        assert (done.version, done.golden_lists) == (2, 257)
+        assert server.live_model().backend == ONNX_BACKEND
+        config = ModelRepository(repository).read_config()
+        assert config is not None
+        assert list(config.version_policy.specific.versions) == [2], "a Triton model has one backend"
+        rollback(1, server)
+        assert server.live_model().backend == "python"
+
+
+def test_rollback_refuses_a_damaged_version(
+    in_process: InProcessServer, repository_of_onnx: Path, model_dir: Path
+) -> None:
+    with in_process:
+        deploy(model_dir, in_process, golden_pi=["0.50"], backend=ONNX_BACKEND)
+        (repository_of_onnx / "multitron" / "1" / "model.onnx").write_text("")
+        with pytest.raises(InputError, match="the version is damaged"):
+            rollback(1, in_process)
+        assert in_process.live_model().version == 2
+
+
+def test_rollback_needs_a_deployment(tmp_path: Path) -> None:
+    with InProcessServer(tmp_path / "repository") as server, pytest.raises(InputError, match="nothing is deployed"):
+        rollback(None, server)

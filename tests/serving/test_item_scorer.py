@@ -1,8 +1,9 @@
-"""What stands beside an item is what a session of one click on it gets, without the item."""
+"""The list of an item: that of a session with one click on it, without the item itself."""
 
 from __future__ import annotations
 
 import dataclasses
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,12 @@ K = 4
 
 @dataclasses.dataclass
 class SameModelOtherIds:
-    """The scorer of a model whose vocabulary is told to be another one of the same size."""
+    """A scorer whose model claims another vocabulary of the same size."""
 
     scorer: InProcessScorer
     vocabulary: Vocabulary
 
-    def live_model(self):
+    def live_model(self) -> LiveModel:
         return dataclasses.replace(self.scorer.live_model(), vocabulary_hash=self.vocabulary.hash)
 
     def top_k(self, request: ScoringRequest, model: LiveModel) -> tuple[np.ndarray, np.ndarray]:
@@ -40,14 +41,14 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> InProcessScorer:
 
 
 @pytest.mark.parametrize("ids", ["numbers", "texts"])
-def test_every_item_has_the_list_of_its_one_click(scorer: InProcessScorer, ids: str, tmp_path: Path) -> None:
-    numbers = pl.Series(np.random.default_rng(0).permutation(30) + 5)  # as texts they sort otherwise
+def test_score_items_equals_sessions_of_one_click(scorer: InProcessScorer, ids: str, tmp_path: Path) -> None:
+    numbers = pl.Series(np.random.default_rng(0).permutation(30) + 5)  # as text they sort in another order
     vocabulary = Vocabulary(numbers.cast(pl.Int64 if ids == "numbers" else pl.String))
-    told = SameModelOtherIds(scorer, vocabulary)
-    frames = list(score_items("0.50", K, scorer=told, vocabulary=vocabulary, window_sessions=7))
+    renamed = SameModelOtherIds(scorer, vocabulary)
+    frames = list(score_items("0.50", K, scorer=renamed, vocabulary=vocabulary, window_sessions=7))
     found = pl.concat(frames)
     expected = pl.concat(
-        score_sessions(one_click_sessions(vocabulary), "0.50", K + 1, scorer=told, vocabulary=vocabulary)
+        score_sessions(one_click_sessions(vocabulary), "0.50", K + 1, scorer=renamed, vocabulary=vocabulary)
     ).filter(pl.col("item_id") != pl.col("session_id"))
     assert found["for_item_id"].dtype == vocabulary.item_ids.dtype
     assert found["for_item_id"].unique(maintain_order=True).to_list() == vocabulary.item_ids.sort().to_list()
@@ -56,6 +57,6 @@ def test_every_item_has_the_list_of_its_one_click(scorer: InProcessScorer, ids: 
     lake = Lake(tmp_path)
     lake.create(vocabulary.item_ids.dtype)
     committed = lake.replace_partition(
-        "2026-01-05", "0.50", frames, model_version="7", k=K, table="item_recommendations", expected_lists=30
+        date(2026, 1, 5), "0.50", frames, model_version="7", k=K, table="item_recommendations", expected_lists=30
     )
     assert committed.rows == 30 * K

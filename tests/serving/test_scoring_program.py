@@ -1,4 +1,4 @@
-"""The scoring program against a search that sorts every score."""
+"""The scoring program compared with a full sort of all scores."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from torch import Tensor
 from multitron_core.model.config import ModelConfig
 from multitron_core.model.transformer import MultiTRON
 from serving import scoring_program as program_module
-from serving.scoring_program import ScoringProgram, Screen, _from_keys, _keys, screen_for
+from serving.scoring_program import ScoringProgram, Screen, from_keys, screen_for, to_keys
 
 ROUNDINGS = [None, torch.int8, torch.bfloat16]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_groups() -> Iterator[None]:
-    """Let the few hundred items of a test be searched in groups of groups, as a catalogue is."""
+    """Search the few hundred items of a test in nested groups, as a large catalogue is searched."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(program_module, "SCREEN_TOPK", 16)
         yield
 
 
-def a_model(items: int, seed: int = 0) -> MultiTRON:
+def some_model(items: int, seed: int = 0) -> MultiTRON:
     torch.manual_seed(seed)
     return MultiTRON(ModelConfig(items=items, dimension=8, max_length=6, item_scale=1.0)).eval()
 
 
-def a_program(model: MultiTRON, rounding: torch.dtype | None = torch.int8, **options: int) -> ScoringProgram:
+def some_program(model: MultiTRON, rounding: torch.dtype | None = torch.int8, **options: int) -> ScoringProgram:
     table = model.item_embedding.weight.detach()[1:]
     return ScoringProgram(model, screen=Screen.of(table, rounding) if rounding else None, **options).eval()
 
 
 def full_sort(scores: Tensor, k: int, excluded: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices and scores of the k best by (score falling, index rising), from scores [sessions, items]."""
+    """Indices and scores of the k best by (score descending, index ascending), from scores [sessions, items]."""
     scores = scores + allowed
-    for row, barred in enumerate(excluded.tolist()):
-        scores[row, [index - 1 for index in barred if index]] = -torch.inf
+    for row, indices in enumerate(excluded.tolist()):
+        scores[row, [index - 1 for index in indices if index]] = -torch.inf
     ordered, order = torch.sort(scores, dim=1, descending=True, stable=True)
     return order[:, :k] + 1, ordered[:, :k]
 
 
-def a_request(items: int, sessions: int, k: int, width: int, barred: int) -> tuple[Tensor, ...]:
+def some_request(items: int, sessions: int, k: int, width: int, hidden: int) -> tuple[Tensor, ...]:
     lengths = torch.randint(1, 7, (sessions,))
     clicks = torch.randint(1, items + 1, (sessions, 6)) * (torch.arange(6) < lengths[:, None])
     excluded = torch.stack([torch.randperm(items)[:width] + 1 for _ in range(sessions)])
     excluded[::2, -1] = 0
     allowed = torch.zeros(items)
-    allowed[torch.randperm(items)[:barred]] = -torch.inf
+    allowed[torch.randperm(items)[:hidden]] = -torch.inf
     return clicks, lengths, torch.rand(sessions, 2), torch.tensor(k), excluded, allowed
 
 
@@ -59,30 +59,30 @@ def a_request(items: int, sessions: int, k: int, width: int, barred: int) -> tup
     items=st.integers(3, 700),
     sessions=st.integers(1, 5),
     share=st.floats(0.0, 1.0),
-    barred=st.floats(0.0, 0.6),
+    hidden_share=st.floats(0.0, 0.6),
     seed=st.integers(0, 1000),
     rounding=st.sampled_from(ROUNDINGS),
 )
 @settings(max_examples=90, deadline=None)
 @torch.inference_mode()
-def test_lists_equal_a_full_sort(
-    items: int, sessions: int, share: float, barred: float, seed: int, rounding: torch.dtype | None
+def test_scoring_program_equals_a_full_sort(
+    items: int, sessions: int, share: float, hidden_share: float, seed: int, rounding: torch.dtype | None
 ) -> None:
-    model = a_model(items, seed)
+    model = some_model(items, seed)
     width = min(3, items - 1)
-    hidden = int(barred * (items - width - 1))
+    hidden = int(hidden_share * (items - width - 1))
     k = max(1, int(share * (items - width - hidden)))
-    clicks, lengths, pi, _, excluded, allowed = a_request(items, sessions, k, width, hidden)
-    block = program_module.GROUP_ITEMS * 2  # several blocks, a last one that is no multiple of a group
-    program = a_program(model, rounding, block_items=block)
+    clicks, lengths, pi, _, excluded, allowed = some_request(items, sessions, k, width, hidden)
+    block = program_module.GROUP_ITEMS * 2  # several blocks; the last one is not a multiple of a group
+    program = some_program(model, rounding, block_items=block)
     index, scores = program(clicks, lengths, pi, k, excluded, allowed)
     wanted_index, wanted = full_sort(model.scores(model.last_states(clicks, lengths, pi)), k, excluded, allowed)
     torch.testing.assert_close(scores, wanted, rtol=1e-5, atol=1e-6)
     assert index.dtype == torch.int32
     assert torch.isfinite(scores).all()
-    # Two sums of the same products may order near ties differently; an item must have its score all the same.
-    own = (model.scores(model.last_states(clicks, lengths, pi)) + allowed).gather(1, index.long() - 1)
-    torch.testing.assert_close(own, scores, rtol=1e-5, atol=1e-6)
+    # Sums of the same products in another order may swap near ties, but each listed item has its score.
+    recomputed = (model.scores(model.last_states(clicks, lengths, pi)) + allowed).gather(1, index.long() - 1)
+    torch.testing.assert_close(recomputed, scores, rtol=1e-5, atol=1e-6)
     assert (index == wanted_index).float().mean() > 0.99
     assert not (index[:, :, None] == excluded[:, None, :]).any()
     assert all(len(set(row)) == k for row in index.tolist())
@@ -90,10 +90,10 @@ def test_lists_equal_a_full_sort(
 
 @pytest.mark.parametrize("rounding", [None, torch.bfloat16])
 @torch.inference_mode()
-def test_lists_of_a_gpu_equal_a_full_sort(rounding: torch.dtype | None, cuda: torch.device) -> None:
-    model = a_model(5000)
-    program = a_program(model, rounding, block_items=2048).to(cuda)
-    clicks, lengths, pi, _, excluded, allowed = (tensor.to(cuda) for tensor in a_request(5000, 300, 20, 2, 1000))
+def test_scoring_program_on_a_gpu_equals_a_full_sort(rounding: torch.dtype | None, cuda: torch.device) -> None:
+    model = some_model(5000)
+    program = some_program(model, rounding, block_items=2048).to(cuda)
+    clicks, lengths, pi, _, excluded, allowed = (tensor.to(cuda) for tensor in some_request(5000, 300, 20, 2, 1000))
     index, scores = program(clicks, lengths, pi, 20, excluded, allowed)
     every = model.scores(model.last_states(clicks, lengths, pi))
     wanted_index, wanted = full_sort(every.clone(), 20, excluded, allowed)
@@ -105,32 +105,34 @@ def test_lists_of_a_gpu_equal_a_full_sort(rounding: torch.dtype | None, cuda: to
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @torch.inference_mode()
-def test_equal_scores_are_ordered_by_index(rounding: torch.dtype | None) -> None:
-    model = a_model(400)
-    model.item_embedding.weight[1:] = model.item_embedding.weight[7]  # every item is the same
-    program = a_program(model, rounding)
-    index, scores = program(*a_request(400, 3, 0, 1, 0)[:3], 30, torch.zeros(3, 1, dtype=torch.int64), torch.zeros(400))
+def test_scoring_program_orders_equal_scores_by_index(rounding: torch.dtype | None) -> None:
+    model = some_model(400)
+    model.item_embedding.weight[1:] = model.item_embedding.weight[7]  # all items are equal
+    program = some_program(model, rounding)
+    index, scores = program(
+        *some_request(400, 3, 0, 1, 0)[:3], 30, torch.zeros(3, 1, dtype=torch.int64), torch.zeros(400)
+    )
     assert index.tolist() == [list(range(1, 31))] * 3
     assert (scores == scores[:, :1]).all()
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS[1:])
 @torch.inference_mode()
-def test_the_screen_proves_most_lists_and_never_a_wrong_one(rounding: torch.dtype) -> None:
-    model = a_model(3000)
-    program = a_program(model, rounding)
+def test_proven_holds_for_most_lists_and_no_wrong_one(rounding: torch.dtype) -> None:
+    model = some_model(3000)
+    program = some_program(model, rounding)
     proven = []
-    prove = program._proven
+    prove = program.proven
 
-    def watch(*arguments: Tensor) -> Tensor:
-        proven.append(prove(*arguments))
+    def watch(states: Tensor, rounded: Tensor, last_rough: Tensor, last_exact: Tensor) -> Tensor:
+        proven.append(prove(states, rounded, last_rough, last_exact))
         return proven[-1]
 
-    program._proven = watch  # type: ignore[method-assign]
-    clicks, lengths, pi, _, excluded, allowed = a_request(3000, 400, 20, 2, 0)
+    program.proven = watch  # type: ignore[method-assign]  # the lists do not show which of them were proven
+    clicks, lengths, pi, _, excluded, allowed = some_request(3000, 400, 20, 2, 0)
     program(clicks, lengths, pi, 20, excluded, allowed)
     assert proven[0].float().mean() > 0.9
-    # Rounding that hides everything must leave nothing proven, and the lists must stay right.
+    # Rounding to 0 proves nothing, and the lists stay correct.
     program.screen_table = torch.zeros_like(program.screen_table)
     program.screen_norms = torch.stack([torch.tensor(0.0), model.item_embedding.weight.norm(dim=1).max()])
     index, _ = program(clicks, lengths, pi, 20, excluded, allowed)
@@ -140,28 +142,28 @@ def test_the_screen_proves_most_lists_and_never_a_wrong_one(rounding: torch.dtyp
 
 
 @torch.inference_mode()
-def test_lists_that_cannot_be_filled_end_in_minus_infinity() -> None:
-    model = a_model(100)
-    clicks, lengths, pi, _, excluded, allowed = a_request(100, 2, 0, 1, 0)
+def test_scoring_program_ends_short_lists_in_minus_infinity() -> None:
+    model = some_model(100)
+    clicks, lengths, pi, _, excluded, allowed = some_request(100, 2, 0, 1, 0)
     allowed[5:] = -torch.inf
-    for program in (a_program(model, rounding) for rounding in ROUNDINGS):
+    for program in (some_program(model, rounding) for rounding in ROUNDINGS):
         _, scores = program(clicks, lengths, pi, 10, excluded * 0, allowed)
         assert torch.isfinite(scores[:, :5]).all()
         assert torch.isneginf(scores[:, 5:]).all()
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=50))
-def test_keys_order_as_scores_then_index(values: list[float]) -> None:
+def test_to_keys_orders_by_score_then_index(values: list[float]) -> None:
     scores = torch.tensor([values])
     index = torch.arange(1, len(values) + 1)[None, :]
-    best, _ = torch.topk(_keys(scores, index), len(values))
-    found, place = _from_keys(best)
+    best, _ = torch.topk(to_keys(scores, index), len(values))
+    found, place = from_keys(best)
     assert place[0].tolist() == sorted(range(1, len(values) + 1), key=lambda i: (-values[i - 1], i))
     assert found[0].tolist() == sorted(values, reverse=True)
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS[1:])
-def test_the_screen_bounds_its_rounding(rounding: torch.dtype) -> None:
+def test_screen_bounds_its_rounding(rounding: torch.dtype) -> None:
     table = torch.randn(500, 16)
     screen = Screen.of(table, rounding)
     kept, lost = screen.norms.tolist()
@@ -172,7 +174,7 @@ def test_the_screen_bounds_its_rounding(rounding: torch.dtype) -> None:
     assert lost == pytest.approx((table - rounded).norm(dim=1).max().item())
 
 
-def test_a_table_that_int8_rounds_too_coarsely_and_a_gpu_get_bfloat16() -> None:
+def test_screen_for_a_coarse_table_or_a_gpu_is_bfloat16() -> None:
     table = torch.randn(500, 16)
     assert screen_for(table, on_gpu=False).table.dtype == torch.int8
     assert screen_for(table, on_gpu=True).table.dtype == torch.bfloat16
