@@ -240,7 +240,7 @@ def test_an_unforeseen_exception_with_a_secret_is_stored_without_it(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError(f"a bug that prints {SECRET}")
 
-    monkeypatch.setattr("orchestration.assets.tables.apply_retention", fail)
+    monkeypatch.setattr("orchestration.lifecycle.tables.apply_retention", fail)
     with copied_shop(deployed_home, tmp_path / "shop") as shop:
         result = shop.run("housekeeping_of_tables")
         stored = "".join(str(entry) for entry in shop.instance.all_logs(result.run_id))
