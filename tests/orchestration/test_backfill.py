@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from chaos.daemon import Daemon
-from orchestration.automation.run_history import AT_WORK
+from orchestration.automation.run_history import UNFINISHED
 from orchestration.cli.app import main
 from orchestration.runtime.partitions import night_key
 from tests.orchestration.conftest import DAYS, GRID, ShopInTest
@@ -57,7 +57,7 @@ def statuses(daemon: Daemon, runs: int) -> list[dg.DagsterRunStatus]:
     """How so many runs ended, once they have."""
     end = time.monotonic() + PATIENCE
     with daemon.instance() as instance:
-        while len(found := instance.get_runs()) < runs or any(run.status in AT_WORK for run in found):
+        while len(found := instance.get_runs()) < runs or any(run.status in UNFINISHED for run in found):
             assert time.monotonic() < end, [(run.job_name, run.status) for run in found]
             time.sleep(0.5)
     return [run.status for run in found]

@@ -68,7 +68,7 @@ def test_a_decayed_model_is_trained_anew_once(shop: ShopInTest) -> None:
     assert not holds(result)
     (request,) = asked(shop)
     assert request.job_name in (None, "training")
-    assert request.tags["multitron/because"] == "decay"
+    assert request.tags["multitron/reason"] == "decay"
     assert asked(shop)[0].run_key == request.run_key, "Dagster starts a key once"
     assert "random" in request.run_key
 
