@@ -7,6 +7,7 @@ mapped into memory, so that the instances of a server share one copy, as do a ve
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import json
 import os
@@ -96,6 +97,7 @@ def _program(path: str, sha256: str) -> Callable[..., tuple[Tensor, Tensor]]:
     return program
 
 
+@functools.cache
 def rounding_pays(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a matrix product in `dtype` is faster than in fp32 here: measured, a few milliseconds.
 

@@ -28,6 +28,7 @@ from orchestration.shop.settings import Settings
 from orchestration.shop.toml import write_shop
 from serving.deployment import deploy
 from serving.in_process import InProcessServer
+from tests.made_once import made_once
 
 DAYS = [dt.date(2026, 3, day) for day in (1, 2, 3)]
 SESSIONS = (60, 25, 60)  # per day; the second day has lost more than half of its sessions
@@ -90,13 +91,44 @@ def deploy_random_model(home: Path, *, version: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def deployed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of a shop with a deployed model and no tables yet."""
-    home = tmp_path_factory.mktemp("deployed") / "shop"
-    write_shop(home, Settings.model_validate(SETTINGS))
-    write_raw_events(home / "raw")
-    deploy_random_model(home, version="random")
-    return home
+def deployed_home(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The home of a shop with a deployed model and no tables yet; copy it before a change."""
+
+    def make(home: Path) -> None:
+        write_shop(home, Settings.model_validate(SETTINGS))
+        write_raw_events(home / "raw")
+        deploy_random_model(home, version="random")
+
+    return made_once(tmp_path_factory, worker_id, "deployed_home", make)
+
+
+@pytest.fixture(scope="session")
+def redeployed_home(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """`deployed_home` after the deployment of a second model, version "other"."""
+
+    def make(home: Path) -> None:
+        shutil.copytree(deployed_home, home)
+        deploy_random_model(home, version="other")
+
+    return made_once(tmp_path_factory, worker_id, "redeployed_home", make)
+
+
+def switch_models(shop: ShopInTest, home: Path) -> None:
+    """Give a shop the models and the Triton repository of another home: what a deployment changes."""
+    for folder in ("models", "triton"):
+        shutil.rmtree(shop.home / folder)
+        shutil.copytree(home / folder, shop.home / folder, symlinks=True)
+
+
+@pytest.fixture(scope="session")
+def ingested_home(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """`deployed_home` with three days in its event log."""
+
+    def make(home: Path) -> None:
+        with copied_shop(deployed_home, home) as shop:
+            shop.ingest()
+
+    return made_once(tmp_path_factory, worker_id, "ingested_home", make)
 
 
 @dataclass(frozen=True)
@@ -158,8 +190,7 @@ def copied_shop(deployed_home: Path, home: Path) -> Iterator[ShopInTest]:
 
 
 @pytest.fixture
-def shop(deployed_home: Path, tmp_path: Path) -> Iterator[ShopInTest]:
+def shop(ingested_home: Path, tmp_path: Path) -> Iterator[ShopInTest]:
     """A shop with three days in its event log."""
-    with copied_shop(deployed_home, tmp_path / "shop") as shop:
-        shop.ingest()
+    with copied_shop(ingested_home, tmp_path / "shop") as shop:
         yield shop

@@ -15,7 +15,7 @@ import pytest
 from orchestration.automation.rerun_commands import rerun_command, rerun_command_of
 from orchestration.runtime.instance import prepare_instance
 from orchestration.shop.home import load_shop
-from tests.orchestration.conftest import DAYS, GRID, SPAN, ShopInTest, deploy_random_model
+from tests.orchestration.conftest import DAYS, GRID, SPAN, ShopInTest, switch_models
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -67,14 +67,14 @@ def test_rerun_command_of_a_range_repeats_the_range(bare_shop: ShopInTest) -> No
 
 
 @pytest.mark.slow
-def test_rerun_command_of_a_rollback_keeps_its_version(bare_shop: ShopInTest) -> None:
+def test_rerun_command_of_a_rollback_keeps_its_version(bare_shop: ShopInTest, redeployed_home: Path) -> None:
     to_seven = bare_shop.run("rollback", ops={"rolled_back_model": {"config": {"version": 7}}})
     assert not to_seven.success
     assert shlex.split(command_of(bare_shop, to_seven))[-3:] == ["rollback", "--version", "7"]
     command = command_of(bare_shop, bare_shop.run("rollback"))
     assert shlex.split(command)[-1] == "rollback"
     assert execute(bare_shop, command).returncode == 2, "there is no version before the live one yet"
-    deploy_random_model(bare_shop.home, version="other")
+    switch_models(bare_shop, redeployed_home)
     done = execute(bare_shop, command)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "model random" in done.stdout

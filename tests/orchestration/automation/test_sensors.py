@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import os
 import shlex
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -15,7 +16,7 @@ from orchestration.automation.run_history import failure_of
 from orchestration.automation.sensors import DECISION_WAIT, deliver, failed_run_alerts, missing_alerts
 from orchestration.shop.home import load_shop
 from tests.orchestration.automation.conftest import MORNING, Webhook, execute, requests, waits
-from tests.orchestration.conftest import DAYS, GRID, ShopInTest, deploy_random_model
+from tests.orchestration.conftest import DAYS, GRID, ShopInTest, switch_models
 
 FIRST = DAYS[0]
 ALERT = Alert("run_failed", "scoring failed", "2026-03-01|0.50", "no answer", "dagster x", id="run 1", run_id="1")
@@ -58,12 +59,12 @@ def test_plan_waits_for_late_files_of_the_same_day(bare_shop: ShopInTest) -> Non
     assert [each.job_name for each in requests(bare_shop, next_morning)] == ["ingestion"]
 
 
-def test_plan_scores_a_night_by_the_model_deployed_within_it(bare_shop: ShopInTest) -> None:
+def test_plan_scores_a_night_by_the_model_deployed_within_it(bare_shop: ShopInTest, redeployed_home: Path) -> None:
     for _ in range(2):
         assert all(execute(bare_shop, requests(bare_shop)))
     first, *_ = requests(bare_shop)
     assert execute(bare_shop, [first]) == [True]
-    deploy_random_model(bare_shop.home, version="other")
+    switch_models(bare_shop, redeployed_home)
     while requested := requests(bare_shop):
         assert all(execute(bare_shop, requested)), [
             failure_of(bare_shop.instance, record.dagster_run.run_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,21 @@ COMMANDS = sorted(main.commands)
 def run(*arguments: str, home: Path | None = None) -> Result:
     extra = [] if home is None else ["--home", str(home)]
     return CliRunner().invoke(main, [*arguments, *extra], catch_exceptions=False)
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands set these variables; they are restored after each test."""
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    monkeypatch.setenv("MULTITRON_HOME", "")
+
+
+@pytest.fixture(scope="module")
+def unchanged_home(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home for commands that are refused; some of them prepare its Dagster instance first."""
+    home = tmp_path_factory.mktemp("refused") / "shop"
+    shutil.copytree(deployed_home, home)
+    return home
 
 
 def value(*arguments: str, home: Path) -> Any:
@@ -135,19 +151,15 @@ def test_json_command_reports_an_error_as_json_too(tmp_path: Path) -> None:
     ],
 )
 def test_json_command_refuses_wrong_arguments_with_a_hint(
-    deployed_home: Path, arguments: tuple[str, ...], words: str
+    unchanged_home: Path, arguments: tuple[str, ...], words: str
 ) -> None:
-    result = run(*arguments, home=deployed_home)
+    result = run(*arguments, home=unchanged_home)
     assert result.exit_code == 2, result.output
     assert words in result.stderr
     assert "hint:" in result.stderr
 
 
-def test_score_releases_a_night_that_read_returns(
-    shop: ShopInTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", "")  # the command sets both variables; restored after the test
-    monkeypatch.setenv("MULTITRON_HOME", "")
+def test_score_releases_a_night_that_read_returns(shop: ShopInTest, tmp_path: Path) -> None:
     day = str(DAYS[0])
     scored = value("score", "--date", day, home=shop.home)
     assert scored["failed"] == {}
