@@ -145,7 +145,7 @@ def test_backfill_command_starts_one_run_per_partition(ui: RunningUI, home: Path
     environment = {**os.environ, **prepare_instance(load_shop(home)), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([dagster, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (backfill,) = set(re.findall(r"backfill (\w+)", done.stdout))
+    (backfill,) = re.findall(r"backfill job `(\w+)`", done.stdout)
     runs = finished(home, len(keys), {"dagster/backfill": backfill})
     assert {run.tags["dagster/partition"] for run in runs} == set(keys)
     assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
