@@ -1,15 +1,15 @@
-"""The Dagster code location and the command line of a shop, on top of `multitron_core` and `serving`."""
+"""Thin Dagster assets, checks, partitions, schedules and resources over `multitron_core` and `serving`."""
 
 import os
 import warnings
 
 import dagster as dg
 
-# Set before torch is imported: the server, Dagster and a step share the cores, and OpenMP threads that spin while they
-# wait would slow down the others.
+# Before torch is imported: threads that spin while they wait take the cores from those that work, as soon as the
+# server, Dagster and a step share them.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# Partitioned checks, dimension mappings and single-run backfills are marked beta. The lock file pins the tested version,
-# and one warning per import would hide the messages that matter.
+# Partitioned checks, dimension mappings and single-run backfills are marked beta; the lock file pins the version that
+# they were tested with, and a warning an import would bury what matters on the screen.
 for _category in (dg.BetaWarning, dg.PreviewWarning):
     warnings.filterwarnings("ignore", category=_category)
