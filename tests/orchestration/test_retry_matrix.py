@@ -1,7 +1,5 @@
 """The retry matrix: the number of attempts for each class of fault, at each layer."""
 
-from __future__ import annotations
-
 import errno
 import http.server
 import threading

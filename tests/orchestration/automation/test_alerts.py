@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from email.message import Message
 from email.policy import default as email_policy
 
+import apprise
 import pytest
 
 from multitron_core.errors import InputError, UnavailableError
@@ -96,6 +97,12 @@ class MailSession(socketserver.StreamRequestHandler):
                 lines = list(iter(self.rfile.readline, b".\r\n"))
                 self.server.received.append(email.message_from_bytes(b"".join(lines), policy=email_policy))
             self.wfile.write(b"221 bye\r\n" if command == b"QUIT" else b"250 ok\r\n")
+
+
+@pytest.fixture(autouse=True)
+def _no_pause_between_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """apprise waits 5.5 s between two messages of a service; no option of an address changes that."""
+    monkeypatch.setattr(apprise.NotifyBase, "request_rate_per_sec", 0)
 
 
 @pytest.fixture
@@ -232,8 +239,6 @@ def test_services_accept_the_addresses_of_the_manual(url: str, name: str, monkey
 
 
 def test_services_allow_only_schemes_that_apprise_has() -> None:
-    import apprise
-
     offered = apprise.Apprise().details()["schemas"]
     encrypted = {scheme for each in offered for scheme in each["secure_protocols"] or ()}
     plain = {scheme for each in offered for scheme in each["protocols"] or ()}

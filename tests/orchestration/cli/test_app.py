@@ -85,7 +85,7 @@ def test_command_help_has_valid_examples(name: str) -> None:
     [
         (("nope",), "error: No such command 'nope'; hint: see `multitron --help`"),
         (("--nope",), "error: No such option '--nope'; hint: see `multitron --help`"),
-        (("read", "--xyz"), "error: No such option '--xyz'; hint: see `multitron read --help`"),
+        (("status", "more"), "error: Got unexpected extra argument (more); hint: see `multitron status --help`"),
         (("ui", "--port", "x"), "error: Invalid value for '--port': 'x' is not a valid integer; hint: see "
          "`multitron ui --help`"),
     ],
