@@ -7,6 +7,7 @@ memory-mapped: all instances and processes that use a version share one copy.
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import json
 import os
@@ -99,6 +100,7 @@ def _program(path: str, sha256: str) -> Callable[..., tuple[Tensor, Tensor]]:
     return program
 
 
+@functools.cache
 def rounding_pays(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a matrix product in `dtype` is faster than in fp32 on a device, by a measurement of a few milliseconds.
 

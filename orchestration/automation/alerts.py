@@ -90,15 +90,19 @@ Recipient = Callable[[Alert], None]
 """Sends one alert to one address, or raises InputError or UnavailableError."""
 
 
-def recipients() -> list[Recipient]:
+def recipients(*, first_pause: float = FIRST_PAUSE) -> list[Recipient]:
     """The recipients configured in the environment; empty if there are none.
+
+    Args:
+        first_pause: seconds between the first two attempts at a recipient, doubled after each.
 
     Raises:
         InputError: an address is wrong, or would send alerts unencrypted to another machine.
     """
     url = webhook()
-    posts: list[Recipient] = [partial(send, url=url)] if url else []
-    return [*posts, *(partial(notify, service=service, name=name) for name, service in services().items())]
+    posts: list[Recipient] = [partial(send, url=url, first_pause=first_pause)] if url else []
+    to_service = partial(notify, first_pause=first_pause)
+    return [*posts, *(partial(to_service, service=service, name=name) for name, service in services().items())]
 
 
 def send_to_all(alert: Alert, recipients: Sequence[Recipient]) -> list[MultitronError]:

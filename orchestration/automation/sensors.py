@@ -9,14 +9,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import dagster as dg
 
 from multitron_core.errors import MultitronError
 from orchestration.assets.monitoring import DECAYED, MODEL_VERSION
-from orchestration.automation.alerts import Alert, recipients, send_to_all
+from orchestration.automation.alerts import Alert, Recipient, recipients, send_to_all
 from orchestration.automation.night import published_rows, read_night
 from orchestration.automation.night_steps import SENSOR, completion_step, decide, next_steps
 from orchestration.automation.rerun_commands import rerun_command_of
@@ -238,12 +238,13 @@ def _deliver(
     context: dg.SensorEvaluationContext, alerts: Iterable[tuple[Alert, str]], cursor: str | None
 ) -> dg.SensorResult:
     """`deliver` within a tick."""
-    return deliver(alerts, cursor, before=context.cursor, log=context.log.warning)
+    return deliver(alerts, cursor, recipients(), before=context.cursor, log=context.log.warning)
 
 
 def deliver(
     alerts: Iterable[tuple[Alert, str]],
     cursor: str | None,
+    to: Sequence[Recipient],
     *,
     before: str | None,
     log: Callable[[str], None],
@@ -253,21 +254,22 @@ def deliver(
     Args:
         alerts: each with the cursor to store once it is sent.
         cursor: to store after all of them; None for the cursor of the last alert.
+        to: the recipients; without any, alerts are only logged.
         before: the cursor before the first alert.
         log: logs every alert, which is then visible without a recipient, and every failure.
 
     Raises:
         MultitronError: no recipient receives the first alert; Dagster marks the tick as failed, the next one retries.
     """
-    all_recipients, reached, sent, failures = recipients(), before, 0, dict[str, None]()
+    reached, sent, failures = before, 0, dict[str, None]()
     end = time.monotonic() + DELIVERY_SECONDS
     for alert, next_cursor in alerts:
         if time.monotonic() > end:
             return _tick([f"{sent} alerts sent, the rest at the next tick", *failures], reached)
         log(f"{alert.kind}: {alert.payload()['text']}")
-        if all_recipients:
+        if to:
             try:
-                failed = [str(error) for error in send_to_all(alert, all_recipients)]
+                failed = [str(error) for error in send_to_all(alert, to)]
             except MultitronError as error:
                 if not sent:
                     raise
@@ -276,7 +278,7 @@ def deliver(
                 log(failure)
             failures |= dict.fromkeys(failed)
         reached, sent = next_cursor, sent + 1
-    outcome = "sent" if all_recipients else "logged only: no recipient is configured"
+    outcome = "sent" if to else "logged only: no recipient is configured"
     return _tick([f"{sent} alerts {outcome}" if sent else "no alerts", *failures], cursor or reached)
 
 

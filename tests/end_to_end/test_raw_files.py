@@ -1,4 +1,4 @@
-"""The whole way on raw files: real ones, and such as nobody should have delivered."""
+"""The demo on raw files: real ones, and wrong ones, which are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 QUICK = {"front_points": FRONT_POINTS}
 
 
-def test_real_diginetica_files_go_the_same_way_once_the_refusal_is_mended(real_data: Path, tmp_path: Path) -> None:
+def test_demo_scores_diginetica_files_after_a_refusal(real_data: Path, tmp_path: Path) -> None:
     home = tmp_path / "shop"
     week = ("--data", str(real_data / "diginetica-week"), "--format", "diginetica")
     refused = run_demo(home, *week)
@@ -40,7 +40,7 @@ def test_real_diginetica_files_go_the_same_way_once_the_refusal_is_mended(real_d
 
 
 def bad_inputs(real_data: Path, folder: Path) -> dict[str, tuple[list[str], list[str]]]:
-    """name -> (arguments, what the error must name)."""
+    """Wrong inputs by name: arguments, and the words that the error must contain."""
     week = real_data / "diginetica-week"
     empty, alone, dirty = folder / "empty", folder / "alone", folder / "dirty"
     for each in (empty, alone, dirty):
@@ -55,12 +55,14 @@ def bad_inputs(real_data: Path, folder: Path) -> dict[str, tuple[list[str], list
         "an empty folder": (["--data", str(empty), "--format", "diginetica"], [str(empty), "hint"]),
         "no orders": (["--data", str(alone), "--format", "diginetica"], ["purchases", "hint"]),
         "bad lines": (["--data", str(dirty), "--format", "diginetica"], ["train-item-views.csv, line 3", "x"]),
-        "DATA alone": (["--data", str(week)], ["FORMAT"]),
+        "data without format": (["--data", str(week)], ["FORMAT"]),
     }
 
 
-@pytest.mark.parametrize("name", ["an unknown format", "an empty folder", "no orders", "bad lines", "DATA alone"])
-def test_bad_input_is_named_with_its_mend(name: str, real_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["an unknown format", "an empty folder", "no orders", "bad lines", "data without format"]
+)
+def test_demo_names_bad_input_and_a_hint(name: str, real_data: Path, tmp_path: Path) -> None:
     arguments, named = bad_inputs(real_data, tmp_path)[name]
     result = run_demo(tmp_path / "shop", *arguments)
     assert result.returncode == 2, result.stdout + result.stderr

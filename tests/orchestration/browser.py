@@ -1,4 +1,4 @@
-"""The Dagster UI of a shop in headless Chromium, as a person sees and clicks it."""
+"""The Dagster UI of a shop, and headless Chromium to use it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from PIL import Image
-from playwright.sync_api import Locator, Page, sync_playwright
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 90.0
-"""Seconds for anything to appear: a run's process has to start, on a machine that may be busy."""
+"""Maximum seconds until anything appears: a run must start a process, on a machine that may be busy."""
 
 FLAGS = (
-    "--no-sandbox",  # of a container's root
+    "--no-sandbox",  # root in a container has no sandbox
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -33,10 +35,12 @@ FLAGS = (
     "--disable-sync",
 )
 PICTURES_VARIABLE = "MULTITRON_PICTURES"
+"""Environment variable: the folder for screenshots; none are taken without it."""
 
 
 def chromium() -> str:
-    """The browser's path; the test is skipped, saying so, where there is none."""
+    """The path of the browser; without playwright or a browser the test is skipped."""
+    pytest.importorskip("playwright", reason="playwright is not installed: pip install 'multitron-batch[dev]'")
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium, or name one in CHROMIUM")
@@ -45,26 +49,28 @@ def chromium() -> str:
 
 @dataclass(frozen=True)
 class Browser:
-    """A page of the UI; texts are looked for as a person does: only what is visible counts."""
+    """A page of the UI. Texts are searched among the visible ones only."""
 
     page: Page
     address: str
 
     def open(self, path: str) -> None:
-        """Go to a page of the UI."""
+        """Open a page of the UI by its path."""
         self.page.goto(self.address + path)
 
     def text(self, text: str, *, exact: bool = True) -> Locator:
-        """Where a text stands."""
+        """The elements that show a text."""
         return self.page.get_by_text(text, exact=exact).filter(visible=True)
 
-    def sees(self, *texts: str) -> None:
-        """Wait until each of the texts is on the page."""
+    def wait_for(self, *texts: str) -> None:
+        """Wait until the page shows each of the texts."""
         for text in texts:
             self.text(text, exact=False).first.wait_for()
 
     def picture(self, name: str) -> None:
-        """Keep a picture of the page in the folder of MULTITRON_PICTURES, where that is set."""
+        """Save a screenshot in the folder of MULTITRON_PICTURES, if it is set."""
+        from PIL import Image
+
         folder = os.environ.get(PICTURES_VARIABLE)
         if folder is None:
             return
@@ -74,9 +80,17 @@ class Browser:
         image.quantize(128, dither=Image.Dither.NONE).save(Path(folder) / f"{name}.png", optimize=True)
 
 
+@dataclass(frozen=True)
+class RunningUI:
+    """A running `multitron ui`: its address, and its process id."""
+
+    address: str
+    process_id: int
+
+
 @contextmanager
-def dagster_ui(home: Path) -> Iterator[str]:
-    """`make ui` over a shop, its steps in their run's process; gives its address and ends with every process."""
+def dagster_ui(home: Path) -> Iterator[RunningUI]:
+    """`multitron ui` of a shop; steps run in the process of their run. All its processes end with the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -94,9 +108,9 @@ def dagster_ui(home: Path) -> Iterator[str]:
     ):
         try:
             _wait_for(address, process, log)
-            yield address
+            yield RunningUI(address, process.pid)
         finally:
-            process.terminate()  # a shell that runs tests in the background has SIGINT ignored
+            process.terminate()  # SIGINT is ignored in tests that a shell runs in the background
             process.wait(60)
 
 
@@ -115,7 +129,9 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None
 
 @contextmanager
 def browser(address: str, profile: Path) -> Iterator[Browser]:
-    """Headless Chromium on the UI, with a new empty profile."""
+    """Headless Chromium with an empty profile."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as driver:
         context = driver.chromium.launch_persistent_context(
             profile, executable_path=chromium(), headless=True, args=FLAGS, viewport={"width": 1440, "height": 900}

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests against the API's own types, and against the code that they start."""
+"""The Kubernetes manifests, validated by the types of the API and by the code that they start."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 pytest.importorskip("dagster_k8s", reason="the extra `cluster` is not installed")
 
 import dagster as dg
-import kubernetes.client
+import kubernetes.client  # type: ignore[import-untyped]
 from dagster_k8s.container_context import UserDefinedDagsterK8sConfig
 from dagster_k8s.launcher import K8sRunLauncher
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
@@ -26,7 +26,7 @@ NAMES = {(each["kind"], each["metadata"]["name"]) for each in DOCUMENTS}
 
 
 def as_type(document: dict[str, Any]) -> object:
-    """A document as the API's own type; a field that it does not have is refused."""
+    """A document as the type of the API; raises for a field that the type does not have."""
     model = getattr(kubernetes.client, f"V1{document['kind']}")
     return k8s_model_from_dict(model, k8s_snake_case_dict(model, document))
 
@@ -37,17 +37,17 @@ def of(kind: str, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
-def test_every_field_is_one_of_the_api(document: dict[str, Any]) -> None:
+def test_manifests_use_only_fields_of_the_api(document: dict[str, Any]) -> None:
     as_type(document)
 
 
-def test_a_misspelt_field_is_found() -> None:
+def test_as_type_refuses_a_misspelt_field() -> None:
     wrong = {**of("Service", "multitron-ui"), "spec": {"selectors": {"app": "x"}}}
     with pytest.raises(Exception, match="selectors"):
         as_type(wrong)
 
 
-def test_what_is_referred_to_is_there() -> None:
+def test_manifests_refer_to_existing_objects() -> None:
     text = TEXT + yaml.safe_dump(DOCUMENTS)
     for kind, pattern in (
         ("ConfigMap", r"configMap(?:Ref)?:\s*\{?\s*name: ([\w-]+)"),
@@ -80,7 +80,7 @@ def validate_as(schema: Any, config: dict[str, Any]) -> None:
     dg.validate_run_config(job, {"ops": {"configured": {"config": config}}})
 
 
-def test_the_instance_is_one_that_dagster_takes() -> None:
+def test_manifests_configure_a_valid_dagster_instance() -> None:
     instance = yaml.safe_load(of("ConfigMap", "multitron-instance")["data"]["dagster.yaml"])
     local = yaml.safe_load((ROOT / "orchestration/runtime/dagster.yaml").read_text())
     assert set(local) <= set(instance)
@@ -94,7 +94,7 @@ def test_the_instance_is_one_that_dagster_takes() -> None:
 
 
 @pytest.mark.parametrize("queue", ["ingestion", "gpu", "scoring"])
-def test_a_step_of_each_queue_has_a_pod_of_its_size(queue: str) -> None:
+def test_on_queue_sizes_the_pod_of_a_step(queue: str) -> None:
     pod = UserDefinedDagsterK8sConfig.from_dict(on_queue(queue)["dagster-k8s/config"])  # type: ignore[arg-type]
     limits = pod.container_config["resources"]["limits"]
     assert limits["memory"]

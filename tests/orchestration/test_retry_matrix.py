@@ -1,15 +1,16 @@
-"""The retry matrix: each class of fault at each layer, with the number of attempts that is declared."""
+"""The retry matrix: the number of attempts for each class of fault, at each layer."""
 
 import errno
 import http.server
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
@@ -17,7 +18,6 @@ from multitron_core.errors import InputError, UnavailableError
 from multitron_core.lake import delta_stream
 from multitron_core.lake.lake import Lake
 from multitron_core.utils.library_errors import translate_error
-from orchestration.automation.night_steps import WAITS
 from orchestration.automation.run_history import failure_of
 from orchestration.runtime.instance import TEMPLATE
 from orchestration.runtime.retries import KIND, MAX_RETRIES, PERMANENT, TRANSIENT, failures
@@ -25,16 +25,16 @@ from orchestration.runtime.retries import KIND, MAX_RETRIES, PERMANENT, TRANSIEN
 
 @dataclass(frozen=True)
 class Row:
-    """A class of faults: how it is raised, how often a step tries, whether the night asks again."""
+    """A class of faults: how it is raised, the attempts of a step, and whether the night retries it."""
 
     name: str
     raises: Callable[[], None]
     step_attempts: int
-    asked_again: bool
+    night_retries: bool
 
 
-class Unwell(http.server.BaseHTTPRequestHandler):
-    """An object store that answers 503 to everything."""
+class Overloaded(http.server.BaseHTTPRequestHandler):
+    """An object store that answers every request with 503."""
 
     def answer(self) -> None:
         self.send_response(503)
@@ -48,7 +48,7 @@ class Unwell(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[dict[str, str]]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Unwell)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Overloaded)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield {
         "AWS_ACCESS_KEY_ID": "k",
@@ -82,32 +82,32 @@ ROWS = (
 
 
 def run_failing(raises: Callable[[], object], instance: dg.DagsterInstance) -> tuple[dg.ExecuteInProcessResult, int]:
-    """The result of a run whose asset raises, and how often the asset was called."""
-    made = []
+    """Run an asset that raises; returns the result of the run and the number of attempts."""
+    attempts = []
 
     @dg.asset
     def failing(context: dg.AssetExecutionContext) -> None:
-        made.append(1)
+        attempts.append(1)
         with failures(context, first_delay=0.01):
             raises()
 
-    return dg.materialize([failing], raise_on_error=False, instance=instance), len(made)
+    return dg.materialize([failing], raise_on_error=False, instance=instance), len(attempts)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_each_class_of_fault_has_its_attempts(row: Row) -> None:
+def test_failures_retry_each_class_of_fault_as_declared(row: Row) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         result, attempts = run_failing(row.raises, instance)
         assert not result.success
         assert attempts == row.step_attempts
-        assert failure_of(instance, result.run_id).transient == row.asked_again
+        assert failure_of(instance, result.run_id).transient == row.night_retries
         event = next(event for event in result.all_events if event.is_step_failure)
-        told = event.step_failure_data.user_failure_data
-        if told is not None:
-            assert told.metadata[KIND].value == (TRANSIENT if row.asked_again else PERMANENT)
+        failure = event.step_failure_data.user_failure_data
+        if failure is not None:
+            assert failure.metadata[KIND].value == (TRANSIENT if row.night_retries else PERMANENT)
 
 
-def test_an_object_store_that_is_unwell_is_tried_again(store: dict[str, str]) -> None:
+def test_failures_retry_an_overloaded_object_store(store: dict[str, str]) -> None:
     calls = (
         lambda: DeltaTable("s3://bucket/table", storage_options=store),
         lambda: Lake("s3://bucket", store).publications(),
@@ -123,14 +123,15 @@ def test_an_object_store_that_is_unwell_is_tried_again(store: dict[str, str]) ->
         assert failure_of(instance, result.run_id).transient
 
 
-def test_a_lost_race_is_written_again_so_often(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lake, tries = Lake(tmp_path), []
+def test_replace_rows_repeats_a_write_that_lost_a_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, tries = Lake(tmp_path), list[int]()
 
     def lose(*_: object, **__: object) -> None:
         tries.append(1)
         raise CommitFailedError("another commit was faster")
 
     lake.replace_rows("figures", pl.DataFrame({"a": [1]}))
+    # Five lost races in a row cannot be provoked by real writers in a test.
     monkeypatch.setattr(delta_stream, "write_deltalake", lose)
     monkeypatch.setattr(delta_stream.time, "sleep", lambda _: None)
     with pytest.raises(UnavailableError):
@@ -138,11 +139,7 @@ def test_a_lost_race_is_written_again_so_often(tmp_path, monkeypatch: pytest.Mon
     assert len(tries) == delta_stream.ATTEMPTS == 5
 
 
-def test_a_run_whose_process_died_is_started_again_twice_a_step_that_raised_never() -> None:
+def test_dagster_yaml_retries_dead_runs_but_not_failed_steps() -> None:
     declared = yaml.safe_load(TEMPLATE.read_text())
     assert declared["run_retries"] == {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False}
     assert declared["run_monitoring"]["enabled"]
-
-
-def test_a_night_asks_again_three_times() -> None:
-    assert [wait.total_seconds() / 60 for wait in WAITS] == [5, 15, 30]

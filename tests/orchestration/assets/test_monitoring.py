@@ -68,7 +68,7 @@ def test_decayed_model_trains_a_decayed_model_once(shop: ShopInTest) -> None:
     assert not holds(result)
     (request,) = requests_of_sensor(shop)
     assert request.job_name in (None, "training")
-    assert request.tags["multitron/because"] == "decay"
+    assert request.tags["multitron/reason"] == "decay"
     assert requests_of_sensor(shop)[0].run_key == request.run_key, "Dagster starts one run per key"
     assert "random" in str(request.run_key)
 

@@ -10,9 +10,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from multitron_core.errors import InputError
 from orchestration.automation.rerun_commands import start_daemon_command, start_sensor_command, ui_command
 from orchestration.automation.status import DAEMONS, SILENT_SECONDS, standstills, status
-from orchestration.cli.status import as_json, as_text, main
 from orchestration.runtime.instance import instance_of, prepare_instance
 from orchestration.shop.calendar import open_nights
 from orchestration.shop.home import load_shop
@@ -23,7 +23,7 @@ BEFORE, AFTER = (dt.datetime(2026, 3, 4, hour, tzinfo=dt.UTC) for hour in (3, 7)
 
 @pytest.fixture(scope="module")
 def shop(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShopInTest]:
-    """Three nights: one whole; one whose second half failed its check; one whose events are not there."""
+    """Three nights: one complete; one with a failed check at its second preference; one without events."""
     with copied_shop(deployed_home, tmp_path_factory.mktemp("status") / "shop") as shop:
         (shop.home / "raw" / f"events-{DAYS[2]}.csv").rename(shop.home / "late.csv")
         for day in DAYS[:2]:
@@ -33,35 +33,35 @@ def shop(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         shop.change(quality={"min_lists": 0.0, "min_items": 0.0, "min_overlap": 0.0, "max_top_share": 1.0})
         assert shop.score(DAYS[1], "0.00").success
         shop.change(quality={})
-        assert not shop.score(DAYS[1], "0.50").success, "fewer than half of the lists of the night before"
+        assert not shop.score(DAYS[1], "0.50").success, "fewer than half of the lists of the previous night"
         yield shop
 
 
 def heartbeat(daemon: str, timestamp: float) -> Any:
-    """A heartbeat as Dagster stores it: its class has no public name."""
+    """A heartbeat as Dagster stores it; its class is private."""
     fields = {"daemon_id": "one", "daemon_type": daemon, "errors": [], "timestamp": timestamp}
     return dg.deserialize_value(json.dumps({"__class__": "DaemonHeartbeat", **fields}))
 
 
 def states(shop: ShopInTest, now: dt.datetime) -> dict[dt.date, dict[str, tuple[str, str]]]:
-    told = status(load_shop(shop.home), shop.instance, now=now)
-    return {night.day: {each.pi: (each.state, each.why) for each in night.preferences} for night in told.nights}
+    found = status(load_shop(shop.home), shop.instance, now=now)
+    return {night.day: {each.pi: (each.state, each.why) for each in night.preferences} for night in found.nights}
 
 
-def test_it_says_which_are_published_failed_or_late_and_why(shop: ShopInTest) -> None:
-    told = states(shop, AFTER)
-    assert list(told) == sorted(DAYS, reverse=True)
-    assert told[DAYS[0]] == {"0.00": ("published", ""), "0.50": ("published", "")}
-    assert told[DAYS[1]]["0.00"][0] == "published"
-    state, why = told[DAYS[1]]["0.50"]
+def test_status_names_states_and_reasons(shop: ShopInTest) -> None:
+    found = states(shop, AFTER)
+    assert list(found) == sorted(DAYS, reverse=True)
+    assert found[DAYS[0]] == {"0.00": ("published", ""), "0.50": ("published", "")}
+    assert found[DAYS[1]]["0.00"][0] == "published"
+    state, why = found[DAYS[1]]["0.50"]
     assert state == "failed"
     assert "like_the_night_before" in why
-    state, why = told[DAYS[2]]["0.00"]
+    state, why = found[DAYS[2]]["0.00"]
     assert (state, f"no table file of {DAYS[2]}" in why) == ("late", True)
     assert states(shop, BEFORE)[DAYS[2]]["0.00"][0] == "waiting"
 
 
-def test_days_before_the_first_and_after_the_last_night_are_no_nights(shop: ShopInTest, tmp_path: Path) -> None:
+def test_status_shows_days_from_first_to_last_night(shop: ShopInTest, tmp_path: Path) -> None:
     with copied_shop(shop.home, tmp_path / "copy") as copy:
         copy.change(night={"first_night": DAYS[1]})
         assert list(states(copy, AFTER)) == [DAYS[2], DAYS[1]]
@@ -70,7 +70,7 @@ def test_days_before_the_first_and_after_the_last_night_are_no_nights(shop: Shop
         assert list(states(copy, AFTER)) == open_nights(load_shop(copy.home), AFTER) == [DAYS[1]]
 
 
-def test_rows_that_are_gone_are_not_called_published(shop: ShopInTest, tmp_path: Path) -> None:
+def test_status_fails_a_night_with_unreadable_rows(shop: ShopInTest, tmp_path: Path) -> None:
     with copied_shop(shop.home, tmp_path / "copy") as copy:
         lake = copy.lake
         lake.open("item_recommendations").delete(f"run_date = '{DAYS[0]}' AND pi = '0.00'")
@@ -81,40 +81,25 @@ def test_rows_that_are_gone_are_not_called_published(shop: ShopInTest, tmp_path:
         assert (state, "gone" in why or "cannot be read" in why) == ("failed", True)
 
 
-def test_the_forms_for_people_and_for_programs_say_the_same(shop: ShopInTest) -> None:
-    told = status(load_shop(shop.home), shop.instance, now=AFTER)
-    text, parsed = as_text(told), json.loads(as_json(told))
-    assert parsed["late"] is True
-    assert [night["day"] for night in parsed["nights"]] == [str(day) for day in sorted(DAYS, reverse=True)]
-    for night in parsed["nights"]:
-        assert night["day"] in text
-        for each in night["preferences"]:
-            assert each["pi"] in text
-            assert each["why"] in text
-            assert each["command"] in text
+def test_status_refuses_a_number_of_nights_below_1(shop: ShopInTest) -> None:
+    with pytest.raises(InputError, match="number of nights"):
+        status(load_shop(shop.home), shop.instance, nights=0)
 
 
-def test_the_command_checks_for_cron_and_says_when_no_daemon_runs(
-    shop: ShopInTest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_standstills_name_stopped_daemons_and_sensor(shop: ShopInTest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    prepare_instance(load_shop(shop.home))
-    assert main(["--home", str(shop.home), "--nights", "2", "--check"]) == 1
-    printed = capsys.readouterr().out
-    assert "the Dagster daemon does not run" in printed
-    said = load_shop(shop.home)
-    for command in (start_daemon_command(said), start_sensor_command(said, "nights"), ui_command(said)):
-        assert command in printed
-    assert "not seen yet" in printed
-    for ago, seen in ((10.0, True), (SILENT_SECONDS + 10.0, False)):
-        with instance_of(said) as instance:
+    loaded = load_shop(shop.home)
+    prepare_instance(loaded)
+    with instance_of(loaded) as instance:
+        daemon, sensor = standstills(loaded, instance)
+        assert "no heartbeat yet" in daemon.why
+        assert ui_command(loaded) in daemon.commands[0]
+        assert daemon.commands[1] == start_daemon_command(loaded)
+        assert sensor.why == "the sensor `nights` is stopped"
+        assert sensor.commands == (start_sensor_command(loaded, "nights"),)
+        for ago, alive in ((10.0, True), (SILENT_SECONDS + 10.0, False)):
             for name in DAEMONS:
                 instance.add_daemon_heartbeat(heartbeat(name, time.time() - ago))
-            told = [each.why for each in standstills(said, instance)]
-        assert [("does not run" in why, "not seen since" in why) for why in told[:-1]] == [(True, True)] * (not seen)
-        assert told[-1] == "the sensor `nights` is off"
-    assert main(["--home", str(shop.home), "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["nights"]) == 3
-    assert main(["--home", str(shop.home), "--nights", "0"]) == 2
-    assert "no night is asked for" in capsys.readouterr().err
-    assert main(["--home", str(shop.home / "nowhere")]) == 2
+            *daemons, last = standstills(loaded, instance)
+            assert ["no heartbeat since" in each.why for each in daemons] == [True] * (not alive)
+            assert last == sensor

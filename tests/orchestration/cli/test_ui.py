@@ -11,7 +11,7 @@ from orchestration.shop.home import Shop
 from orchestration.shop.settings import demo_settings
 
 
-def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
+def test_run_ui_refuses_a_port_in_use_before_any_start(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
