@@ -19,7 +19,7 @@ help:
 	@echo "make ui      the Dagster UI of the demo's shop (same DATA=...; PORT=3000)"
 	@echo "make test    every test            make test-fast   only tests that take seconds"
 	@echo "make lint    ruff and mypy         make format      fix and format with ruff"
-	@echo "make docs    write docs/reference.md from the code"
+	@echo "make docs    write docs/reference.md from the code   make imports   the packages and what each imports"
 	@echo "make bench   every benchmark at small size"
 	@echo "make chaos   inject faults into the nights of a small shop (15 min)   make week   seven nights through the real daemon"
 	@echo "make clean   remove the environment and all generated files"
