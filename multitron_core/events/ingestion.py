@@ -27,14 +27,13 @@ from multitron_core.events.read import check_orders, check_reject_share, read_fi
 from multitron_core.events.tables import (
     INGESTION_SCHEMA,
     REJECTS_SCHEMA,
-    EventTables,
     create_event_log,
     days_predicate,
     item_type_of,
     scan_table,
-    table_exists,
     write_table,
 )
+from multitron_core.lake.tables import Tables
 from multitron_core.utils.temporary_folder import temporary_folder
 
 __all__ = ["IngestionReport", "ingest", "read_event_log", "read_ingestion"]
@@ -70,7 +69,7 @@ class IngestionReport:
 
 
 def ingest(
-    source: RawSource, lake: EventTables, first: date, last: date, *, rows_in_memory: int = ROWS_IN_MEMORY
+    source: RawSource, lake: Tables, first: date, last: date, *, rows_in_memory: int = ROWS_IN_MEMORY
 ) -> IngestionReport:
     """Ingest the files of some days into the event log, and replace the events that these files contained before.
 
@@ -97,7 +96,7 @@ def ingest(
         return _replace(lake, stage, (first, last), rows_in_memory, files=sum(map(len, files.values())))
 
 
-def read_event_log(lake: EventTables, first: date | None = None, last: date | None = None) -> pl.LazyFrame:
+def read_event_log(lake: Tables, first: date | None = None, last: date | None = None) -> pl.LazyFrame:
     """Read the events from day `first` to day `last` (UTC, both included; None for no bound).
 
     Returns:
@@ -106,7 +105,7 @@ def read_event_log(lake: EventTables, first: date | None = None, last: date | No
     Raises:
         InputError: Nothing has been ingested.
     """
-    if not table_exists(lake, "events"):
+    if not lake.exists("events"):
         raise InputError("there is no event log", where=lake.uri("events"), hint="ingest raw events first")
     events = scan_table(lake, "events")
     if first is not None:
@@ -116,7 +115,7 @@ def read_event_log(lake: EventTables, first: date | None = None, last: date | No
     return events.select(LOG_COLUMNS)
 
 
-def read_ingestion(lake: EventTables, first: date | None = None, last: date | None = None) -> pl.DataFrame:
+def read_ingestion(lake: Tables, first: date | None = None, last: date | None = None) -> pl.DataFrame:
     """Read the counts of the days from `first` to `last` (None for no bound) and those of files without a day.
 
     Returns:
@@ -126,7 +125,7 @@ def read_ingestion(lake: EventTables, first: date | None = None, last: date | No
     Raises:
         InputError: Nothing has been ingested.
     """
-    if not table_exists(lake, "ingestion"):
+    if not lake.exists("ingestion"):
         raise InputError("there is no event log", where=lake.uri("ingestion"), hint="ingest raw events first")
     in_range = pl.lit(True)
     if first is not None:
@@ -166,7 +165,7 @@ class _Stage:
 
 def _stage(
     source: RawSource,
-    lake: EventTables,
+    lake: Tables,
     files: dict[str, Any],
     day_of_file: dict[str, date] | None,
     days: tuple[date, date],
@@ -215,10 +214,10 @@ def _stage(
     return _Stage(folder, rejected.select(REJECTS_SCHEMA.names()), read_counts, item_type, days_of_files)
 
 
-def _fixed_item_type(source: RawSource, lake: EventTables) -> ColumnMapping | None:
+def _fixed_item_type(source: RawSource, lake: Tables) -> ColumnMapping | None:
     """Column mapping of the source; once a log exists, its item type replaces the automatic choice per day."""
     mapping = source.mapping or ColumnMapping()
-    if source.format != "table" or mapping.item_type != "auto" or not table_exists(lake, "events"):
+    if source.format != "table" or mapping.item_type != "auto" or not lake.exists("events"):
         return source.mapping
     return dataclasses.replace(mapping, item_type="integer" if item_type_of(lake) == pl.Int64 else "string")
 
@@ -240,7 +239,7 @@ def _check_reject_shares(source: RawSource, rejects: pl.DataFrame, accepted: dic
 
 
 def _replace(
-    lake: EventTables, stage: _Stage, days: tuple[date, date], rows_in_memory: int, *, files: int
+    lake: Tables, stage: _Stage, days: tuple[date, date], rows_in_memory: int, *, files: int
 ) -> IngestionReport:
     """Write the staged rows into the tables: rejects first, then events, counts last."""
     affected = _affected_days(lake, stage, days)
@@ -293,7 +292,7 @@ def _replace(
     )
 
 
-def _affected_days(lake: EventTables, stage: _Stage, days: tuple[date, date]) -> list[date]:
+def _affected_days(lake: Tables, stage: _Stage, days: tuple[date, date]) -> list[date]:
     """Days whose partitions change: the requested days, and the days that contain or contained late events."""
     affected = {*days_between(*days), *stage.read_counts["day"].to_list()}
     if stage.source_days is not None:
@@ -336,7 +335,7 @@ def _repeating_days(counts_before: pl.DataFrame, stage: _Stage, day: date) -> li
     return repeats["source_day"].drop_nulls().to_list()
 
 
-def _statistics(lake: EventTables, stage: _Stage, affected: list[date], current: pl.LazyFrame) -> pl.DataFrame:
+def _statistics(lake: Tables, stage: _Stage, affected: list[date], current: pl.LazyFrame) -> pl.DataFrame:
     """Compute the rows of `ingestion` for the affected days, from all files that contain their events.
 
     `in` is counted when files are parsed. Accepted events and rejects are counted from the rows of their tables, and

@@ -11,7 +11,8 @@ from multitron_core.errors import InputError
 from multitron_core.events.ingestion import read_ingestion
 from multitron_core.events.raw_source import LATE_DAYS, days_between
 from multitron_core.events.read import HARMLESS_REASONS
-from multitron_core.events.tables import EventTables, scan_table
+from multitron_core.events.tables import scan_table
+from multitron_core.lake.tables import Tables
 
 USUAL_DAYS = 28
 """Days before a day that its usual volume is computed from."""
@@ -42,7 +43,7 @@ class Limits:
             )
 
 
-def reconciliation(lake: EventTables, first: date, last: date) -> pl.DataFrame:
+def reconciliation(lake: Tables, first: date, last: date) -> pl.DataFrame:
     """Compare the counts of each day with the rows of the tables.
 
     Args:
@@ -78,7 +79,7 @@ def reconciliation(lake: EventTables, first: date, last: date) -> pl.DataFrame:
     )
 
 
-def volumes(lake: EventTables, first: date, last: date, limits: Limits | None = None) -> pl.DataFrame:
+def volumes(lake: Tables, first: date, last: date, limits: Limits | None = None) -> pl.DataFrame:
     """Compare the number of events of each day with the usual number.
 
     The usual number is the median of the same weekday in the four weeks before. If fewer than three of these days were
@@ -112,7 +113,7 @@ def _usual(before: dict[date, int], day: date) -> float | None:
     return None if len(sample) < FEWEST_DAYS else pl.Series(sample).median()  # type: ignore[return-value]
 
 
-def reject_shares(lake: EventTables, first: date, last: date, limits: Limits | None = None) -> pl.DataFrame:
+def reject_shares(lake: Tables, first: date, last: date, limits: Limits | None = None) -> pl.DataFrame:
     """Compute the share of bad lines of each day. Empty lines and unused event types do not count as bad.
 
     Args:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
-from typing import Protocol
 
 import polars as pl
 from deltalake import DeltaTable
@@ -16,6 +15,7 @@ from multitron_core.errors import InputError
 from multitron_core.events.formats.format import TIME
 from multitron_core.events.read import REJECT_SCHEMA
 from multitron_core.lake import delta_stream
+from multitron_core.lake.tables import Tables
 
 EVENT_SCHEMA = pl.Schema(
     [
@@ -35,16 +35,7 @@ INGESTION_SCHEMA = pl.Schema(
 )
 
 
-class EventTables(Protocol):
-    """The part of `multitron_core.lake.Lake` that ingestion uses: table addresses and storage options."""
-
-    @property
-    def storage_options(self) -> dict[str, str] | None: ...
-
-    def uri(self, table: str) -> str: ...
-
-
-def create_event_log(lake: EventTables, item_type: pl.DataType) -> None:
+def create_event_log(lake: Tables, item_type: pl.DataType) -> None:
     """Create the tables of the event log that do not exist yet.
 
     Args:
@@ -56,7 +47,8 @@ def create_event_log(lake: EventTables, item_type: pl.DataType) -> None:
     """
     events = pl.Schema({**EVENT_SCHEMA, "item_id": item_type})
     for name, schema in (("events", events), ("rejects", REJECTS_SCHEMA), ("ingestion", INGESTION_SCHEMA)):
-        create_table(lake, name, schema)
+        if not lake.exists(name):
+            lake.create_table(name, delta_stream.arrow_schema(schema), partition_by=["day"])
     found = item_type_of(lake)
     if found != item_type:
         raise InputError(
@@ -67,31 +59,18 @@ def create_event_log(lake: EventTables, item_type: pl.DataType) -> None:
         )
 
 
-def create_table(lake: EventTables, name: str, schema: pl.Schema) -> None:
-    """Create an empty table, partitioned by `day`, unless it exists."""
-    if table_exists(lake, name):
-        return
-    arrow = delta_stream.arrow_schema(schema)
-    delta_stream.create(lake.uri(name), arrow, lake.storage_options, name=name, partition_by=["day"])
-
-
-def table_exists(lake: EventTables, name: str) -> bool:
-    """Whether the table has been created."""
-    return DeltaTable.is_deltatable(lake.uri(name), lake.storage_options)
-
-
-def scan_table(lake: EventTables, name: str) -> pl.LazyFrame:
+def scan_table(lake: Tables, name: str) -> pl.LazyFrame:
     """Lazy frame of the table's newest version."""
     return pl.scan_delta(lake.uri(name), storage_options=lake.storage_options)
 
 
-def item_type_of(lake: EventTables) -> pl.DataType:
+def item_type_of(lake: Tables) -> pl.DataType:
     """Type of the item ids in the event log."""
     return scan_table(lake, "events").collect_schema()["item_id"]
 
 
 def write_table(
-    lake: EventTables, name: str, predicate: str, frames: Callable[[pl.LazyFrame], Iterator[pl.DataFrame]]
+    lake: Tables, name: str, predicate: str, frames: Callable[[pl.LazyFrame], Iterator[pl.DataFrame]]
 ) -> None:
     """Replace the rows that match `predicate` in one commit.
 
@@ -105,11 +84,11 @@ def write_table(
     current = [pl.LazyFrame()]
 
     def open_table() -> DeltaTable:
-        table = _open(lake, name)
+        table = lake.open(name)
         # The table is opened before the stream starts: the stream occupies a worker of deltalake's runtime, and with
         # as many streams as workers no worker would be left to open a table. It is opened a second time because the
         # writer moves the first instance to the version that it commits.
-        current[0] = pl.scan_delta(_open(lake, name, table.version()))
+        current[0] = pl.scan_delta(lake.open(name, table.version()))
         return table
 
     delta_stream.replace(
@@ -120,10 +99,6 @@ def write_table(
         predicate=predicate,
         metadata={},
     )
-
-
-def _open(lake: EventTables, name: str, version: int | None = None) -> DeltaTable:
-    return DeltaTable(lake.uri(name), version=version, storage_options=lake.storage_options)
 
 
 def days_predicate(days: Sequence[date | None]) -> str:

@@ -100,23 +100,24 @@ def simulate(
     for name, value, minimum in (("days", days, min_days), ("sessions", sessions, days), ("seed", seed, 0)):
         if value < minimum:
             raise InputError("an argument is out of range", where=name, found=value, hint=f"use {minimum} or more")
-    asked: dict[str, object] = {
+    arguments: dict[str, object] = {
         "version": 1,
         "sessions": sessions,
         "items": items,
         "days": days,
         "first_day": first_day.isoformat(),
+        "format": format,
+        "seed": seed,
+        "habits": dataclasses.asdict(habits),
     }
-    asked |= {"format": format, "seed": seed}
-    asked["habits"] = dataclasses.asdict(habits)
-    if _keeps(folder, asked, replace=replace):
+    if _keeps(folder, arguments, replace=replace):
         return _open(folder)
 
     truth = Truth(make_items(items, habits, seed=seed), habits)
     with atomic_plain_folder(folder) as partial:  # replaces a simulation or an empty folder: `_keeps` refused the rest
         (partial / "truth").mkdir()
         truth.items.write_parquet(partial / "truth" / "items.parquet")
-        (partial / "truth" / "parameters.json").write_text(json.dumps(asked, indent=2) + "\n")
+        (partial / "truth" / "parameters.json").write_text(json.dumps(arguments, indent=2) + "\n")
         counts = _write(partial, truth, format, sessions=sessions, days=days, first_day=first_day, seed=seed)
         (partial / "truth" / "counts.json").write_text(json.dumps(counts) + "\n")
     return _open(folder)
