@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from multitron_core.lake.lake import Lake
 from multitron_core.model.folder import load_model
 from multitron_core.sessions.prepare import PreparedSessions
 from multitron_core.training import presets
-from multitron_core.training.config import training_config
+from multitron_core.training.config import TrainingConfig, training_config
 from multitron_core.training.presets import Preset
 from multitron_core.training.trainer import train
 from orchestration.lifecycle.model import preset_of
@@ -55,21 +53,13 @@ def recipe(name: str) -> Preset:
     return three.changed(model=MODEL, training={**TRAINING, "optimiser": "lazy_adam"})
 
 
-def settings_of(config: Any) -> dict[str, Any]:
-    """The settings of a TrainingConfig by their own names, whatever sections they stand in; as JSON has them."""
-
-    def leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        for name, value in values.items():
-            if isinstance(value, Mapping):
-                yield from leaves(value)
-            else:
-                yield name, value
-
-    return json.loads(json.dumps(dict(leaves(dataclasses.asdict(config)))))
+def settings_of(config: TrainingConfig) -> dict[str, Any]:
+    """The settings of a training by their flat names, with the types of JSON."""
+    return dict(json.loads(json.dumps(config.flat())))
 
 
 def on_the_same_machine() -> bool:
-    """Whether this machine gives the bits of the one that trained the models."""
+    """Whether this machine has the torch and the CPU that trained the models, so that results are equal bit by bit."""
     made_on = json.loads((FILES / "machine.json").read_text())
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -125,7 +115,7 @@ def test_a_finished_training_is_not_repeated(name: str, tmp_path: Path) -> None:
     train(data, recipe(name), folder, device="cpu", progress=False)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (folder / "weights.safetensors").read_bytes() == (FILES / name / "weights.safetensors").read_bytes()
-    with pytest.raises(InputError, match="another config"):
+    with pytest.raises(InputError, match="other settings or other data"):
         train(data, recipe(name).changed(training={"seed": 2}), folder, device="cpu", progress=False)
 
 

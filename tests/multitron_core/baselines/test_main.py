@@ -15,5 +15,5 @@ def test_main_prints_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
         TRAIN.save(tmp_path / split)
     assert main(["--sessions", str(tmp_path), "--k", "3"]) == 0
     assert "click_recall_3" in capsys.readouterr().out
-    assert main(["--sessions", str(tmp_path / "nowhere")]) == 1
+    assert main(["--sessions", str(tmp_path / "nowhere")]) == 2
     assert "cannot be read" in capsys.readouterr().err

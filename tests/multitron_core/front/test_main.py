@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -25,8 +24,8 @@ def arguments(model: MultiTRON, tmp_path: Path) -> list[str]:
     (tmp_path / "model").mkdir()
     save_file(model.state_dict(), tmp_path / "model" / "weights.safetensors")
     config = {
-        "model": dataclasses.asdict(model.config),
-        "training": dataclasses.asdict(SMALL),
+        "model": model.config.model_dump(),
+        "training": SMALL.flat(),
         "vocabulary_hash": "hash",
         "version": "v1",
     }
@@ -57,11 +56,11 @@ def test_main_prints_and_saves(arguments: list[str], capsys: pytest.CaptureFixtu
 def test_main_refuses_another_vocabulary(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     config = Path(arguments[1]) / "config.json"
     config.write_text(config.read_text().replace('"hash"', '"other"'))
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "another vocabulary" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("k", [0, MAX_RANK + 1])
 def test_main_checks_the_list_length_before_it_reads(k: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--model", "none", "--sessions", "none", "--k", str(k)]) == 1
+    assert main(["--model", "none", "--sessions", "none", "--k", str(k)]) == 2
     assert "list length is out of range" in capsys.readouterr().err

@@ -139,7 +139,7 @@ def test_json_command_reports_an_error_as_json_too(tmp_path: Path) -> None:
     [
         (("train", "--set", "epochs"), "NAME=VALUE"),
         (("train", "--set", "epochs=0"), "epochs"),
-        (("train", "--set", "speed=3"), "unknown settings"),
+        (("train", "--set", "speed=3"), "did you mean data.seed"),
         (("train", "--preset", "tiny"), "unknown preset"),
         (("score", "--date", "yesterday"), "not a date"),
         (("score", "--date", "2026-03-02", "--until", "2026-03-01"), "before the first"),
