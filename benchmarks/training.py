@@ -22,6 +22,8 @@ with other load.
 
 measures one optimiser step instead, dense and lazy, for item embeddings of these sizes of which a step changes 18
 thousand rows, and the memory of weights, gradient and moments.
+
+The file is long because it runs and profiles both implementations, each in its own process.
 """
 
 from __future__ import annotations

@@ -23,8 +23,11 @@ def test_every_command_is_run_or_says_what_it_needs(block: Block) -> None:
     assert re.fullmatch(r"run|needs: .{5,}", block.marker), "put <!-- run --> or <!-- needs: ... --> before the block"
 
 
-KNOWN = ("multitron", "dagster", "torchrun", "export")
-KNOWN += (
+KNOWN = (
+    "multitron",
+    "dagster",
+    "torchrun",
+    "export",
     "dagster-celery",
     "dagster-daemon",
     "dagster-webserver",
@@ -76,9 +79,9 @@ def test_every_link_inside_leads_somewhere(page: Path) -> None:
 
 
 def test_the_reference_is_current(tmp_path: Path) -> None:
-    """Made by the command itself: click keeps a help option that other tests of this process have asked for."""
+    """In a new process: click keeps a help option that other tests of this process have requested."""
     made = tmp_path / "reference.md"
-    command = [sys.executable, ROOT / "docs" / "make_reference.py", made]
+    command = [sys.executable, str(ROOT / "docs" / "make_reference.py"), str(made)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
     assert (ROOT / "docs" / "reference.md").read_text() == made.read_text(), "run `make docs`"
 

@@ -46,7 +46,7 @@ TRAINING = {
 
 
 def recipe(name: str) -> Preset:
-    """What the training `name` was given on the command line."""
+    """The preset and settings that trained the model `name`."""
     if name == "two":
         return presets.named("diginetica").changed(model=MODEL, training=TRAINING)
     three = presets.named("demo").with_objectives(["click", "cart", "order"])
@@ -69,7 +69,7 @@ def on_the_same_machine() -> bool:
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_a_model_scores_as_before(name: str) -> None:
+def test_load_model_scores_as_version_0_1(name: str) -> None:
     model = load_model(FILES / name)
     rows = pl.read_parquet(FILES / "scores.parquet").filter(model=name)
     assert rows.height == 8
@@ -82,7 +82,7 @@ def test_a_model_scores_as_before(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_a_model_folder_says_how_it_was_trained(name: str) -> None:
+def test_training_config_reads_a_version_0_1_folder(name: str) -> None:
     written = json.loads((FILES / name / "config.json").read_text())["training"]
     found = settings_of(training_config(FILES / name))
     assert written
@@ -91,7 +91,7 @@ def test_a_model_folder_says_how_it_was_trained(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_an_interrupted_training_ends_with_the_same_weights(name: str, tmp_path: Path) -> None:
+def test_train_resumes_a_version_0_1_checkpoint(name: str, tmp_path: Path) -> None:
     shutil.copy(FILES / f"{name}.checkpoint", tmp_path)
     folder = train(
         PreparedSessions.load(FILES / "sessions"), recipe(name), tmp_path / name, device="cpu", progress=False
@@ -101,15 +101,15 @@ def test_an_interrupted_training_ends_with_the_same_weights(name: str, tmp_path:
     assert after.columns == before.columns
     assert after["seconds"][0] == before["seconds"][0]
     expected, found = (load_file(where / "weights.safetensors") for where in (FILES / name, folder))
-    exactly = {"rtol": 0.0, "atol": 0.0} if on_the_same_machine() else {"rtol": 1e-3, "atol": 1e-4}
-    torch.testing.assert_close(found, expected, **exactly)
+    rtol, atol = (0.0, 0.0) if on_the_same_machine() else (1e-3, 1e-4)
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
     times = pl.exclude("seconds", "sessions_per_second")
     if on_the_same_machine():
         assert after.select(times).equals(before.select(times))
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_a_finished_training_is_not_repeated(name: str, tmp_path: Path) -> None:
+def test_train_returns_a_finished_version_0_1_folder(name: str, tmp_path: Path) -> None:
     folder = shutil.copytree(FILES / name, tmp_path / name)
     data = PreparedSessions.load(FILES / "sessions")
     train(data, recipe(name), folder, device="cpu", progress=False)
@@ -119,7 +119,7 @@ def test_a_finished_training_is_not_repeated(name: str, tmp_path: Path) -> None:
         train(data, recipe(name).changed(training={"seed": 2}), folder, device="cpu", progress=False)
 
 
-def test_every_setting_of_a_shop_is_read() -> None:
+def test_load_shop_reads_every_version_0_1_setting() -> None:
     settings = load_shop(FILES).settings
     written = tomllib.loads((FILES / "shop.toml").read_text())
     training = written["model"].pop("training")
@@ -146,7 +146,7 @@ def test_every_setting_of_a_shop_is_read() -> None:
         ("product_page", {"channel": "product_page"}),
     ],
 )
-def test_lists_are_read_as_before(read: str, options: dict[str, Any]) -> None:
+def test_read_recommendations_of_a_version_0_1_lake(read: str, options: dict[str, Any]) -> None:
     expected = LISTS.filter(read=read).drop("read")
     expected = expected.select(column for column in expected if column.null_count() < len(expected))
     found = Lake(FILES / "lake").read_recommendations(**options)
@@ -155,12 +155,12 @@ def test_lists_are_read_as_before(read: str, options: dict[str, Any]) -> None:
     assert set(found.columns) == set(expected.columns)
 
 
-def test_events_are_read_as_before() -> None:
+def test_read_event_log_of_a_version_0_1_lake() -> None:
     expected = pl.read_parquet(FILES / "expected_events.parquet")
     assert read_event_log(Lake(FILES / "lake")).collect().sort(pl.all()).equals(expected)
 
 
-def test_a_lake_can_be_written_on(tmp_path: Path) -> None:
+def test_replace_partition_in_a_version_0_1_lake(tmp_path: Path) -> None:
     shutil.copytree(FILES / "lake", tmp_path / "lake")
     lake, night = Lake(tmp_path / "lake"), date(2026, 1, 5)
     lake.create(pl.Int64)

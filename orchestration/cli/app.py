@@ -5,6 +5,8 @@ at once.
 
 Exit statuses: 0 success; 1 the command ran and reports a failure (a run of a night failed, `status --check`); 2 refused
 input, with one line `error: ...` on standard error; 130 stopped by Ctrl-C or SIGTERM.
+
+The file is long because it declares all subcommands: most lines are options and help texts.
 """
 
 from __future__ import annotations

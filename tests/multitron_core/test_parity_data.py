@@ -69,7 +69,7 @@ class TestLabels:
             5: [True, True],
         }
 
-    def test_labels_are_of_the_whole_session_and_the_last_clicks_count(self) -> None:
+    def test_labels_cover_the_whole_session_and_its_last_clicks(self) -> None:
         events = [*clicks(*range(1, 61)), ("order", 7), ("order", 12), ("order", 60)]
         found = labels_by_session(events)[0]
         # 60 clicks: 51 are kept, 10 to 60, and 11 to 60 are targets. 7 was cut, 12 is the second target, 60 the last.

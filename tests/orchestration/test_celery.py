@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 pytest.importorskip("dagster_celery", reason="the extra `cluster` is not installed")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 pytest.importorskip("dagster_k8s", reason="the extra `cluster` is not installed")
 
 import dagster as dg
-import kubernetes.client  # type: ignore[import-untyped]
+import kubernetes.client
 from dagster_k8s.container_context import UserDefinedDagsterK8sConfig
 from dagster_k8s.launcher import K8sRunLauncher
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate  # type: ignore[import-untyped]
+import kubernetes_validate
 import pytest
-import yaml  # type: ignore[import-untyped]
-from compose_pydantic import ComposeSpecification  # type: ignore[import-untyped]
-from dockerfile_parse import DockerfileParser  # type: ignore[import-untyped]
+import yaml
+from compose_pydantic import ComposeSpecification
+from dockerfile_parse import DockerfileParser
 
 from multitron_core.errors import InputError
 from multitron_core.sessions.vocabulary import Vocabulary

@@ -295,7 +295,7 @@ def test_train_writes_items_of_norm_one(tmp_path: Path, settings: dict[str, obje
     assert norms.tolist() == pytest.approx([1.0] * ITEMS, abs=1e-5)
 
 
-def test_trainer_draws_preferences_from_beta_when_it_lacks_validation(tmp_path: Path) -> None:
+def test_trainer_draws_preferences_from_beta_without_validation(tmp_path: Path) -> None:
     preset = small(validation_share=0.0, batch_sessions=10_000)
     trainer = Trainer(shop(), preset, "", tmp_path / "none", torch.device("cpu"))
     (inputs,) = trainer.batches(0, 0)

@@ -13,7 +13,7 @@ from multitron_core.errors import InputError
 from multitron_core.utils.file_lock import file_lock
 
 
-def test_a_second_holder_waits_or_is_refused(tmp_path: Path) -> None:
+def test_file_lock_makes_a_second_holder_wait_or_refuses_it(tmp_path: Path) -> None:
     entered = threading.Event()
 
     def second() -> None:
@@ -30,7 +30,7 @@ def test_a_second_holder_waits_or_is_refused(tmp_path: Path) -> None:
     assert entered.is_set()
 
 
-def test_it_ends_with_a_killed_process(tmp_path: Path) -> None:
+def test_file_lock_ends_with_a_killed_process(tmp_path: Path) -> None:
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom multitron_core.utils.file_lock import file_lock\n"
         "with file_lock(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(600)\n"
@@ -45,13 +45,13 @@ def test_it_ends_with_a_killed_process(tmp_path: Path) -> None:
         pass
 
 
-def test_it_ends_with_a_killed_process_whose_forked_child_lives_on(tmp_path: Path) -> None:
+def test_file_lock_ends_with_a_killed_parent_of_a_living_child(tmp_path: Path) -> None:
     program = (
         "import os, sys, time\nfrom pathlib import Path\nfrom multitron_core.utils.file_lock import file_lock\n"
         "with file_lock(Path(sys.argv[1])):\n    child = os.fork()\n    if child:\n        print(child, flush=True)\n"
         "    time.sleep(600)\n"
     )
-    command = [sys.executable, "-c", program, tmp_path / "lock"]
+    command = [sys.executable, "-c", program, str(tmp_path / "lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         child = int(holder.stdout.readline())
@@ -67,6 +67,6 @@ def test_it_ends_with_a_killed_process_whose_forked_child_lives_on(tmp_path: Pat
             os.kill(child, signal.SIGKILL)
 
 
-def test_a_thread_does_not_wait_for_itself(tmp_path: Path) -> None:
+def test_file_lock_refuses_a_thread_that_has_it(tmp_path: Path) -> None:
     with file_lock(tmp_path / "lock"), pytest.raises(RuntimeError, match="already held"), file_lock(tmp_path / "lock"):
         pass
