@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -62,6 +63,13 @@ def breaches(package: str, rules: dict[str, set[str]], root: Path = ROOT) -> lis
         if imported not in rules.get(importer, set())
         for place in places
     ]
+
+
+def test_no_file_imports_a_private_name_of_another() -> None:
+    found = [each for package in PACKAGES for file in (ROOT / package).rglob("*.py") for each in imports_of(file)]
+    ours = [each for each in found if each.name.split(".")[0] in PACKAGES]
+    assert ours
+    assert [each for each in ours if any(re.match(r"_[a-z]", part) for part in each.name.split("."))] == []
 
 
 def is_private_to_dagster(name: str) -> bool:

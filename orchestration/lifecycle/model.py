@@ -26,7 +26,6 @@ from multitron_core.front.measurement import FrontMeasurement, measure_front
 from multitron_core.front.volume import FrontVolume
 from multitron_core.model.folder import load_model
 from multitron_core.preference.spacing import spaced_preferences
-from multitron_core.report import write_report
 from multitron_core.sessions.prepare import PreparedSessions, prepare_sessions
 from multitron_core.sessions.scoring import encode_sessions
 from multitron_core.sessions.vocabulary import Vocabulary
@@ -164,6 +163,8 @@ def report_on(shop: Shop, folder: Path, out: Path | None = None, **options: Any)
     Returns:
         The path of the HTML file.
     """
+    from multitron_core.report import write_report  # loads Jinja2, which only this function needs
+
     return write_report(folder, PreparedSessions.load(shop.training_sessions), out, **options)
 
 
