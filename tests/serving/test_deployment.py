@@ -74,7 +74,7 @@ def test_deploy_refuse_promote_and_rollback_on_triton(
     model_dir: Path, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions, repository = some_sessions(vocabulary, 300), tmp_path / "repository"
-    second_dir, exported = write_model(tmp_path / "second", seed=1, version="second"), tmp_path / "exported"
+    second_dir = write_model(tmp_path / "second", seed=1, version="second")
     with TritonServer(repository) as server:
         with pytest.raises(InputError, match="no model is deployed"):
             server.live_model()
@@ -100,24 +100,22 @@ def test_deploy_refuse_promote_and_rollback_on_triton(
         client = threading.Thread(target=score_until_stopped, daemon=True)
         client.start()
 
-        export_version(second_dir, exported)
-        # A correct program exports no wrong version, so the faults are put into copies of a correct one.
+        # A correct program exports no wrong version, so the faults are put into copies of the first one.
+        exported = ModelRepository(repository).version_folder(1)
         with monkeypatch.context() as patch:
             patch.setattr(deployment, "export_version", copying(exported, alter=True, with_checksums=True))
             with pytest.raises(InputError, match="gives other lists"):
-                deploy(second_dir, server, golden_sessions=sessions, golden_pi=["0.50"])
+                deploy(model_dir, server, golden_sessions=sessions, golden_pi=["0.50"])
             patch.setattr(deployment, "export_version", copying(exported, alter=True))
             with pytest.raises(InputError, match="checksum"):
-                deploy(second_dir, server, golden_sessions=sessions)
+                deploy(model_dir, server, golden_sessions=sessions)
             patch.setattr(deployment, "verify_checksums", lambda folder: None)
             with pytest.raises(InputError, match="checksum"):  # the server verifies the checksums too
-                deploy(second_dir, server, golden_sessions=sessions)
+                deploy(model_dir, server, golden_sessions=sessions)
         assert ModelRepository(repository).versions() == [1]
         during_refusals = list(rounds)
 
-        # Deployed by the address of the server, from the export above, which need not be repeated.
-        with TritonServer(repository, urls=server.urls) as remote, monkeypatch.context() as patch:
-            patch.setattr(deployment, "export_version", copying(exported, alter=False))
+        with TritonServer(repository, urls=server.urls) as remote:  # by the address of the server
             second = deploy(second_dir, remote, golden_sessions=sessions, golden_pi=["0.50"])
         stop.set()
         client.join()
