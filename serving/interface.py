@@ -89,10 +89,10 @@ class Server(Protocol):
     def unload(self, model_name: str) -> None:
         """Unload a model."""
 
-    def scorer(self, *, model_name: str) -> Scorer:
+    def scorer(self, *, model_name: str = ...) -> Scorer:
         """A scorer for the model."""
 
-    def live_model(self, *, model_name: str) -> LiveModel:
+    def live_model(self, *, model_name: str = ...) -> LiveModel:
         """Metadata of the live version of the model."""
 
 

@@ -5,7 +5,7 @@ import datetime as dt
 
 import dagster as dg
 
-from orchestration.lifecycle.model import measure_live_front
+from orchestration import lifecycle
 from orchestration.runtime.executors import on_queue
 from orchestration.runtime.metadata import as_markdown
 from orchestration.runtime.partitions import Partitions
@@ -44,7 +44,7 @@ def live_front_asset(partitions: Partitions) -> dg.AssetsDefinition:
     def live_front(context: dg.AssetExecutionContext, shop_resource: ShopResource) -> dg.MaterializeResult:
         shop, day = shop_resource.load(), dt.date.fromisoformat(context.partition_key)
         with failures(context):
-            front = measure_live_front(shop, day)
+            front = lifecycle.measure_live_front(shop, day)
         figures = dataclasses.asdict(front.decay) if front.decay else {"sessions": 0, "lost": 0.0}
         return dg.MaterializeResult(
             metadata={

@@ -4,13 +4,12 @@ import dataclasses
 
 import dagster as dg
 
-from orchestration.lifecycle.model import deploy_model
+from orchestration import lifecycle
 from orchestration.runtime.executors import on_queue
 from orchestration.runtime.metadata import counts
 from orchestration.runtime.resources import ShopResource
 from orchestration.runtime.retries import failures
 from orchestration.shop import models
-from serving.deployment import rollback
 
 GROUP = "serving"
 ROLLBACK, ROLLED_BACK = "rollback", "rolled_back_model"
@@ -37,7 +36,7 @@ def serving_assets() -> list[dg.AssetsDefinition]:
     def deployed_model(context: dg.AssetExecutionContext, shop_resource: ShopResource) -> dg.MaterializeResult:
         shop = shop_resource.load()
         with failures(context), shop_resource.server() as server:
-            deployment = deploy_model(shop, models.newest(shop), server)
+            deployment = lifecycle.deploy_model(shop, models.newest(shop), server)
             if deployment is None:
                 live = counts(dataclasses.asdict(server.live_model()))
                 return dg.MaterializeResult(metadata={"live": live, "changed": False, "model": MODEL})
@@ -65,6 +64,8 @@ class Rollback(dg.Config):
 )
 def rolled_back_model(context: dg.OpExecutionContext, config: Rollback, shop_resource: ShopResource) -> None:
     """Make an earlier version live again."""
+    from serving.deployment import rollback  # loads torch, which Dagster's definitions do not need
+
     with failures(context), shop_resource.server() as server:
         deployment = rollback(config.version, server)
     live = counts(dataclasses.asdict(deployment))

@@ -3,16 +3,8 @@
 import dagster as dg
 import polars as pl
 
-from multitron_core.front.monotonicity import monotonicity, reversing_losses
+from orchestration import lifecycle
 from orchestration.assets.session_checks import check_counts, counts_check_spec
-from orchestration.lifecycle.model import (
-    MeasuredFront,
-    measure_model,
-    prepare_training,
-    preset_of,
-    report_on,
-    train_model,
-)
 from orchestration.runtime.executors import on_queue
 from orchestration.runtime.metadata import as_markdown, column_schema, counts, picture
 from orchestration.runtime.resources import ShopResource
@@ -55,7 +47,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
     def training_sessions(context: dg.AssetExecutionContext, shop_resource: ShopResource) -> dg.MaterializeResult:
         shop = shop_resource.load()
         with failures(context):
-            prepared = prepare_training(shop)
+            prepared = lifecycle.prepare_training(shop)
         return dg.MaterializeResult(
             check_results=[check_counts(prepared.statistics)],
             metadata={
@@ -93,13 +85,13 @@ def training_assets() -> list[dg.AssetsDefinition]:
             context.log_event(dg.AssetObservation(context.asset_key, metadata={**row, "curves": curves}))
 
         with failures(context):
-            folder = train_model(shop, on_epoch=log_epoch)
+            folder = lifecycle.train_model(shop, on_epoch=log_epoch)
         metrics = pl.read_parquet(folder / "metrics.parquet")
         return dg.MaterializeResult(
             metadata={
                 "dagster/uri": str(folder),
                 "model version": models.model_version(folder),
-                "preset": preset_of(shop.settings).name,
+                "preset": lifecycle.preset_of(shop.settings).name,
                 "curves": picture(training_curves(metrics), "losses by epoch"),
                 "epochs": as_markdown(metrics),
             }
@@ -139,7 +131,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
     def front(context: dg.AssetExecutionContext, shop_resource: ShopResource) -> dg.MaterializeResult:
         shop = shop_resource.load()
         with failures(context):
-            measured = measure_model(shop, models.newest(shop))
+            measured = lifecycle.measure_model(shop, models.newest(shop))
         table, volume = measured.table, measured.volume
         losses, metrics = ((measured.folder / name).read_bytes() for name in ("front.png", "front_metrics.png"))
         return dg.MaterializeResult(
@@ -176,7 +168,7 @@ def training_assets() -> list[dg.AssetsDefinition]:
         shop = shop_resource.load()
         with failures(context):
             folder = models.newest(shop)
-            path = report_on(shop, folder, progress=context.log.info)
+            path = lifecycle.report_on(shop, folder, progress=context.log.info)
         baselines = pl.read_parquet(folder / "baselines.parquet")
         return dg.MaterializeResult(
             metadata={
@@ -190,8 +182,10 @@ def training_assets() -> list[dg.AssetsDefinition]:
     return [training_sessions, model, front, report]
 
 
-def front_checks(measured: MeasuredFront) -> list[dg.AssetCheckResult]:
+def front_checks(measured: "lifecycle.MeasuredFront") -> list[dg.AssetCheckResult]:
     """The checks of a front: `BEATS_BASELINE`, which deployment requires, and two that only warn."""
+    from multitron_core.front.monotonicity import monotonicity, reversing_losses  # loads torch
+
     table = measured.table
     best = float(table.filter("ranks_trained")["click_recall_20"].max() or 0.0)  # type: ignore[arg-type]
     reversing = reversing_losses(table)

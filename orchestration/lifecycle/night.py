@@ -29,19 +29,15 @@ from orchestration.shop.deployed import live_model_and_vocabulary, live_vocabula
 from orchestration.shop.home import Shop
 from orchestration.shop.night_sessions import night_sessions, save_night_sessions
 from orchestration.shop.sources import events_fingerprint, session_gap
-from serving.in_process import InProcessServer
+from serving.interface import Server
 from serving.item_scorer import score_items
 from serving.scorer import ScoringProgress, log_progress, score_sessions
-from serving.server import TritonServer
 
 STATISTICS_TABLE = "session_statistics"
 """The Delta table of what became of the events of each night's sessions."""
 
 SAMPLE_LISTS = 3
 """Lists that are read back as a sample of what was written."""
-
-ScoringServer = TritonServer | InProcessServer
-"""What computes the scores of a night."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +144,7 @@ class WrittenLists:
 
 def write_session_lists(
     shop: Shop,
-    server: ScoringServer,
+    server: Server,
     day: dt.date,
     pi: str,
     *,
@@ -199,7 +195,7 @@ def write_session_lists(
 
 def write_item_lists(
     shop: Shop,
-    server: ScoringServer,
+    server: Server,
     day: dt.date,
     pi: str,
     *,

@@ -41,8 +41,9 @@ CELERY_SETTINGS: dict[str, Any] = {
 }
 """Settings that executor and workers must share; `celery.yaml` gives the same ones to the workers."""
 
-_PRELOADED = ("torch.export", "dagster", "grpc")
-"""The slowest imports of a step, loaded once per run. Not polars: a process with its threads must not be forked."""
+_PRELOADED = ("dagster", "grpc")
+"""The slowest imports that all steps need, loaded once per run. Not torch: few steps need it. Not polars: a process
+with its threads must not be forked."""
 
 _RESOURCES: dict[Queue, dict[str, dict[str, str]]] = {
     "ingestion": {"requests": {"cpu": "4", "memory": "8Gi"}, "limits": {"memory": "16Gi"}},

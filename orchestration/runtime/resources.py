@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import dagster as dg
 
 from orchestration.shop.home import Shop, load_shop
-from serving.in_process import InProcessServer
+from serving.interface import Server
 from serving.server import TritonServer
 
 
@@ -28,10 +28,12 @@ class ShopResource(dg.ConfigurableResource):
         """
         return load_shop(self.home)
 
-    def server(self) -> AbstractContextManager[TritonServer | InProcessServer]:
+    def server(self) -> AbstractContextManager[Server]:
         """The scoring server of [triton]: servers by URL, a server that this step starts, or this process."""
         shop = self.load()
         if shop.scores_in_process:
+            from serving.in_process import InProcessServer  # loads torch, which scoring by Triton does not need
+
             return InProcessServer(shop.triton_repository)
         return triton_server(shop)
 

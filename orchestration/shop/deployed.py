@@ -10,10 +10,8 @@ from multitron_core.lake.partition_files import partition_files
 from multitron_core.sessions.vocabulary import Vocabulary
 from orchestration.shop import models
 from orchestration.shop.home import Shop
-from serving.in_process import InProcessServer
-from serving.interface import LiveModel
+from serving.interface import LiveModel, Server
 from serving.repository import ModelRepository, live_model_of
-from serving.server import TritonServer
 
 
 def live_model(shop: Shop) -> LiveModel:
@@ -50,7 +48,7 @@ def written_vocabulary(shop: Shop, lake: Lake, table: str, day: dt.date, pi: str
     return _vocabulary_of(shop, files["model_version"][0])
 
 
-def live_model_and_vocabulary(shop: Shop, server: TritonServer | InProcessServer) -> tuple[LiveModel, Vocabulary]:
+def live_model_and_vocabulary(shop: Shop, server: Server) -> tuple[LiveModel, Vocabulary]:
     """The version that a server currently serves, and its vocabulary.
 
     A server that is addressed by URL can lag behind the repository. The rows of a table must carry the version that
